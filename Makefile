@@ -1,0 +1,55 @@
+# What one does with a checkout. Every target can be run on a fresh Debian 12 with Rust (stable); `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+SOAK_SECONDS ?= 3600
+# Arguments for the demo, as in: make demo ARGS='--seconds 60 --kill-every 10'
+ARGS ?=
+
+.PHONY: help setup build demo test lint unit doc-test fuzz-smoke bench soak clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: redis-server, the demo's driver (in .venv)
+	@scripts/setup
+
+build: ## The release binary, target/release/ringfence
+	@cargo build --release --locked
+
+demo: setup build ## 15 s of traffic while a node is killed and comes back; says what was lost (nothing)
+	@scripts/demo $(ARGS)
+
+test: setup lint unit doc-test fuzz-smoke ## Everything that must pass before a change goes in
+
+lint: ## Format and clippy
+	@cargo fmt --check
+	@cargo clippy --locked --all-targets --quiet -- -D warnings
+
+unit: ## Unit and integration tests, with real servers
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --locked --no-fail-fast; \
+	else \
+		cargo test --locked --no-fail-fast --lib --bins --tests; \
+	fi
+
+doc-test: ## The examples in the documentation
+	@cargo test --locked --doc --quiet
+
+fuzz-smoke: ## The fuzz targets for a few seconds, on the stable toolchain (fuzz/smoke)
+	@if [ -x fuzz/smoke ]; then fuzz/smoke; fi
+
+bench: ## Throughput and latency against plain Redis and nutcracker
+	@scripts/setup bench
+	@cargo bench --locked --bench pool
+
+soak: setup build ## The demo for an hour (SOAK_SECONDS), a node killed every 20 s
+	@scripts/demo --seconds $(SOAK_SECONDS) --kill-every 20 $(ARGS)
+
+clean: ## Remove what was built and installed here
+	@cargo clean --quiet
+	@rm -rf .venv
+	@find demo -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+"""The sidecar as a process, its admin port, and the nodes that it started: killing one and bringing it back."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+
+class Failure(Exception):
+    """The demo cannot go on."""
+
+
+def free_ports(count):
+    """Ports outside the range of outgoing connections, and of those that `ringfence dev` gives to nodes."""
+    sockets = []
+    for port in random.sample(range(12_000, 17_000), 500):
+        candidate = socket.socket()
+        try:
+            candidate.bind(("127.0.0.1", port))
+            sockets.append(candidate)
+        except OSError:
+            candidate.close()
+        if len(sockets) == count:
+            break
+    else:
+        raise Failure("no free ports")
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Sidecar:
+    """`ringfence dev` with everything it keeps in `directory`."""
+
+    def __init__(self, options, directory):
+        self.directory = directory
+        self.port, self.admin_port = free_ports(2)
+        self.killed = []
+        self.command = [
+            options.binary, "dev", "--nodes", options.nodes, "--replicas", options.replicas,
+            "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
+            "--dir", directory / "pool", "--enable-debug",
+        ]
+        self.process = None
+        self.restarted = []
+
+    def start(self):
+        with open(self.directory / "sidecar.log", "wb") as log:
+            # A session of its own: Ctrl-C is for the demo, which ends the sidecar itself.
+            self.process = subprocess.Popen(
+                [str(part) for part in self.command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )
+
+    def alive(self):
+        """True, or a failure with the sidecar's last words."""
+        if self.process.poll() is None:
+            return True
+        log = (self.directory / "sidecar.log").read_text(errors="replace").strip().splitlines()
+        raise Failure("\n  ".join([f"the sidecar ended with code {self.process.returncode}", *log[-8:]]))
+
+    def get(self, path):
+        """Status and body of an admin request; None if nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=2)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def ready(self):
+        answer = self.get("/readyz")
+        return answer is not None and answer[0] == 200
+
+    def nodes(self):
+        """What /v1/nodes says, or None."""
+        answer = self.get("/v1/nodes")
+        return json.loads(answer[1]) if answer and answer[0] == 200 else None
+
+    def kill(self, name):
+        """`kill -9` for the process that is node `name` now; its pid."""
+        pid = next((node.get("pid") for node in self.nodes() or [] if node["name"] == name), None)
+        if not pid:
+            raise Failure(f"the admin port names no process of {name}")
+        os.kill(pid, signal.SIGKILL)
+        self.killed.append(name)
+        return pid
+
+    def bring_back(self, name):
+        """Starts node `name` as an operator would: with its own configuration, in its own directory."""
+        conf = self.directory / "pool" / name / "redis.conf"
+        process = subprocess.Popen(
+            ["redis-server", str(conf)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )
+        self.restarted.append(process)
+        return f"redis-server …/{name}/redis.conf"
+
+    def stop(self):
+        """Ends everything; says what did not end by itself."""
+        complaints = []
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                code = self.process.wait(15)
+                if code != 0:
+                    complaints.append(f"the sidecar ended with code {code}")
+            except subprocess.TimeoutExpired:
+                complaints.append("the sidecar did not end on SIGINT")
+                self.process.kill()
+                self.process.wait()
+        for process in self.restarted:
+            try:
+                process.wait(1)
+            except subprocess.TimeoutExpired:
+                pass
+        left = self.processes()
+        for pid in left:
+            complaints.append(f"process {pid} of a node was left over")
+            os.kill(pid, signal.SIGKILL)
+        for process in self.restarted:
+            process.wait()
+        while self.processes():
+            time.sleep(0.01)
+        return complaints
+
+    def processes(self):
+        """Every process that works in the pool's directory."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{pid}/cwd").startswith(f"{self.directory}/"):
+                    found.append(int(pid))
+            except OSError:
+                pass
+        return found
+
+
+class Watcher:
+    """Follows /v1/nodes in a thread of its own, and keeps every change of a node's state with its time."""
+
+    INTERVAL_S = 0.025
+
+    def __init__(self, sidecar, seconds):
+        self.sidecar = sidecar
+        self.seconds = seconds
+        self.nodes = []
+        self.changes = {}
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.follow, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_exception):
+        self.ended.set()
+        self.thread.join(5)
+
+    def follow(self):
+        while not self.ended.wait(self.INTERVAL_S):
+            nodes = self.sidecar.nodes()
+            if nodes is None:
+                continue
+            for node in nodes:
+                changes = self.changes.setdefault(node["name"], [])
+                if not changes or changes[-1][1] != node["state"]:
+                    changes.append((self.seconds(), node["state"], node.get("reason") or ""))
+            self.nodes = nodes
+
+    def all_in_sync(self):
+        return bool(self.nodes) and all(self.is_in_sync(node) for node in self.nodes)
+
+    @staticmethod
+    def is_in_sync(node):
+        return node["state"] == "in_sync" and node["in_sync"] == node["partitions"]
+
+    def in_sync_since_kill(self, name):
+        """Whether the node is in sync, having been something else since it was killed last."""
+        states = [state for _, state, _ in self.changes.get(name, [])]
+        fell_out = states.count("in_sync") > self.sidecar.killed.count(name)
+        return fell_out and any(node["name"] == name and self.is_in_sync(node) for node in self.nodes)
+
+    def settled(self):
+        """Whether every node is in sync and has nothing left to write."""
+        return self.all_in_sync() and not any(node.get("lag_ops") for node in self.nodes)

@@ -1,0 +1,150 @@
+//! The account each node keeps of itself: what it has applied, and what that touched.
+//!
+//! Lives in the bookkeeping database, and is changed in the same `MULTI … EXEC` as the data it speaks of, so that a
+//! node's data and its account cannot differ whatever dies (invariant 4). This module is the format, both ways:
+//!
+//! ```text
+//! rf:applied   hash   <partition>           -> <epoch>:<seq>
+//! rf:touched   hash   <worker>:<n % J>      -> records of one batch
+//! record              partition u16 | db u16 | seq u64 | key length u32 | key      (little endian)
+//!                     key length 2^32-1, no key: anything in the partition
+//! ```
+
+use bytes::{BufMut, BytesMut};
+
+use crate::request::PartitionId;
+use crate::resp::encode;
+
+/// Key of the hash of what is applied.
+pub const APPLIED: &[u8] = b"rf:applied";
+/// Key of the hash of what the last batches touched.
+pub const TOUCHED: &[u8] = b"rf:touched";
+/// Key of the table's record.
+pub const TABLE: &[u8] = b"rf:table";
+/// Key of the claim: which instance may use this node.
+pub const CLAIM: &[u8] = b"rf:claim";
+/// Key of the hash of scripts, by digest.
+pub const SCRIPTS: &[u8] = b"rf:scripts";
+/// Key of the hash of keys that a repair is overwriting: field = partition.
+pub const REPAIR: &[u8] = b"rf:repair";
+
+/// J: how many batches back `rf:touched` reaches. A node further behind than that needs a copy of the partition. One
+/// batch of writes is in flight to a node at a time, so nothing about correctness hangs on the number.
+pub const TOUCHED_BATCHES: u64 = 256;
+
+const PARTITION_MARK: u32 = u32::MAX;
+
+/// A place in a partition's order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Which owner ordered it: every takeover begins a new epoch.
+    pub epoch: u64,
+    /// How many writes the partition has seen.
+    pub seq: u64,
+}
+
+impl Position {
+    /// Appends `<epoch>:<seq>` as a bulk string.
+    pub fn put(self, out: &mut BytesMut) {
+        let mut text = [0u8; 41];
+        let mut at = text.len();
+        let mut digits = |mut n: u64, end: bool| {
+            loop {
+                at -= 1;
+                if let Some(b) = text.get_mut(at) {
+                    *b = b'0' + (n % 10) as u8;
+                }
+                n /= 10;
+                if n == 0 {
+                    break;
+                }
+            }
+            if !end {
+                at -= 1;
+                if let Some(b) = text.get_mut(at) {
+                    *b = b':';
+                }
+            }
+        };
+        digits(self.seq, false);
+        digits(self.epoch, true);
+        encode::bulk(out, text.get(at..).unwrap_or_default());
+    }
+
+    /// Reads what [`Position::put`] wrote.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (epoch, seq) = std::str::from_utf8(text).ok()?.split_once(':')?;
+        Some(Self { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
+    }
+}
+
+/// One record of `rf:touched`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TouchedRecord {
+    /// The partition that was written.
+    pub partition: PartitionId,
+    /// The database.
+    pub db: u16,
+    /// The write's place in the partition's epoch.
+    pub seq: u64,
+    /// The key; `None`: anything in the partition.
+    pub key: Option<Vec<u8>>,
+}
+
+/// Appends one record.
+pub fn put_touched(out: &mut BytesMut, partition: PartitionId, db: u16, seq: u64, key: Option<&[u8]>) {
+    out.put_u16_le(partition);
+    out.put_u16_le(db);
+    out.put_u64_le(seq);
+    match key {
+        Some(key) => {
+            out.put_u32_le(key.len() as u32);
+            out.put_slice(key);
+        }
+        None => out.put_u32_le(PARTITION_MARK),
+    }
+}
+
+/// Reads the records of one batch; `None` if they are not in this format.
+pub fn parse_touched(mut rest: &[u8]) -> Option<Vec<TouchedRecord>> {
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (head, after) = rest.split_at_checked(16)?;
+        let partition = u16::from_le_bytes(head.get(0..2)?.try_into().ok()?);
+        let db = u16::from_le_bytes(head.get(2..4)?.try_into().ok()?);
+        let seq = u64::from_le_bytes(head.get(4..12)?.try_into().ok()?);
+        let len = u32::from_le_bytes(head.get(12..16)?.try_into().ok()?);
+        rest = after;
+        let key = if len == PARTITION_MARK {
+            None
+        } else {
+            let (key, after) = rest.split_at_checked(len as usize)?;
+            rest = after;
+            Some(key.to_vec())
+        };
+        records.push(TouchedRecord { partition, db, seq, key });
+    }
+    Some(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_and_records_come_back() {
+        for position in [Position { epoch: 0, seq: 0 }, Position { epoch: u64::MAX, seq: 1_000_007 }] {
+            let mut out = BytesMut::new();
+            position.put(&mut out);
+            let text = out[..].split(|&b| b == b'\n').nth(1).unwrap().strip_suffix(b"\r").unwrap();
+            assert_eq!(Position::parse(text), Some(position));
+        }
+        let mut out = BytesMut::new();
+        put_touched(&mut out, 7, 3, 99, Some(b"key"));
+        put_touched(&mut out, 255, 0, 100, None);
+        let records = parse_touched(&out).unwrap();
+        assert_eq!(records[0], TouchedRecord { partition: 7, db: 3, seq: 99, key: Some(b"key".to_vec()) });
+        assert_eq!(records[1].key, None);
+        assert_eq!(parse_touched(&out[..out.len() - 1]), None);
+    }
+}

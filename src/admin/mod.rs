@@ -1,0 +1,251 @@
+//! The admin port: how the pool is, for people, scripts and Prometheus. HTTP and JSON.
+//!
+//! It only looks: workers are asked for a view of themselves, and answer between two batches.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::metrics::{NodeSample, render};
+use crate::request::NodeId;
+use crate::shared::{Message, Shared, WorkerView};
+
+/// How long a worker may take to answer before it counts as stuck.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the admin port knows before the pool is open, and after.
+pub struct Admin {
+    /// Set once the pool is open.
+    pub shared: tokio::sync::watch::Receiver<Option<Arc<Shared>>>,
+    /// Under `dev`: the process of a node.
+    pub pid_of: Option<Box<dyn Fn(&str) -> Option<u32> + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    fn open(&self) -> Result<Arc<Shared>, Unavailable> {
+        self.shared.borrow().clone().ok_or(Unavailable)
+    }
+}
+
+/// The pool is not open yet, or a worker does not answer.
+struct Unavailable;
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> axum::response::Response {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": "the pool is not served yet"})))
+            .into_response()
+    }
+}
+
+/// Serves the admin port, for ever.
+pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/pool", get(pool))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/partitions", get(partitions))
+        .fallback(|| async {
+            let known = ["/healthz", "/readyz", "/metrics", "/v1/pool", "/v1/nodes", "/v1/partitions"];
+            (StatusCode::NOT_FOUND, Json(serde_json::json!({"error": "no such path", "paths": known})))
+        })
+        .with_state(Arc::new(admin));
+    axum::serve(listener, app).await
+}
+
+/// Binds the admin port.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match admin.open() {
+        Ok(_) => (StatusCode::OK, "ready\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not serving yet\n"),
+    }
+}
+
+#[derive(Serialize)]
+struct PoolView {
+    name: String,
+    id: String,
+    instance: String,
+    term: u64,
+    version: u64,
+    replicas: u32,
+    write_quorum: u32,
+    min_in_sync: usize,
+    partitions: u16,
+    serving: bool,
+}
+
+async fn pool(State(admin): State<Arc<Admin>>) -> Result<Json<PoolView>, Unavailable> {
+    let shared = admin.open()?;
+    let table = shared.table.load();
+    Ok(Json(PoolView {
+        name: table.pool.clone(),
+        id: table.id.clone(),
+        instance: shared.instance.id.clone(),
+        term: shared.term,
+        version: table.version,
+        replicas: table.replicas,
+        write_quorum: table.write_quorum,
+        min_in_sync: shared.config.pool.min_in_sync,
+        partitions: table.partitions(),
+        serving: true,
+    }))
+}
+
+/// A node, for people.
+#[derive(Serialize)]
+struct NodeEntry {
+    name: String,
+    address: String,
+    state: &'static str,
+    reason: Option<String>,
+    weight: u32,
+    zone: Option<String>,
+    partitions: u32,
+    in_sync: u32,
+    lag_ops: u64,
+    memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+async fn nodes(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<NodeEntry>>, Unavailable> {
+    let shared = admin.open()?;
+    let views = views(&shared).await?;
+    Ok(Json(entries(&shared, &views, admin.pid_of.as_deref())))
+}
+
+fn entries(
+    shared: &Shared,
+    views: &[WorkerView],
+    pid_of: Option<&(dyn Fn(&str) -> Option<u32> + Send + Sync)>,
+) -> Vec<NodeEntry> {
+    let table = shared.table.load();
+    let entry = |(id, node): (usize, &crate::pool::table::TableNode)| {
+        let of_node = || views.iter().filter_map(move |view| view.nodes.get(id));
+        let health = shared.keeper.health(id as NodeId);
+        let partitions: u32 = of_node().map(|v| v.partitions).sum();
+        let live: u32 = of_node().map(|v| v.live).sum();
+        let up = of_node().all(|v| v.up);
+        let streaming: u32 = of_node().map(|v| v.streaming).sum();
+        let refused = of_node().find_map(|v| v.refused.clone());
+        let (state, reason) = if let Some(why) = refused {
+            ("refusing", Some(why))
+        } else if !up {
+            ("connecting", Some(health.trouble.unwrap_or_else(|| "its streams are not connected".into())))
+        } else if streaming < partitions {
+            let short = partitions - streaming;
+            let why = format!(
+                "{short} of {partitions} partitions are not what the backlog could complete, and must be copied: a restart of \
+                 the sidecar does that"
+            );
+            ("out_of_sync", Some(why))
+        } else if live < partitions {
+            ("catching_up", None)
+        } else {
+            ("in_sync", None)
+        };
+        NodeEntry {
+            name: node.name.clone(),
+            address: node.address.to_string(),
+            state,
+            reason,
+            weight: node.weight,
+            zone: node.zone.clone(),
+            partitions,
+            in_sync: live,
+            lag_ops: of_node().map(|v| v.lag_ops).sum(),
+            memory_bytes: health.memory_bytes.0,
+            pid: pid_of.and_then(|of| of(&node.name)),
+        }
+    };
+    table.nodes.iter().enumerate().map(entry).collect()
+}
+
+#[derive(Serialize)]
+struct PartitionEntry {
+    partition: u16,
+    epoch: u64,
+    seq: u64,
+    owner: String,
+    replicas: Vec<String>,
+    in_sync: Vec<String>,
+}
+
+async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<PartitionEntry>>, Unavailable> {
+    let shared = admin.open()?;
+    let views = views(&shared).await?;
+    let table = shared.table.load();
+    let mut entries: Vec<PartitionEntry> = Vec::with_capacity(table.rows.len());
+    for (partition, epoch, seq, set) in views.iter().flat_map(|v| v.partitions.iter().copied()) {
+        let Some(row) = table.rows.get(usize::from(partition)) else { continue };
+        let name = |node: &NodeId| shared.node_name(*node);
+        entries.push(PartitionEntry {
+            partition,
+            epoch,
+            seq,
+            owner: shared.instance.id.clone(),
+            replicas: row.replicas.iter().map(name).collect(),
+            in_sync: row.replicas.iter().enumerate().filter(|(i, _)| set & (1 << i) != 0).map(|(_, n)| name(n)).collect(),
+        });
+    }
+    entries.sort_by_key(|entry| entry.partition);
+    Ok(Json(entries))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable> {
+    let shared = admin.open()?;
+    let views = views(&shared).await?;
+    let samples = entries(&shared, &views, None)
+        .into_iter()
+        .map(|entry| NodeSample {
+            up: entry.state != "connecting",
+            partitions: u64::from(entry.partitions),
+            in_sync: u64::from(entry.in_sync),
+            lag_ops: entry.lag_ops,
+            memory_bytes: entry.memory_bytes,
+            name: entry.name,
+        })
+        .collect();
+    let table = shared.table.load();
+    let short = views.iter().flat_map(|v| &v.partitions).filter(|(partition, _, _, set)| {
+        let copies = table.rows.get(usize::from(*partition)).map_or(0, |row| row.replicas.len());
+        (set.count_ones() as usize) < copies
+    });
+    let workers: Vec<_> = shared.metrics.iter().map(Arc::as_ref).collect();
+    Ok(render(&workers, samples, short.count() as u64))
+}
+
+/// Asks all workers how they stand.
+async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {
+    let mut views = Vec::with_capacity(shared.workers.len());
+    for worker in &shared.workers {
+        let (sender, receiver) = oneshot::channel();
+        let asking = async {
+            worker.send(vec![Message::View(sender)]).await.map_err(|_| Unavailable)?;
+            receiver.await.map_err(|_| Unavailable)
+        };
+        views.push(tokio::time::timeout(VIEW_TIMEOUT, asking).await.map_err(|_| Unavailable)??);
+    }
+    Ok(views)
+}

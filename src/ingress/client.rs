@@ -1,0 +1,250 @@
+//! A connected client: its session, and the replies it still waits for.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::gather::Gather;
+use super::transaction::Transaction;
+use crate::command::spec::Downgrade;
+use crate::net::WriteHalf;
+use crate::request::{Outcome, PartitionId, ReplyTo};
+use crate::resp::downgrade::downgrade;
+use crate::resp::{OutBuf, encode};
+use crate::worker::{Core, Worker};
+
+/// What a connection has said about itself.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Unique in this sidecar.
+    pub id: u64,
+    /// `CLIENT SETNAME`.
+    pub name: Bytes,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Bytes,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_ver: Bytes,
+    /// Where it comes from.
+    pub peer: String,
+    /// The logical database.
+    pub db: u16,
+    /// Whether it has asked for RESP3.
+    pub resp3: bool,
+    /// Whether it may do anything.
+    pub authenticated: bool,
+    /// Replies are off (`CLIENT REPLY OFF`), or off for one command.
+    pub silent: Silence,
+    /// Between `MULTI` and `EXEC`.
+    pub transaction: Option<Box<Transaction>>,
+    /// When it connected, Unix ms.
+    pub since_ms: u64,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// Every reply is sent.
+    #[default]
+    No,
+    /// None is.
+    Always,
+    /// The next one is not.
+    Once,
+}
+
+/// One command that has not been answered.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    state: SlotState,
+    resp3: bool,
+    silent: bool,
+    asked_us: u64,
+}
+
+#[derive(Debug)]
+enum SlotState {
+    /// For one reply, which is then converted like this if need be.
+    Waiting(Downgrade),
+    /// For the parts of a reply.
+    Gathering(Box<Gather>),
+    /// For the commands before it.
+    Done(Bytes),
+}
+
+/// A client, as its worker has it.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) generation: u32,
+    pub(crate) session: Session,
+    pub(crate) write: Rc<WriteHalf>,
+    pub(crate) out: OutBuf,
+    pub(crate) slots: VecDeque<Slot>,
+    /// Number of the first slot.
+    pub(crate) first: u64,
+    /// Reads that are not answered yet: a write to the same partition waits for them (see `sequencer::reads`).
+    pub(crate) pending_reads: SmallVec<[(u64, PartitionId); 8]>,
+    /// Its task sleeps until something is answered.
+    pub(crate) wake: Rc<Notify>,
+    pub(crate) waiting: bool,
+    /// Queued to be written to.
+    pub(crate) dirty: bool,
+    /// Its socket takes no more for now.
+    pub(crate) blocked: bool,
+    /// It leaves when everything is answered.
+    pub(crate) closing: bool,
+    /// It has left, or must.
+    pub(crate) gone: bool,
+    /// What came of showing a script to a node: see `scripts`.
+    pub(crate) script_shown: Option<Result<(), Bytes>>,
+}
+
+impl Client {
+    pub(crate) fn new(generation: u32, session: Session, write: WriteHalf) -> Self {
+        Self {
+            generation,
+            session,
+            write: Rc::new(write),
+            out: OutBuf::default(),
+            slots: VecDeque::new(),
+            first: 0,
+            pending_reads: SmallVec::new(),
+            wake: Rc::new(Notify::new()),
+            waiting: false,
+            dirty: false,
+            blocked: false,
+            closing: false,
+            gone: false,
+            script_shown: None,
+        }
+    }
+
+    /// Disconnects: its task ends and cleans up.
+    pub(crate) fn leave(&mut self) {
+        self.gone = true;
+        self.slots.clear();
+        self.out.clear();
+        self.wake.notify_one();
+    }
+
+    /// Opens a slot for one reply.
+    pub(crate) fn expect_one(&mut self, rule: Downgrade, now_us: u64) -> u64 {
+        self.push(SlotState::Waiting(rule), now_us)
+    }
+
+    /// Opens a slot for several parts.
+    pub(crate) fn expect_parts(&mut self, gather: Gather, now_us: u64) -> u64 {
+        self.push(SlotState::Gathering(Box::new(gather)), now_us)
+    }
+
+    fn push(&mut self, state: SlotState, now_us: u64) -> u64 {
+        let silent = self.session.silent != Silence::No;
+        if self.session.silent == Silence::Once {
+            self.session.silent = Silence::No;
+        }
+        self.slots.push_back(Slot { state, resp3: self.session.resp3, silent, asked_us: now_us });
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Answers a command at once, in its turn.
+    pub(crate) fn reply(&mut self, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        if self.slots.is_empty() && self.session.silent == Silence::No {
+            self.out.put_shared(&bytes);
+            self.first += 1;
+        } else {
+            self.push(SlotState::Done(bytes), 0);
+            self.drain(|_| {});
+        }
+    }
+
+    /// Puts a reply, or a part of one, where it belongs.
+    fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
+        let Some(index) = slot.checked_sub(self.first) else { return };
+        let Some(entry) = self.slots.get_mut(index as usize) else { return };
+        match &mut entry.state {
+            SlotState::Done(_) => {}
+            SlotState::Waiting(rule) => {
+                let bytes = match outcome {
+                    Outcome::Reply { frames, resp3 } => in_protocol(*rule, frames, resp3, entry.resp3),
+                    Outcome::Refused(refusal) => encode::error(refusal.message()),
+                    Outcome::Unknown => return self.leave(),
+                };
+                entry.state = SlotState::Done(bytes);
+            }
+            SlotState::Gathering(gather) => {
+                if outcome == Outcome::Unknown {
+                    return self.leave();
+                }
+                if !gather.take(part, outcome) {
+                    return;
+                }
+                if let Some(shown) = gather.script_shown() {
+                    // Not a reply of its own: the command is taken up again now that the node knows the script.
+                    self.script_shown = Some(shown);
+                    self.slots.pop_back();
+                    return;
+                }
+                let bytes = gather.assemble(entry.resp3);
+                entry.state = SlotState::Done(bytes);
+            }
+        }
+    }
+
+    /// Moves finished replies at the front to the socket's queue.
+    fn drain(&mut self, mut asked: impl FnMut(u64)) {
+        while let Some(Slot { state: SlotState::Done(bytes), silent, asked_us, .. }) = self.slots.front() {
+            if !silent {
+                self.out.put_shared(bytes);
+            }
+            asked(*asked_us);
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Whether an earlier read of this partition is not answered yet.
+    pub(crate) fn reads_pending(&mut self, partition: Option<PartitionId>) -> bool {
+        let first = self.first;
+        self.pending_reads.retain(|(slot, _)| *slot >= first);
+        self.pending_reads.iter().any(|(_, p)| partition.is_none_or(|wanted| *p == wanted))
+    }
+}
+
+/// A node's RESP3 reply as the client's protocol has it.
+pub(crate) fn in_protocol(rule: Downgrade, frames: Bytes, holds_resp3: bool, client_resp3: bool) -> Bytes {
+    if client_resp3 || (!holds_resp3 && rule == Downgrade::Generic) {
+        return frames;
+    }
+    let mut out = BytesMut::with_capacity(frames.len() + 64);
+    match downgrade(rule, &frames, &mut out) {
+        Ok(()) => out.freeze(),
+        Err(_) => encode::error("ERR the reply is nested too deeply to be converted to RESP2: use HELLO 3"),
+    }
+}
+
+impl Worker {
+    /// Puts an outcome into its client's slot, and what has become ready into the client's queue.
+    pub(crate) fn answer(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
+        let now_us = core.now_us;
+        let Some(client) = core.clients.get_mut(to.client as usize).filter(|c| c.generation == to.generation) else {
+            return;
+        };
+        client.fill(to.slot, to.part, outcome);
+        let latencies = &self.metrics().latencies;
+        client.drain(|asked_us| {
+            if asked_us > 0 {
+                latencies.note(now_us.saturating_sub(asked_us));
+            }
+        });
+        if client.waiting {
+            client.wake.notify_one();
+        }
+        if !client.dirty {
+            client.dirty = true;
+            core.dirty.push(to.client);
+        }
+    }
+}

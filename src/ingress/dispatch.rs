@@ -1,0 +1,275 @@
+//! From a client's command to requests for owners.
+
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+
+use super::client::Client;
+use super::gather::{Gather, Recipe};
+use super::scripts::ScriptUse;
+use crate::command::rewrite::{Form, RewriteRule, deterministic};
+use crate::command::decide::Decision;
+use crate::command::{Command, Special};
+use crate::command::spec::{Compare, Flags, Merge};
+use crate::request::{Action, Commands, Decide, PartitionId, ReplyTo, Request, Touched};
+use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
+use crate::router::{Route, route};
+use crate::worker::{Core, Worker};
+
+/// What the client's task does after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Goes on with the next one.
+    Next,
+    /// Takes up the same one again when something has been answered.
+    Again,
+    /// Reads no more.
+    Leave,
+}
+
+/// A command in the form in which nodes get it.
+pub(super) enum Prepared {
+    Commands(Commands),
+    Decide(Box<Decide>),
+}
+
+impl Worker {
+    /// Handles one command of a client.
+    pub(crate) fn dispatch(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
+        let args = Args { bytes: frame, spans };
+        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        if client.gone {
+            return Flow::Leave;
+        }
+        self.metrics().commands.add(1);
+        let command = match self.shared().commands.lookup(&args) {
+            Ok(command) => command,
+            Err(_) if !client.session.authenticated => return self.refuse(core, id, NOAUTH),
+            Err(error) => {
+                client.spoil_transaction();
+                return self.reply(core, id, error.to_bytes());
+            }
+        };
+        if !client.session.authenticated && !command.flags.contains(Flags::NO_AUTH) && command.special != Special::Quit {
+            return self.refuse(core, id, NOAUTH);
+        }
+        let route = route(command, &args, self.shared().table.load().partitions());
+        let in_transaction = client.session.transaction.is_some();
+        let script = match self.script_of(core, id, command, &args) {
+            Ok(script) => script,
+            Err(flow) => return flow,
+        };
+        if in_transaction && route != Route::Transaction && command.special != Special::Quit && command.special != Special::Reset {
+            return self.queue(core, id, command, frame, spans, &route);
+        }
+        match route {
+            Route::Local => self.local(core, id, command, &args),
+            Route::Transaction => self.transaction(core, id, command.special, &args),
+            Route::Pool(pool) => self.pool_wide(core, id, command, pool, frame, spans),
+            Route::Refused(line) => self.reply(core, id, line),
+            Route::One { partition, write } if keyed_scan(command.special) && !write => {
+                self.scan_key(core, id, partition, command, &args)
+            }
+            Route::One { partition, write } => {
+                self.send_one(core, id, command, partition, write, frame, spans, script)
+            }
+            Route::Several { merge, write, parts, step } => {
+                self.send_several(core, id, command, merge, write, &parts, step, &args)
+            }
+        }
+    }
+
+    /// Answers at once.
+    pub(super) fn reply(&self, core: &mut Core, id: u32, bytes: impl Into<Bytes>) -> Flow {
+        let bytes = bytes.into();
+        if bytes.first() == Some(&b'-') {
+            self.metrics().errors.add(1);
+        }
+        if let Some(client) = core.clients.get_mut(id as usize) {
+            client.reply(bytes);
+            if !client.dirty {
+                client.dirty = true;
+                core.dirty.push(id);
+            }
+        }
+        Flow::Next
+    }
+
+    /// Answers with an error line.
+    pub(super) fn refuse(&self, core: &mut Core, id: u32, line: &str) -> Flow {
+        self.reply(core, id, encode::error(line))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a command and where it goes; bundling them would only rename it")]
+    fn send_one(
+        &self,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        partition: PartitionId,
+        write: bool,
+        frame: &Bytes,
+        spans: &Spans,
+        script: Option<ScriptUse>,
+    ) -> Flow {
+        let Core { clients, clock, now_us, .. } = core;
+        let Some(client) = clients.get_mut(id as usize) else { return Flow::Leave };
+        if write && client.reads_pending(Some(partition)) {
+            return Flow::Again;
+        }
+        let prepared = match write {
+            true => self.prepare(clock, command, frame, spans),
+            false => Prepared::Commands(Commands::one(frame.clone())),
+        };
+        let slot = client.expect_one(command.downgrade(spans.len()), *now_us);
+        if !write {
+            client.pending_reads.push((slot, partition));
+        }
+        let request = Request {
+            partition,
+            db: client.session.db,
+            reply_to: client.reply_to(self.id(), id, slot, 0),
+            action: match prepared {
+                Prepared::Decide(decide) => Action::Decide(decide),
+                Prepared::Commands(mut commands) => {
+                    commands.scripts = script.and_then(ScriptUse::into_loads);
+                    if write { Action::Write(commands) } else { Action::Read(commands) }
+                }
+            },
+        };
+        self.submit(core, self.shared().owner_of(partition), request);
+        Flow::Next
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a command and where it goes; bundling them would only rename it")]
+    fn send_several(
+        &self,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        merge: Merge,
+        write: bool,
+        parts: &[(PartitionId, Vec<u32>)],
+        step: usize,
+        args: &Args<'_>,
+    ) -> Flow {
+        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        if write && parts.iter().any(|(partition, _)| client.reads_pending(Some(*partition))) {
+            return Flow::Again;
+        }
+        let place_of = |key: u32| (key - 1) / step as u32;
+        let order = parts.iter().map(|(_, keys)| keys.iter().map(|&key| place_of(key)).collect()).collect();
+        let keys = parts.iter().map(|(_, keys)| keys.len()).sum();
+        let gather = Gather::new(Recipe::Split { merge, order, keys }, parts.len());
+        let slot = client.expect_parts(gather, core.now_us);
+        let db = client.session.db;
+        let mut requests = Vec::with_capacity(parts.len());
+        for (part, (partition, keys)) in parts.iter().enumerate() {
+            if !write {
+                client.pending_reads.push((slot, *partition));
+            }
+            let commands = part_of(args, keys, step, command.compare);
+            let reply_to = client.reply_to(self.id(), id, slot, part as u16);
+            let action = if write { Action::Write(commands) } else { Action::Read(commands) };
+            requests.push(Request { partition: *partition, db, reply_to, action });
+        }
+        for request in requests {
+            self.submit(core, self.shared().owner_of(request.partition), request);
+        }
+        Flow::Next
+    }
+
+    /// Puts a write into the form that has the same effect on every node.
+    pub(super) fn prepare(
+        &self,
+        clock: &mut crate::command::rewrite::PoolClock,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Prepared {
+        let args = Args { bytes: frame, spans };
+        if let Some(rule) = command.rewrite
+            && self.shared().config.pool.replicas > 1
+        {
+            match deterministic(rule, &args, clock) {
+                Form::AsIs => {}
+                Form::Decide(decision) => return Prepared::Decide(decide(decision, frame, spans)),
+                Form::Rewritten(rewritten) => {
+                    let second_chance =
+                        (rule == RewriteRule::Add).then(|| decide(Decision::Add, frame, spans));
+                    let touched = key_after_name(&rewritten);
+                    return Prepared::Commands(Commands {
+                        frame: rewritten,
+                        count: 1,
+                        compare: command.compare,
+                        touched,
+                        scripts: None,
+                        second_chance,
+                    });
+                }
+            }
+        }
+        Prepared::Commands(Commands {
+            frame: frame.clone(),
+            count: 1,
+            compare: command.compare,
+            touched: touched_by(command, &args),
+            scripts: None,
+            second_chance: None,
+        })
+    }
+}
+
+const NOAUTH: &str = "NOAUTH Authentication required.";
+
+impl Client {
+    /// Where an answer for one of its commands goes.
+    pub(super) fn reply_to(&self, worker: u16, id: u32, slot: u64, part: u16) -> ReplyTo {
+        ReplyTo { worker, part, client: id, generation: self.generation, slot }
+    }
+}
+
+fn decide(decision: Decision, frame: &Bytes, spans: &Spans) -> Box<Decide> {
+    Box::new(Decide { decision, frame: frame.clone(), spans: spans.clone() })
+}
+
+fn keyed_scan(special: Special) -> bool {
+    matches!(special, Special::Hscan | Special::Sscan | Special::Zscan)
+}
+
+/// What a write may change, as places in its own frame.
+fn touched_by(command: &Command, args: &Args<'_>) -> Touched {
+    let span = |key: usize| args.spans.get(key).copied().unwrap_or_default();
+    if matches!(command.special, Special::Eval | Special::Evalsha | Special::Fcall) {
+        return Touched::Partition;
+    }
+    if let Some(key) = command.first_key() {
+        return Touched::Keys(smallvec![span(key)]);
+    }
+    match command.keys_written(args) {
+        Ok(keys) => Touched::Keys(keys.iter().map(|&key| span(key as usize)).collect()),
+        Err(_) => Touched::Partition,
+    }
+}
+
+/// The commands that are rewritten have one key, right after the name.
+fn key_after_name(frame: &Bytes) -> Touched {
+    match CommandScanner::new(usize::MAX).scan(frame) {
+        Ok(Scanned::Command { spans, .. }) => match spans.get(1) {
+            Some(&key) => Touched::Keys(smallvec![key]),
+            None => Touched::Partition,
+        },
+        _ => Touched::Partition,
+    }
+}
+
+/// A split command's part for one partition: its name, and `step` arguments from each of its keys on.
+pub(super) fn part_of(args: &Args<'_>, keys: &[u32], step: usize, compare: Compare) -> Commands {
+    let mut all: Vec<&[u8]> = Vec::with_capacity(1 + keys.len() * step);
+    all.push(args.arg(0));
+    for &key in keys {
+        all.extend((key as usize..key as usize + step).map(|i| args.arg(i)));
+    }
+    let (frame, spans) = crate::resp::frame_of(&all);
+    let touched: SmallVec<_> = spans.iter().skip(1).step_by(step).copied().collect();
+    Commands { frame, count: 1, compare, touched: Touched::Keys(touched), scripts: None, second_chance: None }
+}

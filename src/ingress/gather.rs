@@ -1,0 +1,153 @@
+//! Replies that are put together from parts: of several partitions, of several nodes, of a transaction's groups.
+
+use bytes::{Bytes, BytesMut};
+
+use super::client::in_protocol;
+use super::pool_wide::{KeyFilter, ScanPage};
+use super::transaction::Assembly;
+use crate::command::spec::{Downgrade, Merge};
+use crate::request::Outcome;
+use crate::resp::walk::{Elements, is_error};
+use crate::resp::{ReplyScanner, encode};
+
+/// How parts become a reply.
+#[derive(Debug)]
+pub(crate) enum Recipe {
+    /// A command split over partitions: for each part the keys' places in the command's order.
+    Split { merge: Merge, order: Vec<Vec<u32>>, keys: usize },
+    /// A transaction.
+    Exec(Box<Assembly>),
+    /// `DBSIZE`: the sum, divided by the copies.
+    Dbsize { copies: u64 },
+    /// One page of a `SCAN`.
+    Scan(ScanPage),
+    /// `KEYS`, from all nodes.
+    Keys(KeyFilter),
+    /// `RANDOMKEY`: the first node that has one.
+    RandomKey,
+    /// All say `OK`.
+    AllOk,
+    /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
+    ScriptShown,
+}
+
+/// Parts that are being waited for.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    recipe: Recipe,
+    parts: Vec<Option<Bytes>>,
+    left: usize,
+    /// What the command is answered with whatever else comes.
+    failed: Option<Bytes>,
+}
+
+impl Gather {
+    pub(crate) fn new(recipe: Recipe, parts: usize) -> Self {
+        Self { recipe, parts: vec![None; parts], left: parts, failed: None }
+    }
+
+    /// Takes one part; whether it was the last.
+    pub(crate) fn take(&mut self, part: u16, outcome: Outcome) -> bool {
+        let Some(place) = self.parts.get_mut(usize::from(part)).filter(|place| place.is_none()) else { return false };
+        match outcome {
+            Outcome::Reply { frames, .. } => *place = Some(frames),
+            Outcome::Refused(refusal) => {
+                *place = Some(Bytes::new());
+                self.failed.get_or_insert_with(|| encode::error(refusal.message()));
+            }
+            Outcome::Unknown => *place = Some(Bytes::new()),
+        }
+        self.left -= 1;
+        self.left == 0
+    }
+
+    /// For a script that was shown to a node: what it said.
+    pub(crate) fn script_shown(&mut self) -> Option<Result<(), Bytes>> {
+        if !matches!(self.recipe, Recipe::ScriptShown) {
+            return None;
+        }
+        let reply = self.parts.pop().flatten().unwrap_or_default();
+        Some(match self.failed.take() {
+            Some(failed) => Err(failed),
+            None if is_error(&reply) => Err(reply),
+            None => Ok(()),
+        })
+    }
+
+    /// The reply, in the client's protocol.
+    pub(crate) fn assemble(&mut self, client_resp3: bool) -> Bytes {
+        let parts: Vec<Bytes> = self.parts.drain(..).map(Option::unwrap_or_default).collect();
+        match (&mut self.recipe, self.failed.take()) {
+            (Recipe::Scan(page), Some(_)) => page.start_over(),
+            (_, Some(failed)) => failed,
+            (Recipe::Exec(assembly), None) => assembly.assemble(&parts, client_resp3),
+            (Recipe::Scan(page), None) => parts.first().map(|p| page.assemble(p)).unwrap_or_default(),
+            (recipe, None) => {
+                if let Some(error) = parts.iter().find(|part| is_error(part)) {
+                    return error.clone();
+                }
+                match recipe {
+                    Recipe::Split { merge: Merge::Concat, order, keys } => concat(&parts, order, *keys, client_resp3),
+                    Recipe::Split { merge: Merge::Sum, .. } => encode::integer(sum(&parts)),
+                    Recipe::Split { merge: Merge::Ok, .. } | Recipe::AllOk => Bytes::from_static(b"+OK\r\n"),
+                    Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
+                    Recipe::Keys(filter) => filter.assemble(&parts),
+                    Recipe::RandomKey => {
+                        let found = parts.iter().find(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"));
+                        let null = Bytes::from_static(b"_\r\n");
+                        in_protocol(Downgrade::Generic, found.cloned().unwrap_or(null), true, client_resp3)
+                    }
+                    _ => parts.into_iter().next().unwrap_or_default(),
+                }
+            }
+        }
+    }
+}
+
+fn sum(parts: &[Bytes]) -> i64 {
+    let number = |part: &Bytes| {
+        let digits = part.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+        std::str::from_utf8(digits).ok()?.parse::<i64>().ok()
+    };
+    parts.iter().filter_map(number).sum()
+}
+
+/// Puts the elements of each part's array at their keys' places.
+fn concat(parts: &[Bytes], order: &[Vec<u32>], keys: usize, client_resp3: bool) -> Bytes {
+    let mut found: Vec<&[u8]> = vec![b"_\r\n"; keys];
+    for (part, places) in parts.iter().zip(order) {
+        for (element, &place) in elements(part).zip(places) {
+            if let Some(slot) = found.get_mut(place as usize) {
+                *slot = element;
+            }
+        }
+    }
+    let mut out = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum::<usize>() + 16);
+    encode::header(&mut out, b'*', keys);
+    for element in found {
+        out.extend_from_slice(element);
+    }
+    in_protocol(Downgrade::Generic, out.freeze(), true, client_resp3)
+}
+
+/// The elements of an array, or none if it is something else.
+pub(crate) fn elements(reply: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Elements::of(reply).ok().flatten().into_iter().flatten().filter_map(Result::ok)
+}
+
+/// Cuts replies that lie side by side.
+pub(crate) fn cut(frames: &Bytes) -> Vec<Bytes> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = frames.get(at..).filter(|rest| !rest.is_empty()) {
+        match ReplyScanner::default().scan(rest, 1) {
+            Ok(Some((len, _))) => {
+                all.push(frames.slice(at..at + len));
+                at += len;
+            }
+            _ => break,
+        }
+    }
+    all
+}
+

@@ -1,0 +1,18 @@
+//! The client's side: reading commands, finding their way, and answering in the client's order.
+//!
+//! A client's commands may be answered by many partitions in any order; what the client sees is the order it asked in.
+//! [`Client`] keeps a slot for each command; replies fill slots, and the filled ones at the front go out.
+
+mod client;
+mod connection;
+mod dispatch;
+mod gather;
+mod info;
+mod pool_wide;
+mod scan_cursor;
+mod scripts;
+mod serve;
+mod transaction;
+
+pub use client::{Client, Session};
+pub use serve::serve;

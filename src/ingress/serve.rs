@@ -1,0 +1,160 @@
+//! A client's task: read, cut into commands, dispatch; wait when there is reason to.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::BytesMut;
+use tracing::debug;
+
+use super::client::{Client, Session};
+use super::dispatch::Flow;
+use crate::net::{ReadHalf, Socket};
+use crate::resp::{CommandScanner, Scanned, encode};
+use crate::shared::unix_ms;
+use crate::worker::Worker;
+
+/// Serves one client until it leaves.
+pub async fn serve(worker: Rc<Worker>, socket: Socket) {
+    let shared = worker.shared().clone();
+    let peer = socket.peer();
+    let (read, write) = socket.into_split();
+    let session = Session {
+        id: shared.next_client_id.fetch_add(1, Relaxed) + 1,
+        authenticated: shared.config.listen.password.is_none(),
+        since_ms: unix_ms(),
+        peer,
+        ..Session::default()
+    };
+    debug!(client = session.id, peer = session.peer, "client connected");
+    let id = worker.with(|core| {
+        core.generation = core.generation.wrapping_add(1);
+        core.clients.insert(Client::new(core.generation, session, write)) as u32
+    });
+    Conversation::new(&worker, id, read).hold().await;
+    worker.with(|core| core.clients.try_remove(id as usize));
+    shared.clients.fetch_sub(1, Relaxed);
+}
+
+/// One client's bytes.
+struct Conversation<'a> {
+    worker: &'a Rc<Worker>,
+    id: u32,
+    read: ReadHalf,
+    buf: BytesMut,
+    scanner: CommandScanner,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(worker: &'a Rc<Worker>, id: u32, read: ReadHalf) -> Self {
+        let command_max = worker.shared().config.limits.command_max.as_u64() as usize;
+        Self { worker, id, read, buf: BytesMut::new(), scanner: CommandScanner::new(command_max) }
+    }
+
+    async fn hold(mut self) {
+        let idle = self.worker.shared().config.timeouts.client_idle;
+        loop {
+            if !self.work_off().await {
+                return;
+            }
+            let needed = self.scanner.needed_bytes();
+            let (worker, read, buf) = (self.worker, &mut self.read, &mut self.buf);
+            let reading = poll_fn(|cx| worker.poll_read(cx, read, buf, needed));
+            // A client that has to go is woken out of its read.
+            let wake = worker.with(|core| core.clients.get(self.id as usize).map(|c| c.wake.clone()));
+            let Some(wake) = wake else { return };
+            let n = tokio::select! {
+                biased;
+                n = reading => n,
+                () = wake.notified() => continue,
+                () = tokio::time::sleep(idle), if !idle.is_zero() => return,
+            };
+            match n {
+                Ok(n) if n > 0 => worker.metrics().bytes_in.add(n as u64),
+                _ => return,
+            }
+        }
+    }
+
+    /// Dispatches all commands that are there; `false` when the client is to be left.
+    async fn work_off(&mut self) -> bool {
+        let pending_max = self.worker.shared().config.limits.client_pending_max;
+        loop {
+            if !self.wait_while(|client| client.slots.len() >= pending_max).await {
+                return false;
+            }
+            let (frame, spans) = match self.scanner.scan(&self.buf) {
+                Ok(Scanned::Incomplete) => {
+                    if self.buf.is_empty() {
+                        // Lets go of the shared buffer.
+                        self.buf = BytesMut::new();
+                    }
+                    return true;
+                }
+                Ok(Scanned::Nothing { len }) => {
+                    drop(self.buf.split_to(len));
+                    continue;
+                }
+                Ok(Scanned::Command { len, spans }) => (self.buf.split_to(len).freeze(), spans),
+                Ok(Scanned::Inline { len, frame, spans }) => {
+                    drop(self.buf.split_to(len));
+                    (frame, spans)
+                }
+                Err(error) => {
+                    self.say_goodbye(&error.to_string());
+                    self.buf.clear();
+                    return self.wait_while(|_| true).await;
+                }
+            };
+            loop {
+                match self.worker.with(|core| self.worker.dispatch(core, self.id, &frame, &spans)) {
+                    Flow::Next => break,
+                    Flow::Leave => {
+                        self.buf.clear();
+                        return self.wait_while(|_| true).await;
+                    }
+                    Flow::Again => {
+                        let mut first_look = true;
+                        if !self.wait_while(|_| std::mem::take(&mut first_look)).await {
+                            return false;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps as long as the client is as described; `false` when it is gone.
+    async fn wait_while(&self, mut so: impl FnMut(&Client) -> bool) -> bool {
+        loop {
+            let wake = {
+                let mut core = self.worker.core_mut();
+                match core.clients.get_mut(self.id as usize) {
+                    Some(client) if client.gone => return false,
+                    Some(client) if so(client) => {
+                        client.waiting = true;
+                        client.wake.clone()
+                    }
+                    Some(client) => {
+                        client.waiting = false;
+                        return true;
+                    }
+                    None => return false,
+                }
+            };
+            wake.notified().await;
+        }
+    }
+
+    /// Tells the client what is wrong with its protocol, in its turn, and lets it go then.
+    fn say_goodbye(&self, why: &str) {
+        self.worker.with(|core| {
+            if let Some(client) = core.clients.get_mut(self.id as usize) {
+                client.reply(encode::error(&format!("ERR {why}")));
+                client.closing = true;
+                client.dirty = true;
+                core.dirty.push(self.id);
+            }
+        });
+    }
+}

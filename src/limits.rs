@@ -1,0 +1,44 @@
+//! Every bound of the program, in one place, each with its reason.
+//!
+//! A proxy sits between clients nobody controls and servers that must not fall over: whatever can grow has a limit,
+//! and the limit has an answer (an error, a closed connection, or back-pressure). What an operator may want to change
+//! is a setting in `proxy.toml` and only has its default here.
+
+/// Longest inline command (a line without a RESP header), in bytes. Redis: `PROTO_INLINE_MAX_SIZE`.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest `*<n>` or `$<n>` header line, in bytes: a sign, 20 digits, CRLF, and some room for leading zeros.
+pub const HEADER_BYTES_MAX: usize = 32;
+
+/// Most arguments in one command. Redis: 1024 * 1024.
+pub const COMMAND_ARGS_MAX: usize = 1024 * 1024;
+
+/// Largest single argument, in bytes. Redis: `proto-max-bulk-len`, 512 MiB.
+pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Deepest nesting of a reply. Real replies reach 7 (`XINFO STREAM FULL`); a script may nest further.
+pub const REPLY_DEPTH_MAX: usize = 128;
+
+/// Largest reply of a node that is taken into memory, in bytes.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Replica sets have at most this many nodes: more copies cost throughput and add nothing a zone does not.
+pub const REPLICAS_MAX: usize = 7;
+
+/// Most nodes in one pool. Bounded by the bits a `SCAN` cursor has for the node.
+pub const NODES_MAX: usize = 256;
+
+/// Most partitions in one pool.
+pub const PARTITIONS_MAX: usize = 4096;
+
+/// Most scripts kept. A driver has a few dozen; one that puts its data into scripts' texts would have any number.
+pub const SCRIPTS_MAX: usize = 4096;
+
+/// A worker's read buffer that its clients share, in bytes. One allocation for so much traffic.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bunches of messages that may wait for a worker.
+pub const MAILBOX_BUNCHES: usize = 1024;
+
+/// Commands between `MULTI` and `EXEC`.
+pub const TRANSACTION_COMMANDS_MAX: usize = 1024 * 1024;

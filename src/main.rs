@@ -1,0 +1,196 @@
+//! The command line.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to its user")]
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use ringfence::config::Config;
+use ringfence::dev::{DevOptions, LocalPool};
+use ringfence::serve::{self, Extras, ServeError};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `EX_USAGE`: the configuration or the command line is wrong.
+const EXIT_USAGE: u8 = 64;
+
+/// Another sidecar has taken the pool over: a supervisor should not start this one again by itself.
+const EXIT_FENCED: u8 = 3;
+
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a pool.
+    Serve {
+        /// The configuration.
+        #[arg(long, default_value = "proxy.toml")]
+        config: PathBuf,
+    },
+    /// Print every mistake of a configuration.
+    Check {
+        /// The configuration.
+        #[arg(long, default_value = "proxy.toml")]
+        config: PathBuf,
+    },
+    /// Start local redis-servers and serve them, for trying things out.
+    Dev(Dev),
+}
+
+#[derive(clap::Args)]
+struct Dev {
+    /// How many redis-servers.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// R: copies of everything [default: 3, or as many as there are nodes].
+    #[arg(long)]
+    replicas: Option<usize>,
+    /// W: copies that acknowledge a write [default: the majority of R].
+    #[arg(long)]
+    write_quorum: Option<usize>,
+    /// Where clients connect.
+    #[arg(long, default_value = "127.0.0.1:6379")]
+    listen: SocketAddr,
+    /// The admin port.
+    #[arg(long, default_value = "127.0.0.1:6380")]
+    admin: SocketAddr,
+    /// Worker threads.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Where the servers keep their data [default: a temporary directory, removed at the end].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Let the nodes answer DEBUG, for comparing their contents.
+    #[arg(long)]
+    enable_debug: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Check { config } => match Config::load(&config) {
+            Ok(config) => {
+                println!("the configuration is sound: {} nodes", config.nodes.len());
+                ExitCode::SUCCESS
+            }
+            Err(mistakes) => complain(&mistakes),
+        },
+        Command::Serve { config } => match Config::load(&config) {
+            Ok(config) => run(async { serve::run(config, Extras::default(), end_signal()).await.map_err(Into::into) }),
+            Err(mistakes) => complain(&mistakes),
+        },
+        Command::Dev(options) => run(dev(options)),
+    }
+}
+
+fn complain(mistakes: &[ringfence::config::Mistake]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("{mistake}");
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Runs the program's main task and says how it ended.
+fn run(task: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    raise_open_files();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the event loop could not be made")
+        .and_then(|runtime| runtime.block_on(task));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                eprintln!("ringfence: {line}");
+            }
+            match error.downcast_ref::<ServeError>() {
+                Some(ServeError::Fenced(_)) => ExitCode::from(EXIT_FENCED),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+async fn dev(options: Dev) -> anyhow::Result<()> {
+    let replicas = options.replicas.unwrap_or(options.nodes.min(3));
+    let quorum = options.write_quorum.unwrap_or(replicas / 2 + 1);
+    let ended = end_signal();
+    tokio::pin!(ended);
+    let starting = DevOptions { nodes: options.nodes, dir: options.dir, enable_debug: options.enable_debug };
+    let pool = tokio::select! {
+        pool = LocalPool::start(&starting) => Arc::new(pool?),
+        () = &mut ended => return Ok(()),
+    };
+    let nodes: String = pool
+        .nodes()
+        .iter()
+        .map(|node| format!("[[nodes]]\nname = {:?}\naddress = {:?}\n", node.name, node.address))
+        .collect();
+    let text = format!(
+        "threads = {}\n[listen]\ntcp = \"{}\"\nadmin = \"{}\"\n[pool]\nname = \"dev\"\nreplicas = {replicas}\n\
+         write_quorum = {quorum}\n{nodes}",
+        options.threads, options.listen, options.admin
+    );
+    let result = match Config::parse(&text) {
+        Ok(config) => {
+            for node in pool.nodes() {
+                info!(node = node.name, address = node.address, pid = node.pid, "redis-server started");
+            }
+            let of = pool.clone();
+            let extras = Extras { pid_of: Some(Box::new(move |name| of.pid_of(name))) };
+            serve::run(config, extras, ended).await.map_err(anyhow::Error::from)
+        }
+        Err(mistakes) => {
+            let lines: Vec<String> = mistakes.iter().map(|m| format!("{}: {}", m.setting, m.message)).collect();
+            Err(anyhow::anyhow!("{}", lines.join("\n")))
+        }
+    };
+    pool.stop().await;
+    result
+}
+
+/// Ctrl-C, or a supervisor's `SIGTERM`.
+async fn end_signal() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    info!("ending");
+}
+
+/// Every client is an open file: takes as many as the system allows.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without more, the limit for clients is reached earlier, and said then.
+        let _unchanged = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,141 @@
+//! The numbers in Prometheus' text format.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{LATENCY_BOUNDS_US, WorkerMetrics};
+
+/// A node's numbers.
+#[derive(Clone, Debug)]
+pub struct NodeSample {
+    /// Its name.
+    pub name: String,
+    /// Whether every worker's stream to it is connected.
+    pub up: bool,
+    /// Partitions that should be on it.
+    pub partitions: u64,
+    /// Those it has in sync.
+    pub in_sync: u64,
+    /// Writes it has not acknowledged.
+    pub lag_ops: u64,
+    /// Memory it uses, in bytes.
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    totals: Vec<(&'static str, &'static str, u64)>,
+    gauges: Vec<(&'static str, &'static str, u64)>,
+    nodes: Vec<NodeSample>,
+    latency_counts: [u64; LATENCY_BOUNDS_US.len() + 1],
+    latency_sum_us: u64,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in &self.totals {
+            let counter = ConstCounter::new(*value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        for (name, help, value) in &self.gauges {
+            let gauge = ConstGauge::new(*value as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let of_nodes: [(&str, &str, fn(&NodeSample) -> u64); 5] = [
+            ("node_up", "1 while the node's streams are connected", |n| u64::from(n.up)),
+            ("node_partitions", "Partitions that should be on the node", |n| n.partitions),
+            ("node_partitions_in_sync", "Partitions of which the node has every acknowledged write", |n| n.in_sync),
+            ("node_lag_ops", "Writes the node has not acknowledged", |n| n.lag_ops),
+            ("node_memory_bytes", "Memory the node uses", |n| n.memory_bytes),
+        ];
+        for (name, help, value) in of_nodes {
+            let family = ConstGauge::new(0i64);
+            let mut metric = encoder.encode_descriptor(name, help, None, family.metric_type())?;
+            for node in &self.nodes {
+                let labels = [("node", node.name.as_str())];
+                ConstGauge::new(value(node) as i64).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.latency_counts).collect();
+        let mut latency = encoder.encode_descriptor(
+            "command_seconds",
+            "From a command's arrival to its reply",
+            None,
+            prometheus_client::metrics::MetricType::Histogram,
+        )?;
+        latency.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+            self.latency_sum_us as f64 / 1e6,
+            self.latency_counts.iter().sum(),
+            &buckets,
+            None,
+        )
+    }
+}
+
+/// All numbers as text. `partitions_short` are partitions with fewer nodes in sync than copies.
+pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, partitions_short: u64) -> String {
+    let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|w| of(w)).sum::<u64>();
+    let mut latency_counts = [0; LATENCY_BOUNDS_US.len() + 1];
+    let mut latency_sum_us = 0;
+    for worker in workers {
+        let (counts, sum_us) = worker.latencies.read();
+        latency_counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        latency_sum_us += sum_us;
+    }
+    let snapshot = Snapshot {
+        totals: vec![
+            ("commands", "Commands from clients", sum(|w| w.commands.get())),
+            ("errors", "Errors that the sidecar itself answered", sum(|w| w.errors.get())),
+            ("received_bytes", "Bytes from clients", sum(|w| w.bytes_in.get())),
+            ("sent_bytes", "Bytes to clients", sum(|w| w.bytes_out.get())),
+            ("batches", "Batches of writes sent to nodes", sum(|w| w.batches.get())),
+            ("batched_writes", "Writes in those batches, once for each node", sum(|w| w.batched_writes.get())),
+            ("writes", "Writes ordered", sum(|w| w.writes.get())),
+            ("reads", "Reads ordered", sum(|w| w.reads.get())),
+            ("mismatches", "Replies that differed between mirrors", sum(|w| w.mismatches.get())),
+            ("resent_writes", "Writes given once more to a node that came back", sum(|w| w.resent.get())),
+        ],
+        gauges: vec![
+            ("clients", "Clients connected now", sum(|w| w.clients.get())),
+            ("partitions_short", "Partitions with fewer nodes in sync than copies", partitions_short),
+        ],
+        nodes,
+        latency_counts,
+        latency_sum_us,
+    };
+    let mut registry = Registry::with_prefix("ringfence");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(_) => String::from("# the metrics could not be written\n# EOF\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_kind() {
+        let worker = WorkerMetrics::default();
+        worker.commands.add(3);
+        worker.latencies.note(70);
+        let node = NodeSample { name: "a".into(), up: true, partitions: 256, in_sync: 255, lag_ops: 1, memory_bytes: 9 };
+        let text = render(&[&worker, &worker], vec![node], 1);
+        for line in [
+            "ringfence_commands_total 6",
+            "ringfence_node_up{node=\"a\"} 1",
+            "ringfence_node_partitions_in_sync{node=\"a\"} 255",
+            "ringfence_partitions_short 1",
+            "ringfence_command_seconds_count 2",
+            "ringfence_command_seconds_bucket{le=\"0.0001\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

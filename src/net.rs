@@ -1,0 +1,122 @@
+//! Sockets: TCP or unix, in two halves.
+//!
+//! The read half is polled by one task; the write half is written to directly by whoever has bytes ready (so that one
+//! event leads to one `write`), and waited for only after a partial write.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+use crate::config::NodeAddress;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP, without Nagle's delay.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects within `timeout`.
+    pub async fn connect(address: &NodeAddress, timeout: Duration) -> io::Result<Self> {
+        let connecting = async {
+            Ok::<_, io::Error>(match address {
+                NodeAddress::Tcp { host, port } => {
+                    Self::Tcp(TcpStream::connect((host.as_str(), *port)).await?)
+                }
+                NodeAddress::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
+            })
+        };
+        let socket = tokio::time::timeout(timeout, connecting)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within the time limit"))??;
+        socket.tune();
+        Ok(socket)
+    }
+
+    /// Sets what every connection of ours needs.
+    pub fn tune(&self) {
+        if let Self::Tcp(stream) = self {
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+            // A socket that cannot be tuned still works.
+            drop(stream.set_nodelay(true));
+            drop(SockRef::from(stream).set_tcp_keepalive(&keepalive));
+        }
+    }
+
+    /// Where the other side is, as `CLIENT LIST` shows it.
+    pub fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "?:0".into(), |a| a.to_string()),
+            Self::Unix(_) => "unix:0".into(),
+        }
+    }
+
+    /// Splits the socket.
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Self::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        }
+    }
+}
+
+/// The half that is read from.
+#[derive(Debug)]
+pub enum ReadHalf {
+    /// Over TCP.
+    Tcp(tcp::OwnedReadHalf),
+    /// Over a unix socket.
+    Unix(unix::OwnedReadHalf),
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
+        }
+    }
+}
+
+/// The half that is written to. Closes the connection's sending side when dropped.
+#[derive(Debug)]
+pub enum WriteHalf {
+    /// Over TCP.
+    Tcp(tcp::OwnedWriteHalf),
+    /// Over a unix socket.
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl WriteHalf {
+    /// Writes what the socket takes at once.
+    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, slices) {
+            (Self::Tcp(half), [one]) => half.try_write(one),
+            (Self::Tcp(half), _) => half.try_write_vectored(slices),
+            (Self::Unix(half), [one]) => half.try_write(one),
+            (Self::Unix(half), _) => half.try_write_vectored(slices),
+        }
+    }
+
+    /// Waits until the socket takes something.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.writable().await,
+            Self::Unix(half) => half.writable().await,
+        }
+    }
+}

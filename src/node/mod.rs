@@ -1,0 +1,14 @@
+//! Talking to one node outside the data path: looking it over, claiming it, copying keys.
+//!
+//! Everything here is slow and careful on purpose: one command, one reply, a time limit, and a decoder from a library.
+//! The data path's own connections are in [`crate::stream`].
+
+mod admission;
+mod checks;
+mod control;
+mod copy;
+
+pub use admission::{AdmissionError, Claim, Instance, admit, read_claim};
+pub use checks::{CheckFailure, Facts, look_over};
+pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
+pub use copy::{CopyError, Scope, copy_keys, copy_partitions};

@@ -1,0 +1,299 @@
+//! The keeper: looks after the nodes while the pool is served, and keeps the table's record.
+//!
+//! For each node one task: connect, look it over, claim it (a restarted node has forgotten its users), then watch it. The
+//! workers' streams wait for this *admission* before they log in. A claim that is somebody else's means that this sidecar
+//! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::open::{connect_as_operator, write_table};
+use super::table::Table;
+use crate::config::{self, Config};
+use crate::node::{AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, text_of};
+use crate::request::{NodeId, PartitionId};
+
+/// How often a node that is there is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// First and longest pause before a node that is not there is tried again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What the rest of the program is told.
+#[derive(Debug)]
+pub enum PoolEvent {
+    /// Another sidecar has taken over.
+    Fenced(Claim),
+    /// The table's record has these sets of nodes in sync.
+    Recorded(Vec<(PartitionId, u8)>),
+}
+
+/// What people are told of a node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeHealth {
+    /// Why it cannot be used, if so.
+    pub trouble: Option<String>,
+    /// Memory it uses, and its limit (0: none), in bytes.
+    pub memory_bytes: (u64, u64),
+}
+
+/// Which nodes have been claimed, and how often: a stream logs in when the number is not 0.
+#[derive(Debug)]
+pub struct Admissions {
+    claimed: Vec<watch::Sender<u64>>,
+    lost: Vec<Notify>,
+}
+
+impl Admissions {
+    /// For so many nodes, none of them claimed.
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            claimed: (0..nodes).map(|_| watch::Sender::new(0)).collect(),
+            lost: (0..nodes).map(|_| Notify::new()).collect(),
+        }
+    }
+
+    /// Follows a node's admissions.
+    pub fn watch(&self, node: NodeId) -> Option<watch::Receiver<u64>> {
+        self.claimed.get(usize::from(node)).map(watch::Sender::subscribe)
+    }
+
+    /// A stream has lost the node, or was not let in: look at it now.
+    pub fn look(&self, node: NodeId) {
+        if let Some(lost) = self.lost.get(usize::from(node)) {
+            lost.notify_one();
+        }
+    }
+}
+
+/// Keeps one pool.
+#[derive(Debug)]
+pub struct Keeper {
+    config: Arc<Config>,
+    instance: Instance,
+    claim: Claim,
+    roles: Vec<String>,
+    admissions: Arc<Admissions>,
+    controls: Vec<tokio::sync::Mutex<Option<Control>>>,
+    health: Vec<Mutex<NodeHealth>>,
+    table: Mutex<Table>,
+    wanted: Mutex<BTreeMap<PartitionId, u8>>,
+    wanted_changed: Notify,
+    events: mpsc::Sender<PoolEvent>,
+}
+
+impl Keeper {
+    /// A keeper for a pool that has just been opened.
+    pub fn new(
+        config: Arc<Config>,
+        instance: Instance,
+        claim: Claim,
+        roles: Vec<String>,
+        table: Table,
+        events: mpsc::Sender<PoolEvent>,
+    ) -> Arc<Self> {
+        let nodes = table.nodes.len();
+        Arc::new(Self {
+            config,
+            instance,
+            claim,
+            roles,
+            admissions: Arc::new(Admissions::new(nodes)),
+            controls: (0..nodes).map(|_| tokio::sync::Mutex::new(None)).collect(),
+            health: (0..nodes).map(|_| Mutex::default()).collect(),
+            table: Mutex::new(table),
+            wanted: Mutex::default(),
+            wanted_changed: Notify::new(),
+            events,
+        })
+    }
+
+    /// What streams wait for.
+    pub fn admissions(&self) -> Arc<Admissions> {
+        self.admissions.clone()
+    }
+
+    /// The table as it is recorded.
+    pub fn table(&self) -> Table {
+        lock(&self.table).clone()
+    }
+
+    /// How a node is.
+    pub fn health(&self, node: NodeId) -> NodeHealth {
+        self.health.get(usize::from(node)).map(|h| lock(h).clone()).unwrap_or_default()
+    }
+
+    /// Asks for a partition's nodes in sync to be recorded.
+    pub fn record(&self, partition: PartitionId, set: u8) {
+        lock(&self.wanted).insert(partition, set);
+        self.wanted_changed.notify_one();
+    }
+
+    /// Looks after one node, for ever.
+    pub async fn watch_node(self: Arc<Self>, id: NodeId) {
+        let name = self.table().nodes.get(usize::from(id)).map(|n| n.name.clone()).unwrap_or_default();
+        let Some(node) = self.config.nodes.iter().find(|n| n.name == name) else { return };
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            match self.take(id, node).await {
+                Ok(mut control) => {
+                    pause = RETRY_PAUSE_MIN;
+                    self.set_trouble(id, None);
+                    info!(node = name, "node claimed");
+                    if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
+                        claimed.send_modify(|n| *n += 1);
+                    }
+                    let why = self.watch_claimed(id, &mut control).await;
+                    debug!(node = name, why, "looking at the node again");
+                }
+                Err(Untaken::Fenced(claim)) => {
+                    // The receiver ends the program.
+                    drop(self.events.send(PoolEvent::Fenced(claim)).await);
+                    return std::future::pending().await;
+                }
+                Err(Untaken::Trouble(why)) => {
+                    if self.set_trouble(id, Some(why.clone())) {
+                        warn!(node = name, "node {name:?} {why}");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Whether what is said about the node is news.
+    fn set_trouble(&self, id: NodeId, trouble: Option<String>) -> bool {
+        let Some(health) = self.health.get(usize::from(id)) else { return false };
+        let mut health = lock(health);
+        let news = health.trouble != trouble;
+        health.trouble = trouble;
+        news
+    }
+
+    /// Claims the node and makes its control connection.
+    async fn take(&self, id: NodeId, node: &config::Node) -> Result<Control, Untaken> {
+        let timeout = self.config.timeouts.connect;
+        let mut control = connect_as_operator(node, timeout).await?;
+        look_over(&mut control, self.config.pool.bookkeeping_db).await?;
+        match admit(&mut control, &self.claim, false, &self.instance, &self.roles).await {
+            Ok(()) => {}
+            Err(AdmissionError::Superseded(claim)) => return Err(Untaken::Fenced(claim)),
+            Err(other) => return Err(Untaken::Trouble(other.to_string())),
+        }
+        let user = self.instance.user("c");
+        let login = Some((user.as_str(), self.instance.secret.as_str()));
+        let mut own = Control::connect(&node.address, login, timeout).await.map_err(CheckFailure::Unreachable)?;
+        let record = lock(&self.table).to_json();
+        write_table(&mut own, self.config.pool.bookkeeping_db, &record)
+            .await
+            .map_err(CheckFailure::Unreachable)?;
+        if let Some(slot) = self.controls.get(usize::from(id)) {
+            *slot.lock().await = Some(own);
+        }
+        Ok(control)
+    }
+
+    /// Watches a claimed node until something is wrong with it: what it was.
+    async fn watch_claimed(&self, id: NodeId, control: &mut Control) -> String {
+        let Some(lost) = self.admissions.lost.get(usize::from(id)) else { return String::new() };
+        loop {
+            match control.call(&[b"INFO", b"memory"]).await {
+                Ok(reply) => self.note_memory(id, &text_of(&reply)),
+                Err(error) => return error.to_string(),
+            }
+            if tokio::time::timeout(WATCH_INTERVAL, lost.notified()).await.is_ok() {
+                return "a stream lost it".into();
+            }
+        }
+    }
+
+    fn note_memory(&self, id: NodeId, info: &str) {
+        let field = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
+        };
+        if let Some(health) = self.health.get(usize::from(id)) {
+            lock(health).memory_bytes = (field("used_memory"), field("maxmemory"));
+        }
+    }
+
+    /// Writes the table whenever it changes, for ever.
+    pub async fn keep_record(self: Arc<Self>) {
+        loop {
+            self.wanted_changed.notified().await;
+            let wanted = std::mem::take(&mut *lock(&self.wanted));
+            if wanted.is_empty() {
+                continue;
+            }
+            let mut next = self.table();
+            next.version += 1;
+            for (partition, set) in &wanted {
+                if let Some(row) = next.rows.get_mut(usize::from(*partition)) {
+                    row.in_sync = *set;
+                }
+            }
+            if self.write_everywhere(&next).await {
+                debug!(version = next.version, partitions = wanted.len(), "the table is recorded");
+                *lock(&self.table) = next;
+                // The receiver lives as long as the program.
+                drop(self.events.send(PoolEvent::Recorded(wanted.into_iter().collect())).await);
+            } else {
+                // Later changes of the same partitions have precedence.
+                self.want_again(wanted);
+                tokio::time::sleep(RETRY_PAUSE_MAX).await;
+                self.wanted_changed.notify_one();
+            }
+        }
+    }
+
+    fn want_again(&self, sets: BTreeMap<PartitionId, u8>) {
+        let mut wanted = lock(&self.wanted);
+        for (partition, set) in sets {
+            wanted.entry(partition).or_insert(set);
+        }
+    }
+
+    /// Whether more than half of the nodes have the record.
+    async fn write_everywhere(&self, table: &Table) -> bool {
+        let record = table.to_json();
+        let writes = self.controls.iter().map(|slot| {
+            let record = &record;
+            async move {
+                let mut slot = slot.lock().await;
+                let Some(control) = slot.as_mut() else { return 0 };
+                match write_table(control, self.config.pool.bookkeeping_db, record).await {
+                    Ok(()) => 1,
+                    Err(_) => {
+                        *slot = None;
+                        0
+                    }
+                }
+            }
+        });
+        let written: usize = futures::future::join_all(writes).await.into_iter().sum();
+        written * 2 > self.controls.len()
+    }
+}
+
+/// Why a node was not taken.
+enum Untaken {
+    Fenced(Claim),
+    Trouble(String),
+}
+
+impl From<CheckFailure> for Untaken {
+    fn from(failure: CheckFailure) -> Self {
+        Self::Trouble(failure.to_string())
+    }
+}
+
+/// Locks; a panic elsewhere while it was locked has left nothing half done here.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,15 @@
+//! The pool as a whole: the table, who may use the nodes, and what to do when an owner has died.
+//!
+//! `coordinator = "pool"`: one active sidecar. It claims a majority of the nodes with a new term (which fences whoever
+//! was there before), reads the table from them, brings the nodes to one position ([`recover`]), writes the table with its
+//! own term, and only then serves. Nothing here waits for a lease, and no clock decides anything.
+
+mod keeper;
+mod open;
+mod recovery;
+
+pub mod recover;
+pub mod table;
+
+pub use keeper::{Admissions, Keeper, NodeHealth, PoolEvent};
+pub use open::{OpenError, Opened, open};

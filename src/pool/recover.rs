@@ -1,0 +1,209 @@
+//! What to do about a partition whose owner is gone: a pure decision from the nodes' accounts.
+//!
+//! The former owner is fenced, so the accounts stand still. Every acknowledged write is on W nodes in sync, so among any
+//! `in_sync - W + 1` of them at least one has it; the furthest of them is the *winner*, and has them all. Whoever is
+//! behind the winner in the same epoch lacks exactly what the winner's `rf:touched` names since then; whoever cannot be
+//! told what it lacks (too far behind, or of an epoch that did not end there) is given the partition whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::account::{Position, TouchedRecord};
+use crate::request::{NodeId, PartitionId};
+
+use super::table::Row;
+
+/// What a fenced node says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// What it has applied.
+    pub applied: HashMap<PartitionId, Position>,
+    /// What its last batches touched.
+    pub touched: Vec<TouchedRecord>,
+    /// Keys that a repair was overwriting when it was cut short: database, key; `None`: the partition.
+    pub repairing: HashMap<PartitionId, Vec<Option<(u16, Vec<u8>)>>>,
+}
+
+/// What a node needs to stand where the winner stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing.
+    Nothing,
+    /// These keys (database, key).
+    Keys(BTreeSet<(u16, Vec<u8>)>),
+    /// Everything.
+    Partition,
+}
+
+/// What becomes of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can go on from `position`, which `winner` has.
+    Recoverable {
+        /// The node that has everything.
+        winner: NodeId,
+        /// Where it stands.
+        position: Position,
+        /// What each reachable node of the replica set needs.
+        needs: BTreeMap<NodeId, Need>,
+    },
+    /// Too few nodes in sync are reachable: an acknowledged write could be missing.
+    Unreachable {
+        /// How many are.
+        here: usize,
+        /// How many there must be.
+        wanted: usize,
+    },
+}
+
+/// Decides for one partition. `accounts` has the reachable, fenced nodes.
+pub fn decide(
+    partition: PartitionId,
+    row: &Row,
+    write_quorum: u32,
+    accounts: &HashMap<NodeId, Account>,
+) -> Verdict {
+    let in_sync = |i: usize| row.in_sync & (1 << i) != 0;
+    let of = |node: NodeId| accounts.get(&node);
+    let position = |account: &Account| account.applied.get(&partition).copied().unwrap_or_default();
+    let witnesses: Vec<NodeId> = row
+        .replicas
+        .iter()
+        .enumerate()
+        .filter(|(i, node)| in_sync(*i) && of(**node).is_some())
+        .map(|(_, &node)| node)
+        .collect();
+    let wanted = (row.in_sync.count_ones() + 1).saturating_sub(write_quorum).max(1) as usize;
+    // The first of the furthest, so that a primary that has everything stays the winner. A node whose repair was cut
+    // short has every write up to its own position all the same (and some keys as a later one left them), so it may
+    // have to be the winner; then the others are given those keys too.
+    let furthest = witnesses
+        .iter()
+        .rev()
+        .max_by_key(|&&node| of(node).map(|a| (position(a), !a.repairing.contains_key(&partition))));
+    let (Some(&winner), true) = (furthest, witnesses.len() >= wanted) else {
+        return Verdict::Unreachable { here: witnesses.len(), wanted };
+    };
+    let Some(best) = of(winner) else { return Verdict::Unreachable { here: 0, wanted } };
+    let stands = position(best);
+    let needs = row
+        .replicas
+        .iter()
+        .enumerate()
+        .filter_map(|(i, &node)| {
+            let account = of(node)?;
+            let need = if node == winner {
+                Need::Nothing
+            } else if in_sync(i) {
+                let cut_short = [account, best].into_iter().filter_map(|a| a.repairing.get(&partition)).flatten();
+                need(partition, position(account), stands, &best.touched, cut_short)
+            } else {
+                Need::Partition
+            };
+            Some((node, need))
+        })
+        .collect();
+    Verdict::Recoverable { winner, position: stands, needs }
+}
+
+/// What a node at `here` needs to stand at `there`, given what the winner's last batches touched.
+fn need<'a>(
+    partition: PartitionId,
+    here: Position,
+    there: Position,
+    touched: &[TouchedRecord],
+    cut_short: impl Iterator<Item = &'a Option<(u16, Vec<u8>)>>,
+) -> Need {
+    let mut keys = BTreeSet::new();
+    for item in cut_short {
+        match item {
+            Some(item) => keys.insert(item.clone()),
+            None => return Need::Partition,
+        };
+    }
+    if here.seq != there.seq {
+        if here.epoch != there.epoch {
+            return Need::Partition;
+        }
+        let mut named = BTreeSet::new();
+        for record in touched.iter().filter(|r| r.partition == partition && r.seq > here.seq) {
+            named.insert(record.seq);
+            match &record.key {
+                Some(key) => keys.insert((record.db, key.clone())),
+                None => return Need::Partition,
+            };
+        }
+        if named.len() as u64 != there.seq - here.seq {
+            return Need::Partition;
+        }
+    }
+    if keys.is_empty() { Need::Nothing } else { Need::Keys(keys) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(epoch: u64, seq: u64, touched: &[(u64, &[u8])]) -> Account {
+        Account {
+            applied: HashMap::from([(0, Position { epoch, seq })]),
+            touched: touched
+                .iter()
+                .map(|&(seq, key)| TouchedRecord { partition: 0, db: 0, seq, key: Some(key.to_vec()) })
+                .collect(),
+            repairing: HashMap::new(),
+        }
+    }
+
+    fn row() -> Row {
+        Row { epoch: 3, start: 0, replicas: [0, 1, 2].into_iter().collect(), in_sync: 0b111 }
+    }
+
+    #[test]
+    fn who_is_behind_gets_the_keys_of_the_missing_stretch() {
+        let accounts = HashMap::from([
+            (0, account(3, 8, &[])),
+            (1, account(3, 10, &[(8, b"old"), (9, b"a"), (10, b"b")])),
+            (2, account(3, 3, &[])),
+        ]);
+        let Verdict::Recoverable { winner, position, needs } = decide(0, &row(), 2, &accounts) else { panic!() };
+        assert_eq!((winner, position), (1, Position { epoch: 3, seq: 10 }));
+        assert_eq!(needs[&0], Need::Keys([(0, b"a".to_vec()), (0, b"b".to_vec())].into()));
+        assert_eq!(needs[&2], Need::Partition, "touched does not reach back to 4");
+    }
+
+    #[test]
+    fn an_older_epoch_further_on_is_not_behind() {
+        let accounts = HashMap::from([(0, account(4, 10, &[])), (2, account(3, 11, &[(11, b"x")]))]);
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        assert_eq!(winner, 0);
+        assert_eq!(needs[&2], Need::Partition);
+    }
+
+    #[test]
+    fn too_few_witnesses_is_said() {
+        let accounts = HashMap::from([(0, account(3, 10, &[]))]);
+        assert_eq!(decide(0, &row(), 2, &accounts), Verdict::Unreachable { here: 1, wanted: 2 });
+        // With W = 3 every node has everything, so one is enough.
+        assert!(matches!(decide(0, &row(), 3, &accounts), Verdict::Recoverable { .. }));
+        let mut smaller = row();
+        smaller.in_sync = 0b001;
+        assert!(matches!(decide(0, &smaller, 2, &accounts), Verdict::Recoverable { .. }));
+    }
+
+    #[test]
+    fn a_repair_cut_short_is_taken_up() {
+        let mut cut = account(3, 10, &[]);
+        cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
+        let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[(10, b"b")]))]);
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        assert_eq!(winner, 1, "of two at the same place, the one that is whole");
+        assert_eq!(needs[&0], Need::Keys([(0, b"half".to_vec())].into()));
+        // Alone with a write that may have been acknowledged, the half repaired node must be the winner.
+        let mut cut = account(3, 11, &[(11, b"c")]);
+        cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
+        let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[]))]);
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        assert_eq!(winner, 0);
+        assert_eq!(needs[&1], Need::Keys([(0, b"c".to_vec()), (0, b"half".to_vec())].into()));
+    }
+}

@@ -1,0 +1,246 @@
+//! Carrying a recovery out: reading the nodes' accounts, deciding ([`recover::decide`]), copying what is missing.
+//!
+//! Every step can be cut short and begun again: a node is told in its own account which keys it is being given before it
+//! is given them, and its position changes only after them, in one transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::BytesMut;
+use redis_protocol::resp3::types::BytesFrame;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::recover::{self, Account, Need, Verdict};
+use super::table::Table;
+use crate::account::{self, Position};
+use crate::node::{Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of, text_of};
+use crate::request::{NodeId, PartitionId};
+
+/// Why the pool cannot serve yet.
+#[derive(Debug, Error)]
+pub(super) enum RecoveryError {
+    #[error("node {node}: {error}")]
+    Control { node: String, error: ControlError },
+    #[error(
+        "partition {partition}: {here} of its nodes that are in sync can be reached, and {wanted} must be, or an \
+         acknowledged write could be missing"
+    )]
+    Unreachable { partition: PartitionId, here: usize, wanted: usize },
+    #[error("partition {partition}: fewer than {wanted} nodes could be brought to its last position")]
+    TooFew { partition: PartitionId, wanted: u32 },
+}
+
+/// Brings all reachable nodes to one position in every partition, and gives the rows of the table from there on.
+pub(super) async fn recover_all(
+    table: &mut Table,
+    epoch: u64,
+    bookkeeping_db: u16,
+    controls: &mut HashMap<NodeId, Control>,
+) -> Result<(), RecoveryError> {
+    let name = |table: &Table, node: NodeId| {
+        table.nodes.get(usize::from(node)).map_or_else(String::new, |n| n.name.clone())
+    };
+    let mut accounts = HashMap::new();
+    for (&node, control) in controls.iter_mut() {
+        let account = read_account(control, bookkeeping_db)
+            .await
+            .map_err(|error| RecoveryError::Control { node: name(table, node), error })?;
+        accounts.insert(node, account);
+    }
+    let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
+    let mut reached: Vec<(Position, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
+    for (partition, row) in table.rows.iter().enumerate() {
+        let partition = partition as PartitionId;
+        match recover::decide(partition, row, table.write_quorum, &accounts) {
+            Verdict::Unreachable { here, wanted } => {
+                return Err(RecoveryError::Unreachable { partition, here, wanted });
+            }
+            Verdict::Recoverable { winner, position, needs } => {
+                reached.push((position, needs.keys().copied().collect()));
+                for (node, need) in needs {
+                    match need {
+                        Need::Nothing => {}
+                        Need::Keys(keys) => {
+                            plans.entry((winner, node)).or_default().keys.insert(partition, keys.into_iter().collect());
+                        }
+                        Need::Partition => {
+                            plans.entry((winner, node)).or_default().whole.insert(partition);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let scope_partitions = table.partitions();
+    let mut failed: HashSet<(NodeId, PartitionId)> = HashSet::new();
+    for ((winner, node), plan) in plans {
+        let (Some(mut source), Some(mut target)) = (controls.remove(&winner), controls.remove(&node)) else {
+            continue;
+        };
+        let (from, to) = (name(table, winner), name(table, node));
+        info!(from, to, keys = plan.keys.len(), partitions = plan.whole.len(), "bringing a node up to date");
+        let done = plan.carry_out(&mut source, &mut target, scope_partitions, bookkeeping_db).await;
+        if let Err(error) = done {
+            warn!(node = to, %error, "the node could not be brought up to date and stays out of sync");
+            failed.extend(plan.partitions().map(|partition| (node, partition)));
+        }
+        controls.insert(winner, source);
+        controls.insert(node, target);
+    }
+    for (partition, (row, (position, nodes))) in table.rows.iter_mut().zip(&reached).enumerate() {
+        row.epoch = epoch;
+        row.start = position.seq;
+        row.in_sync = 0;
+        for (i, node) in row.replicas.iter().enumerate() {
+            if nodes.contains(node) && !failed.contains(&(*node, partition as PartitionId)) {
+                row.in_sync |= 1 << i;
+            }
+        }
+        if row.in_sync.count_ones() < table.write_quorum {
+            return Err(RecoveryError::TooFew { partition: partition as PartitionId, wanted: table.write_quorum });
+        }
+    }
+    for (&node, control) in controls.iter_mut() {
+        begin_epoch(table, node, bookkeeping_db, control)
+            .await
+            .map_err(|error| RecoveryError::Control { node: name(table, node), error })?;
+    }
+    Ok(())
+}
+
+/// What one node is to be given by another.
+#[derive(Debug, Default)]
+struct Plan {
+    keys: BTreeMap<PartitionId, Vec<(u16, Vec<u8>)>>,
+    whole: HashSet<PartitionId>,
+}
+
+impl Plan {
+    fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.keys.keys().copied().chain(self.whole.iter().copied())
+    }
+
+    async fn carry_out(
+        &self,
+        source: &mut Control,
+        target: &mut Control,
+        partitions: u16,
+        bookkeeping_db: u16,
+    ) -> Result<(), CopyError> {
+        let mut announce: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::REPAIR.to_vec()];
+        for (partition, keys) in &self.keys {
+            announce.push(partition.to_string().into_bytes());
+            announce.push(encode_repair(keys));
+        }
+        for partition in &self.whole {
+            announce.push(partition.to_string().into_bytes());
+            announce.push(Vec::new());
+        }
+        target.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+        target.call(&announce.iter().map(Vec::as_slice).collect::<Vec<_>>()).await?;
+        let mut by_db: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+        for (db, key) in self.keys.values().flatten() {
+            by_db.entry(*db).or_default().push(key.clone());
+        }
+        for (db, keys) in by_db {
+            copy_keys(source, target, db, &keys).await?;
+        }
+        if !self.whole.is_empty() {
+            let scope = Scope { partitions, wanted: &self.whole, bookkeeping_db };
+            copy_partitions(source, target, &scope).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the new epoch's positions into a node's account, and clears what the old one left.
+async fn begin_epoch(
+    table: &Table,
+    node: NodeId,
+    bookkeeping_db: u16,
+    control: &mut Control,
+) -> Result<(), ControlError> {
+    let mut applied: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::APPLIED.to_vec()];
+    for (partition, row) in table.partitions_of(node) {
+        let i = row.replicas.iter().position(|&n| n == node).unwrap_or_default();
+        if row.in_sync & (1 << i) != 0 {
+            applied.push(partition.to_string().into_bytes());
+            applied.push(format!("{}:{}", row.epoch, row.start).into_bytes());
+        }
+    }
+    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+    let applied: Vec<&[u8]> = applied.iter().map(Vec::as_slice).collect();
+    let mut commands: Vec<&[&[u8]]> = vec![&[b"MULTI"], &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED]];
+    if applied.len() > 2 {
+        commands.push(&applied);
+    }
+    commands.push(&[b"EXEC"]);
+    let replies = control.call_all(commands).await?;
+    match replies.into_iter().find(is_error) {
+        Some(error) => Err(ControlError::Refused(text_of(&error))),
+        None => Ok(()),
+    }
+}
+
+async fn read_account(control: &mut Control, bookkeeping_db: u16) -> Result<Account, ControlError> {
+    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+    let mut account = Account { applied: read_applied(control).await?, ..Account::default() };
+    for (_, records) in pairs_of(control.call(&[b"HGETALL", account::TOUCHED]).await?) {
+        // Records that cannot be read name nothing, so the stretch counts as missing: the partition is copied.
+        account.touched.extend(account::parse_touched(bytes_of(&records)).unwrap_or_default());
+    }
+    for (partition, keys) in pairs_of(control.call(&[b"HGETALL", account::REPAIR]).await?) {
+        if let Ok(partition) = text_of(&partition).parse() {
+            account.repairing.insert(partition, decode_repair(bytes_of(&keys)));
+        }
+    }
+    Ok(account)
+}
+
+/// Reads what a node has applied. `control` stands in the bookkeeping database.
+pub(super) async fn read_applied(
+    control: &mut Control,
+) -> Result<HashMap<PartitionId, Position>, ControlError> {
+    let reply = control.call(&[b"HGETALL", account::APPLIED]).await?;
+    Ok(parse_applied(reply))
+}
+
+fn parse_applied(reply: BytesFrame) -> HashMap<PartitionId, Position> {
+    pairs_of(reply)
+        .iter()
+        .filter_map(|(partition, position)| {
+            Some((text_of(partition).parse().ok()?, Position::parse(bytes_of(position))?))
+        })
+        .collect()
+}
+
+/// The keys that a node is about to be given; the records of `rf:touched` serve.
+fn encode_repair(keys: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    for (db, key) in keys {
+        account::put_touched(&mut out, 0, *db, 0, Some(key));
+    }
+    out.to_vec()
+}
+
+fn decode_repair(bytes: &[u8]) -> Vec<Option<(u16, Vec<u8>)>> {
+    match account::parse_touched(bytes) {
+        Some(records) if !records.is_empty() => {
+            records.into_iter().map(|r| r.key.map(|key| (r.db, key))).collect()
+        }
+        _ => vec![None],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_is_announced_and_read_back() {
+        let keys = vec![(0, b"a".to_vec()), (3, b"".to_vec())];
+        let back: Vec<_> = decode_repair(&encode_repair(&keys)).into_iter().flatten().collect();
+        assert_eq!(back, keys);
+        assert_eq!(decode_repair(b""), [None], "nothing named: the partition");
+    }
+}

@@ -1,0 +1,160 @@
+//! The table: for each partition the nodes that hold it, and which of them are in sync. The truth that routing follows.
+//!
+//! A versioned record, kept as JSON in the bookkeeping database of every node, written and read by majority. The ring is
+//! only where partitions should be; the table is made from it once, when the pool is created.
+
+use serde::{Deserialize, Serialize, Serializer};
+use smallvec::SmallVec;
+
+use crate::config::NodeAddress;
+use crate::request::{NodeId, PartitionId};
+use crate::ring::{self, RingNode};
+
+/// A node of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableNode {
+    /// Its name: what the ring knows it by.
+    pub name: String,
+    /// Where it is.
+    #[serde(serialize_with = "as_text")]
+    pub address: NodeAddress,
+    /// Its share.
+    pub weight: u32,
+    /// What fails together with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The owner's term when its epoch began.
+    pub epoch: u64,
+    /// Seq at which that epoch began.
+    pub start: u64,
+    /// The replica set, as places in `nodes`.
+    pub replicas: SmallVec<[NodeId; 4]>,
+    /// Those of it that are in sync, by bit.
+    pub in_sync: u8,
+}
+
+/// The whole record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The pool's name, for people.
+    pub pool: String,
+    /// The pool's id, made with it.
+    pub id: String,
+    /// Term of the sidecar that wrote the record.
+    pub term: u64,
+    /// Grows with every change.
+    pub version: u64,
+    /// The instance that wrote it.
+    pub instance: String,
+    /// R.
+    pub replicas: u32,
+    /// W.
+    pub write_quorum: u32,
+    /// The nodes. A node keeps its place for ever.
+    pub nodes: Vec<TableNode>,
+    /// One row a partition.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// The table of a new pool: every partition where the ring wants it, everything empty and in sync.
+    pub fn create(
+        pool: &str,
+        id: String,
+        nodes: Vec<TableNode>,
+        partitions: u16,
+        replicas: u32,
+        write_quorum: u32,
+    ) -> Self {
+        let ring: Vec<RingNode<'_>> = nodes
+            .iter()
+            .map(|n| RingNode { name: &n.name, weight: n.weight, zone: n.zone.as_deref() })
+            .collect();
+        let rows = ring::place(&ring, partitions, replicas as usize)
+            .into_iter()
+            .map(|set| Row {
+                epoch: 0,
+                start: 0,
+                in_sync: ((1u16 << set.len()) - 1) as u8,
+                replicas: set.into_iter().collect(),
+            })
+            .collect();
+        Self {
+            pool: pool.into(),
+            id,
+            term: 0,
+            version: 0,
+            instance: String::new(),
+            replicas,
+            write_quorum,
+            nodes,
+            rows,
+        }
+    }
+
+    /// Number of partitions.
+    pub fn partitions(&self) -> u16 {
+        self.rows.len() as u16
+    }
+
+    /// Reads a record.
+    pub fn parse(json: &[u8]) -> Option<Self> {
+        let table: Self = serde_json::from_slice(json).ok()?;
+        let nodes = table.nodes.len();
+        let sound = |row: &Row| row.replicas.iter().all(|&n| usize::from(n) < nodes) && row.replicas.len() <= 8;
+        (!table.rows.is_empty() && table.rows.len() <= crate::limits::PARTITIONS_MAX && table.rows.iter().all(sound))
+            .then_some(table)
+    }
+
+    /// Writes the record.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Plain data of our own: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Which of two records is the later one.
+    pub fn stamp(&self) -> (u64, u64) {
+        (self.term, self.version)
+    }
+
+    /// The partitions that `node` should hold.
+    pub fn partitions_of(&self, node: NodeId) -> impl Iterator<Item = (PartitionId, &Row)> {
+        self.rows
+            .iter()
+            .enumerate()
+            .filter(move |(_, row)| row.replicas.contains(&node))
+            .map(|(partition, row)| (partition as PartitionId, row))
+    }
+}
+
+fn as_text<S: Serializer>(address: &NodeAddress, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_comes_back_and_nonsense_does_not() {
+        let node = |name: &str| TableNode {
+            name: name.into(),
+            address: format!("127.0.0.1:{}", 7000 + name.len()).parse().unwrap(),
+            weight: 1,
+            zone: None,
+        };
+        let table = Table::create("p", "id".into(), vec![node("a"), node("bb"), node("ccc")], 16, 2, 2);
+        assert_eq!(table.rows.len(), 16);
+        assert!(table.rows.iter().all(|row| row.in_sync == 0b11 && row.replicas.len() == 2));
+        assert_eq!(Table::parse(&table.to_json()), Some(table.clone()));
+        let mut broken = table;
+        broken.rows[3].replicas[0] = 9;
+        assert_eq!(Table::parse(&broken.to_json()), None);
+        assert_eq!(Table::parse(b"{}"), None);
+    }
+}

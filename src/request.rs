@@ -1,0 +1,182 @@
+//! The seam between the sidecar that has a client and the owner that orders its command.
+//!
+//! A [`Request`] holds everything the owner needs and nothing of the connection it came from, so it can be handed over
+//! by a function call, through a channel to another worker thread, or over a socket; its answer comes back as an
+//! [`Outcome`] for a [`ReplyTo`]. Nothing below the router knows which way it was.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::command::decide::Decision;
+use crate::command::spec::Compare;
+use crate::resp::{Args, Span, Spans};
+
+/// One of the equal slices of the key space.
+pub type PartitionId = u16;
+
+/// A node's place in the table's list of nodes.
+pub type NodeId = u16;
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The worker that has the client.
+    pub worker: u16,
+    /// Which part of a command that went to several partitions.
+    pub part: u16,
+    /// The client, as its worker counts them.
+    pub client: u32,
+    /// Tells this client from an earlier one of the same number.
+    pub generation: u32,
+    /// The client's command, counted from its first.
+    pub slot: u64,
+}
+
+/// Commands for one partition, executed together at one place of its order.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    /// The commands' bytes, one after the other.
+    pub frame: Bytes,
+    /// How many there are: one, or those of a transaction.
+    pub count: u32,
+    /// How the mirrors' replies are compared.
+    pub compare: Compare,
+    /// What may have changed when they were executed.
+    pub touched: Touched,
+    /// Scripts that a node must know to execute them.
+    pub scripts: Option<Box<[Arc<Script>]>>,
+    /// For a stream entry whose id we chose: what to do if the stream was already past it.
+    pub second_chance: Option<Box<Decide>>,
+}
+
+impl Commands {
+    /// One command that changes nothing.
+    pub fn one(frame: Bytes) -> Self {
+        Self {
+            frame,
+            count: 1,
+            compare: Compare::Exact,
+            touched: Touched::Keys(SmallVec::new()),
+            scripts: None,
+            second_chance: None,
+        }
+    }
+}
+
+/// A script by its digest.
+#[derive(Debug)]
+pub struct Script {
+    /// SHA-1 of its text.
+    pub sha: [u8; 20],
+    /// `SCRIPT LOAD` of its text, as a frame.
+    pub load: Bytes,
+    /// Whether two nodes with the same data might differ after it.
+    pub differs: bool,
+}
+
+/// Which keys a write may have changed: what a node that misses it needs to be given.
+#[derive(Clone, Debug)]
+pub enum Touched {
+    /// The keys at these places of the frame.
+    Keys(SmallVec<[Span; 1]>),
+    /// Any key of the partition (a script may touch keys that it does not declare).
+    Partition,
+}
+
+/// What is asked of the owner.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Executed on one node in sync.
+    Read(Commands),
+    /// Executed on all nodes of the replica set, at the same place.
+    Write(Commands),
+    /// Decided on one node, then written to all.
+    Decide(Box<Decide>),
+    /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
+    OnNode(NodeId, Bytes),
+    /// A write of every partition of this worker, at one place of the order (`FLUSHDB`): commands and their number.
+    Everywhere(Bytes, u32),
+}
+
+/// A command whose effect one node decides before all execute it.
+#[derive(Clone, Debug)]
+pub struct Decide {
+    /// How it is decided.
+    pub decision: Decision,
+    /// The client's command.
+    pub frame: Bytes,
+    /// Its arguments.
+    pub spans: Spans,
+}
+
+impl Decide {
+    /// The client's command, to be looked at.
+    pub fn args(&self) -> Args<'_> {
+        Args { bytes: &self.frame, spans: &self.spans }
+    }
+}
+
+/// A command, or a transaction, for the owner of a partition.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where it belongs. Without meaning for [`Action::OnNode`] and [`Action::Everywhere`].
+    pub partition: PartitionId,
+    /// The logical database.
+    pub db: u16,
+    /// What is asked.
+    pub action: Action,
+    /// Who waits.
+    pub reply_to: ReplyTo,
+}
+
+/// The end of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The replies of its commands, one after the other, in RESP3.
+    Reply {
+        /// Complete frames.
+        frames: Bytes,
+        /// Whether there is a type among them that RESP2 does not have.
+        resp3: bool,
+    },
+    /// Nothing was changed, and nothing will be.
+    Refused(Refusal),
+    /// It may or may not have been executed; nobody can tell. The client is disconnected, as by a crashed server.
+    Unknown,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Fewer nodes than `min_in_sync` are there.
+    TooFewNodes,
+    /// No node could answer a read, or not enough of them could show that it is not stale.
+    Unconfirmed,
+    /// More writes wait for their quorum than the backlog may hold.
+    Overloaded,
+    /// This worker does not own the partition (any more).
+    NotOwner,
+}
+
+impl Refusal {
+    /// What a client is told.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::TooFewNodes => {
+                "NOREPLICAS Not enough nodes of this key's replica set are in sync to keep the write safe (setting \
+                 min_in_sync). Nothing was written. See /v1/nodes on the admin port."
+            }
+            Self::Unconfirmed => {
+                "NOREPLICAS Not enough nodes of this key's replica set answer to give a read that is certainly \
+                 current. See /v1/nodes on the admin port."
+            }
+            Self::Overloaded => {
+                "NOREPLICAS Too many writes wait for nodes to acknowledge them (setting limits.backlog). Nothing was \
+                 written; try again."
+            }
+            Self::NotOwner => "TRYAGAIN The owner of this key is changing. Nothing was done; try again.",
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a command goes: the key decides the partition, the partition decides the owner.
+//!
+//! Pure: a command and its arguments in, a [`Route`] out. It knows no node and no table, because nothing a client sends
+//! needs them: a key's partition never changes.
+
+use smallvec::SmallVec;
+
+use crate::command::sort_reads_other_keys;
+use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split};
+use crate::command::Special;
+use crate::request::PartitionId;
+use crate::resp::{Args, encode};
+use crate::ring::partition_of;
+
+/// Where a command goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Answered here.
+    Local,
+    /// Opens, fills or ends a transaction.
+    Transaction,
+    /// To one partition.
+    One {
+        /// Which.
+        partition: PartitionId,
+        /// Whether all nodes must execute it.
+        write: bool,
+    },
+    /// To several partitions, a command each.
+    Several {
+        /// How the replies become one.
+        merge: Merge,
+        /// Whether they are writes.
+        write: bool,
+        /// For each partition the positions of its keys.
+        parts: Vec<(PartitionId, Vec<u32>)>,
+        /// Arguments that belong to one key.
+        step: usize,
+    },
+    /// To the whole pool.
+    Pool(Pool),
+    /// Nowhere: this error line is the answer.
+    Refused(bytes::Bytes),
+}
+
+const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same partition. Give keys that are used together \
+                         the same hash tag, as in {user1}.a and {user1}.b";
+
+const BLOCKING: &str = "ERR this command cannot wait for data yet; use the form that does not wait (LPOP, RPOP, LMOVE, \
+                        ZPOPMIN, XREAD without BLOCK) and ask again";
+
+const PUBSUB: &str = "ERR publish and subscribe are not available yet";
+
+const SORT_PATTERNS: &str = "ERR SORT with a BY or GET pattern reads keys that may be in other partitions, and is not \
+                             available yet; sort in the client";
+
+/// Finds the route of a command whose arity has been checked.
+pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
+    match command.class(args) {
+        Class::Local => Route::Local,
+        Class::Transaction => Route::Transaction,
+        Class::Read => by_keys(command, args, partitions, false),
+        Class::Write => by_keys(command, args, partitions, true),
+        Class::Split(split) => several(command, args, partitions, split),
+        Class::Pool(pool) => Route::Pool(pool),
+        Class::Blocking(_) => Route::Refused(encode::error(BLOCKING)),
+        Class::PubSub => Route::Refused(encode::error(PUBSUB)),
+        Class::Refused(line) | Class::NotYet(line) => Route::Refused(encode::error(line)),
+    }
+}
+
+fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> Route {
+    if matches!(command.special, Special::Sort | Special::SortRo) && sort_reads_other_keys(args) {
+        return Route::Refused(encode::error(SORT_PATTERNS));
+    }
+    if let Some(key) = command.first_key() {
+        return Route::One { partition: partition_of(args.arg(key), partitions), write };
+    }
+    let keys = match command.keys(args) {
+        Ok(keys) => keys,
+        Err(error) => return Route::Refused(error.to_bytes()),
+    };
+    let mut all = keys.iter().map(|&key| partition_of(args.arg(key as usize), partitions));
+    // Without a key (a script that only computes) any partition will do, but always the same one.
+    let partition = all.next().unwrap_or_else(|| partition_of(args.arg(1), partitions));
+    if all.any(|other| other != partition) {
+        return Route::Refused(encode::error(CROSSSLOT));
+    }
+    Route::One { partition, write }
+}
+
+fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) -> Route {
+    let write = command.flags.contains(Flags::WRITE);
+    let keys = match command.keys(args) {
+        Ok(keys) => keys,
+        Err(error) => return Route::Refused(error.to_bytes()),
+    };
+    if split.step > 1 && !(args.len() - 1).is_multiple_of(split.step) {
+        let line = format!("ERR wrong number of arguments for '{}' command", command.name);
+        return Route::Refused(encode::error(&line));
+    }
+    let mut parts: Vec<(PartitionId, Vec<u32>)> = Vec::new();
+    let mut places: SmallVec<[(PartitionId, usize); 16]> = SmallVec::new();
+    for &key in &keys {
+        let partition = partition_of(args.arg(key as usize), partitions);
+        let place = match places.iter().find(|(p, _)| *p == partition) {
+            Some(&(_, place)) => place,
+            None => {
+                places.push((partition, parts.len()));
+                parts.push((partition, Vec::new()));
+                parts.len() - 1
+            }
+        };
+        if let Some((_, positions)) = parts.get_mut(place) {
+            positions.push(key);
+        }
+    }
+    match parts.as_slice() {
+        [(partition, _)] => Route::One { partition: *partition, write },
+        _ => Route::Several { merge: split.merge, write, parts, step: split.step },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandTable;
+    use crate::resp::{CommandScanner, Scanned};
+
+    fn of(line: &str) -> Route {
+        let table = CommandTable::builtin();
+        let line = format!("{line}\r\n");
+        let Ok(Scanned::Inline { frame, spans, .. }) = CommandScanner::new(1 << 20).scan(line.as_bytes()) else {
+            panic!("{line}")
+        };
+        let args = Args { bytes: &frame, spans: &spans };
+        route(table.lookup(&args).unwrap(), &args, 256)
+    }
+
+    #[test]
+    fn a_key_decides() {
+        let Route::One { partition, write: true } = of("LPUSH {q}.a x") else { panic!() };
+        assert_eq!(of("LRANGE {q}.b 0 -1"), Route::One { partition, write: false });
+        assert_eq!(of("EVAL return 1 {q}.x"), Route::Refused(encode::error("ERR value is not an integer or out of range")));
+        assert_eq!(of("RENAME {q}.a {q}.b"), Route::One { partition, write: true });
+        assert_eq!(of("RENAME a b"), Route::Refused(encode::error(CROSSSLOT)));
+    }
+
+    #[test]
+    fn many_keys_are_split_and_few_are_not() {
+        let Route::Several { parts, write: false, .. } = of("MGET a b c d e f") else { panic!() };
+        let mut keys: Vec<u32> = parts.iter().flat_map(|(_, keys)| keys.clone()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 2, 3, 4, 5, 6]);
+        assert!(matches!(of("MGET {t}a {t}b"), Route::One { write: false, .. }));
+        assert!(matches!(of("MSET {t}a 1 {t}b"), Route::Refused(_)));
+        assert!(matches!(of("DEL a b c"), Route::Several { write: true, merge: Merge::Sum, .. }));
+    }
+}

@@ -1,0 +1,297 @@
+//! Nodes that come and go: what a returning node is given, and when one is no longer waited for.
+
+use std::collections::HashMap;
+
+use super::node::{Expect, Item, Node, Trouble};
+use super::reads::Purpose;
+use super::{Effect, Sequencer};
+use crate::account::Position;
+use crate::request::{NodeId, Outcome, PartitionId};
+
+/// What a node's account said when its stream came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkReport {
+    /// Partitions of which it has everything.
+    pub equal: u32,
+    /// Partitions that are caught up from the backlog.
+    pub behind: u32,
+    /// Partitions it must be given whole: it is too far behind, ahead, or of an epoch that did not end there.
+    pub out: u32,
+}
+
+/// A node as the sequencer sees it.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// Whether its stream is connected.
+    pub up: bool,
+    /// Partitions of this worker that should be on it.
+    pub partitions: u32,
+    /// Those that it has in sync, connected and caught up.
+    pub live: u32,
+    /// Those whose writes it is given.
+    pub streaming: u32,
+    /// Those that it is in sync with as far as is known.
+    pub in_sync: u32,
+    /// Writes it has not acknowledged.
+    pub lag_ops: u64,
+    /// Its own words when it refused a batch.
+    pub refused: Option<String>,
+}
+
+impl Sequencer {
+    /// A stream to the node is connected, and `applied` is the node's account.
+    pub fn link_up(&mut self, id: NodeId, applied: &HashMap<PartitionId, Position>) -> LinkReport {
+        let mut report = LinkReport::default();
+        let keeps_account = self.settings.replicas > 1;
+        for (partition, p) in self.partitions.iter_mut().enumerate() {
+            let partition = partition as PartitionId;
+            let Some(p) = p else { continue };
+            let Some((i, bit)) = p.bit_of(id) else { continue };
+            let Some(replica) = p.replicas.get_mut(i) else { continue };
+            let here = applied.get(&partition).copied().unwrap_or_default();
+            if !keeps_account {
+                replica.acked = p.last;
+            } else if here.epoch == p.epoch && (p.trimmed..=p.last).contains(&here.seq) {
+                replica.acked = here.seq;
+            } else {
+                report.out += 1;
+                p.live &= !bit;
+                p.streaming &= !bit;
+                if p.in_sync & bit != 0 {
+                    p.in_sync &= !bit;
+                    self.effects.push(Effect::Expelled { node: id, partition });
+                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                }
+                continue;
+            }
+            p.streaming |= bit;
+            if replica.acked >= p.committed {
+                p.live |= bit;
+                if p.in_sync & bit == 0 {
+                    p.in_sync |= bit;
+                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                }
+            }
+            if replica.acked == p.last {
+                report.equal += 1;
+            } else {
+                report.behind += 1;
+            }
+        }
+        let mut todo = std::collections::VecDeque::new();
+        if keeps_account {
+            for pos in self.log.positions() {
+                if self.log.get(pos).is_some_and(|entry| self.lacks(id, entry)) {
+                    todo.push_back(Item::Write(pos));
+                }
+            }
+        }
+        self.counters.resent += todo.len() as u64;
+        if let Some(node) = self.nodes.get_mut(usize::from(id)) {
+            let trouble = std::mem::take(&mut node.trouble);
+            *node = Node { up: true, todo, batches: node.batches, trouble, ..Node::default() };
+        }
+        self.release_all_safe();
+        report
+    }
+
+    fn lacks(&self, id: NodeId, entry: &super::Entry) -> bool {
+        let lacks_in = |partition: PartitionId| {
+            let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
+            let (Some(p), Some(seq)) = (p, entry.seq_in(partition)) else { return false };
+            let Some((i, bit)) = p.bit_of(id) else { return false };
+            p.streaming & bit != 0 && p.replicas.get(i).is_some_and(|r| r.acked < seq)
+        };
+        match &entry.everywhere {
+            Some(seqs) => (0..seqs.len() as PartitionId).any(lacks_in),
+            None => lacks_in(entry.partition),
+        }
+    }
+
+    /// The stream to the node is gone. What it was to answer is asked elsewhere; what it was to write, it will be given
+    /// again once its account says what it has.
+    pub fn link_down(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(usize::from(id)) else { return };
+        if !node.up {
+            return;
+        }
+        let fresh = Node { batches: node.batches, trouble: std::mem::take(&mut node.trouble), ..Node::default() };
+        let gone = std::mem::replace(node, fresh);
+        for p in self.partitions.iter_mut().flatten() {
+            if let Some((_, bit)) = p.bit_of(id) {
+                p.live &= !bit;
+                p.streaming &= !bit;
+            }
+        }
+        let sent = gone.expected.iter().filter_map(|e| match e {
+            Expect::Item(item, _) => Some(*item),
+            _ => None,
+        });
+        if self.settings.replicas == 1 {
+            // No account, so nobody can tell whether these were executed.
+            for item in sent.clone() {
+                self.end_write(item, Outcome::Unknown);
+            }
+            for item in &gone.todo {
+                self.end_write(*item, Outcome::Refused(crate::request::Refusal::TooFewNodes));
+            }
+        }
+        self.reroute(sent.chain(gone.todo.iter().copied()));
+        for node in self.nodes.iter_mut().filter(|n| n.up) {
+            node.ping_wanted = true;
+        }
+        self.settle_reads();
+    }
+
+    fn end_write(&mut self, item: Item, outcome: Outcome) {
+        if let Item::Write(pos) = item
+            && let Some(entry) = self.log.get_mut(pos)
+            && !entry.released
+        {
+            entry.released = true;
+            self.effects.push(Effect::Complete(entry.reply_to, outcome));
+        }
+        self.trim();
+    }
+
+    /// The table's safe record now has `set` as the partition's nodes in sync.
+    pub fn recorded(&mut self, partition: PartitionId, set: u8) {
+        if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+            p.recorded = set;
+        }
+        self.settle_reads();
+    }
+
+    /// Whether every write that was acknowledged with the help of a node that has left the set is on W nodes that are
+    /// still in it: only then may the smaller set be recorded (invariant 7).
+    pub fn may_record(&self, partition: PartitionId) -> bool {
+        let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
+        p.is_some_and(|p| p.acks(p.committed) >= self.settings.write_quorum)
+    }
+
+    /// The node has been away for long: it is no longer counted on, though it may still come back by the backlog.
+    pub fn give_up(&mut self, id: NodeId) {
+        let write_quorum = self.settings.write_quorum;
+        for (partition, p) in self.partitions.iter_mut().enumerate() {
+            let Some(p) = p else { continue };
+            if let Some((_, bit)) = p.bit_of(id)
+                && p.in_sync & bit != 0
+                && p.live & bit == 0
+                // A set of fewer than W nodes could acknowledge nothing: leave it as it is.
+                && (p.in_sync & p.live).count_ones() >= write_quorum
+            {
+                p.in_sync &= !bit;
+                let partition = partition as PartitionId;
+                self.effects.push(Effect::InSync { partition, set: p.in_sync });
+            }
+        }
+    }
+
+    /// Time has passed: hung nodes, writes without quorum, reads without proof.
+    pub fn tick(&mut self) {
+        let now = self.now_ms;
+        let mut impatient = Vec::new();
+        for (id, node) in self.nodes.iter_mut().enumerate() {
+            let Some(sent_ms) = node.oldest_sent_ms() else { continue };
+            let owed_ms = now.saturating_sub(sent_ms);
+            if owed_ms >= self.settings.node_timeout_ms {
+                self.effects.push(Effect::Hung(id as NodeId));
+            } else if owed_ms >= self.settings.read_patience_ms && !node.slow && self.settings.replicas > 1 {
+                node.slow = true;
+                impatient.push(id);
+            }
+        }
+        for id in impatient {
+            let Some(node) = self.nodes.get(id) else { continue };
+            let sent = node.expected.iter().filter_map(|e| match e {
+                Expect::Item(item, _) => Some(*item),
+                _ => None,
+            });
+            // A command for this node alone stays with it.
+            let elsewhere = |item: &Item| {
+                let Item::Read(read, _) = item else { return false };
+                self.reads.get(*read as usize).is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)))
+            };
+            let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
+            self.reroute(late.into_iter());
+        }
+        let deadline = now.saturating_sub(self.settings.write_timeout_ms);
+        while let Some(pos) = self.log.first_open() {
+            let Some(entry) = self.log.get_mut(pos).filter(|e| e.ordered_ms < deadline) else { break };
+            entry.released = true;
+            self.effects.push(Effect::Complete(entry.reply_to, Outcome::Unknown));
+        }
+        self.tick_reads();
+        self.settle_reads();
+    }
+
+    /// Lets the oldest entries go while the log is over its bound. A node that still lacks one of them cannot be caught
+    /// up any more.
+    pub(super) fn trim(&mut self) {
+        while let Some(entry) = self.log.trim_one() {
+            let range = match &entry.everywhere {
+                Some(seqs) => 0..seqs.len() as PartitionId,
+                None => entry.partition..entry.partition + 1,
+            };
+            for partition in range {
+                let (Some(seq), Some(Some(p))) =
+                    (entry.seq_in(partition), self.partitions.get_mut(usize::from(partition)))
+                else {
+                    continue;
+                };
+                p.trimmed = seq;
+                if self.settings.replicas == 1 {
+                    continue;
+                }
+                for (i, replica) in p.replicas.iter().enumerate() {
+                    let bit = 1 << i;
+                    if replica.acked < seq && p.streaming & bit != 0 {
+                        p.streaming &= !bit;
+                        p.live &= !bit;
+                        self.effects.push(Effect::Expelled { node: replica.node, partition });
+                    }
+                    if replica.acked < seq && p.in_sync & bit != 0 {
+                        p.in_sync &= !bit;
+                        self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                    }
+                }
+            }
+        }
+    }
+
+    /// How the node stands.
+    pub fn node_view(&self, id: NodeId) -> NodeView {
+        let Some(node) = self.nodes.get(usize::from(id)) else { return NodeView::default() };
+        let refused = match &node.trouble {
+            Trouble::None => None,
+            Trouble::Refused(why) => Some(why.clone()),
+        };
+        let mut view = NodeView { up: node.up, refused, ..NodeView::default() };
+        for p in self.partitions.iter().flatten() {
+            let Some((i, bit)) = p.bit_of(id) else { continue };
+            view.partitions += 1;
+            view.live += u32::from(p.live & p.in_sync & bit != 0);
+            view.streaming += u32::from(p.streaming & bit != 0);
+            view.in_sync += u32::from(p.in_sync & bit != 0);
+            view.lag_ops += p.replicas.get(i).map_or(0, |r| p.last.saturating_sub(r.acked));
+        }
+        view
+    }
+
+    /// Where the partition stands: its position and the nodes in sync, by bit.
+    pub fn partition_view(&self, partition: PartitionId) -> Option<(Position, u8)> {
+        let p = self.partitions.get(usize::from(partition))?.as_ref()?;
+        Some((Position { epoch: p.epoch, seq: p.last }, p.in_sync))
+    }
+
+    /// Whether the stream to a node is connected.
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.nodes.get(usize::from(id)).is_some_and(|n| n.up)
+    }
+
+    /// Any node that is connected, the quickest to ask first.
+    pub fn any_node(&self) -> Option<NodeId> {
+        let up = || self.nodes.iter().enumerate().filter(|(_, n)| n.up);
+        up().find(|(_, n)| !n.slow).or_else(|| up().next()).map(|(id, _)| id as NodeId)
+    }
+}

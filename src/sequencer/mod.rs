@@ -1,0 +1,461 @@
+//! The sequencer: the one place where the order of a partition's commands is decided.
+//!
+//! **Problem.** Writes of many clients must reach several nodes in the same order, be answered when enough nodes have
+//! them, and survive any of these nodes going away at any moment.
+//!
+//! **Idea.** One sequencer a worker thread owns some partitions. Every write gets the next seq of its partition and an
+//! entry in one [log](log); every node's stream works through the entries that concern it, in that order, in batches
+//! that carry the node's own [account](crate::account) of what it has applied. Since a node executes in order, one number
+//! a replica (`acked`) says what it has, and a write is safe when W of those numbers have reached its seq. A node that
+//! comes back tells the number itself, and gets the rest of the log.
+//!
+//! **Pure.** Nothing here reads a clock or touches a socket. Events come in as method calls ([`Sequencer::order`],
+//! [`Sequencer::receive`], [`Sequencer::link_up`], [`Sequencer::link_down`], [`Sequencer::tick`]); what follows from them
+//! is collected as [`Effect`]s, and as bytes for nodes. So the same code runs behind real sockets and in the simulation.
+//!
+//! **One batch of writes in flight to a node** (reads may follow it). A batch that a node refuses (`EXECABORT`: disk full,
+//! out of memory) has then no successor that was executed without it: the node stands exactly where its account says.
+
+mod batch;
+mod hold;
+mod inbound;
+mod links;
+mod log;
+mod node;
+mod partition;
+mod reads;
+
+pub use inbound::Broken;
+pub use links::{LinkReport, NodeView};
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use smallvec::SmallVec;
+
+use self::log::{Entry, Log, LogPos};
+use self::node::{Item, Node};
+use self::partition::{Partition, Replica};
+use self::reads::Read;
+use crate::account::Position;
+use crate::command::decide::Conclusion;
+use crate::command::rewrite::{RewriteRule, second_chance};
+use crate::request::{Action, Commands, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched};
+use crate::resp::ReplyScanner;
+
+/// What the sequencer is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This worker's number: its name in the nodes' account.
+    pub worker: u16,
+    /// Number of partitions of the pool.
+    pub partitions: u16,
+    /// R. With one copy there is nothing to reconcile, so no account is kept.
+    pub replicas: u32,
+    /// W.
+    pub write_quorum: u32,
+    /// Fewer nodes than that: no writes.
+    pub min_in_sync: u32,
+    /// Bound of the backlog in bytes.
+    pub backlog_bytes: usize,
+    /// Most commands in a batch.
+    pub batch_commands_max: usize,
+    /// A batch is closed when it has reached so many bytes.
+    pub batch_bytes_max: usize,
+    /// Database of the nodes' account.
+    pub bookkeeping_db: u16,
+    /// Reads go to any node in sync, not just to the primary.
+    pub read_any: bool,
+    /// Reads wait for the proof that nobody has fenced this owner.
+    pub linearizable: bool,
+    /// A write that has not reached its quorum for so long has an unknown outcome, in ms.
+    pub write_timeout_ms: u64,
+    /// A node that has owed an answer for so long is cut off, in ms.
+    pub node_timeout_ms: u64,
+    /// A node that has owed an answer for so long gets no more reads, and those it has go elsewhere, in ms.
+    pub read_patience_ms: u64,
+}
+
+/// A partition as the table has it when its owner begins.
+#[derive(Clone, Debug)]
+pub struct PartitionStart {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Where the epoch begins.
+    pub position: Position,
+    /// The replica set, first choice first.
+    pub replicas: SmallVec<[NodeId; 3]>,
+    /// Those of it that are in sync, by bit.
+    pub in_sync: u8,
+}
+
+/// What follows from an event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A client's request has ended.
+    Complete(ReplyTo, Outcome),
+    /// The set of nodes in sync has changed and the table should record it; `set` by bit.
+    InSync {
+        /// Whose set.
+        partition: PartitionId,
+        /// The set as it is now.
+        set: u8,
+    },
+    /// A mirror answered otherwise than the first one.
+    Mismatch {
+        /// The node that differs.
+        node: NodeId,
+        /// Where.
+        partition: PartitionId,
+    },
+    /// A node cannot be caught up from the backlog any more.
+    Expelled {
+        /// The node.
+        node: NodeId,
+        /// The partition it lacks.
+        partition: PartitionId,
+    },
+    /// A node has owed an answer for too long: its stream should be closed.
+    Hung(NodeId),
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Batches of writes sent.
+    pub batches: u64,
+    /// Writes in them, once for each node.
+    pub batched_writes: u64,
+    /// Writes ordered.
+    pub writes: u64,
+    /// Reads ordered.
+    pub reads: u64,
+    /// Replies that differed between mirrors.
+    pub mismatches: u64,
+    /// Entries given once more to a node that came back.
+    pub resent: u64,
+}
+
+/// Orders the commands of the partitions that one worker owns.
+#[derive(Debug)]
+pub struct Sequencer {
+    settings: Settings,
+    /// The worker's clock in ms; set by the worker, never read from the system here.
+    now_ms: u64,
+    /// The pool's clock in ms since 1970, for decisions that depend on time.
+    pool_ms: u64,
+    nodes: Vec<Node>,
+    partitions: Vec<Option<Partition>>,
+    log: Log,
+    reads: Slab<Read>,
+    read_generation: u32,
+    parked: Vec<u32>,
+    round: u64,
+    batch_mark: u64,
+    marks: Vec<PartitionId>,
+    touched: BytesMut,
+    units: Vec<inbound::Unit>,
+    second_chances: Vec<Request>,
+    effects: Vec<Effect>,
+    counters: Counters,
+}
+
+impl Sequencer {
+    /// A sequencer for `nodes` nodes, none of them connected, that owns the given partitions.
+    pub fn new(settings: Settings, nodes: usize, starts: &[PartitionStart]) -> Self {
+        let mut partitions: Vec<Option<Partition>> = (0..settings.partitions).map(|_| None).collect();
+        for start in starts {
+            let replicas: SmallVec<[Replica; 3]> =
+                start.replicas.iter().map(|&node| Replica { node, acked: 0 }).collect();
+            if let Some(slot) = partitions.get_mut(usize::from(start.partition)) {
+                *slot = Some(Partition {
+                    epoch: start.position.epoch,
+                    last: start.position.seq,
+                    committed: start.position.seq,
+                    trimmed: start.position.seq,
+                    replicas,
+                    in_sync: start.in_sync,
+                    recorded: start.in_sync,
+                    live: 0,
+                    streaming: 0,
+                    batch_mark: 0,
+                    batch_seq: 0,
+                    held: None,
+                });
+            }
+        }
+        let backlog_bytes = if settings.replicas > 1 { settings.backlog_bytes } else { 0 };
+        Self {
+            now_ms: 0,
+            pool_ms: 0,
+            nodes: (0..nodes).map(|_| Node::default()).collect(),
+            partitions,
+            log: Log::new(backlog_bytes),
+            reads: Slab::new(),
+            read_generation: 0,
+            parked: Vec::new(),
+            round: 1,
+            batch_mark: 0,
+            marks: Vec::new(),
+            touched: BytesMut::new(),
+            units: Vec::new(),
+            second_chances: Vec::new(),
+            effects: Vec::new(),
+            counters: Counters::default(),
+            settings,
+        }
+    }
+
+    /// Sets the clocks: the worker's own (any monotonic origin) and the pool's (Unix time), in ms.
+    pub fn set_clock(&mut self, now_ms: u64, pool_ms: u64) {
+        self.now_ms = now_ms;
+        self.pool_ms = pool_ms;
+    }
+
+    /// What has followed from the events so far; the caller empties it.
+    pub fn effects(&mut self) -> &mut Vec<Effect> {
+        &mut self.effects
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Puts a request in its place.
+    pub fn order(&mut self, request: Request) {
+        let Request { partition, db, action, reply_to } = request;
+        match action {
+            Action::OnNode(node, frame) => return self.order_on_node(node, db, frame, reply_to),
+            Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
+            Action::Read(_) | Action::Write(_) | Action::Decide(_) => {}
+        }
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return self.refuse(reply_to, Refusal::NotOwner);
+        };
+        if let Some(held) = &mut p.held {
+            held.push_back(Request { partition, db, action, reply_to });
+            return;
+        }
+        match action {
+            Action::Read(commands) => self.order_read(partition, db, commands, reply_to),
+            Action::Write(commands) => self.order_write(partition, db, commands, reply_to, None),
+            Action::Decide(decide) => self.order_decide(partition, db, decide, reply_to),
+            Action::OnNode(..) | Action::Everywhere(..) => {}
+        }
+    }
+
+    fn refuse(&mut self, to: ReplyTo, refusal: Refusal) {
+        self.effects.push(Effect::Complete(to, Outcome::Refused(refusal)));
+    }
+
+    /// Gives a write the next seq of its partition and queues it for every replica that is given writes.
+    fn order_write(
+        &mut self,
+        partition: PartitionId,
+        db: u16,
+        commands: Commands,
+        reply_to: ReplyTo,
+        conclusion: Option<Box<Conclusion>>,
+    ) {
+        if self.log.is_overloaded() {
+            return self.refuse(reply_to, Refusal::Overloaded);
+        }
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else { return };
+        if p.available() < self.settings.min_in_sync {
+            return self.refuse(reply_to, Refusal::TooFewNodes);
+        }
+        p.last += 1;
+        let pos = self.log.push(Entry {
+            partition,
+            db,
+            seq: p.last,
+            commands,
+            reply_to,
+            conclusion,
+            reply: None,
+            digest: None,
+            released: false,
+            refused: 0,
+            ordered_ms: self.now_ms,
+            everywhere: None,
+        });
+        for (i, replica) in p.replicas.iter().enumerate() {
+            if p.streaming & (1 << i) != 0
+                && let Some(node) = self.nodes.get_mut(usize::from(replica.node))
+            {
+                node.todo.push_back(Item::Write(pos));
+            }
+        }
+        self.counters.writes += 1;
+        self.trim();
+    }
+
+    /// A write of all partitions at one place of the order.
+    fn order_everywhere(&mut self, db: u16, frame: Bytes, count: u32, reply_to: ReplyTo) {
+        let min = self.settings.min_in_sync;
+        if self.partitions.iter().flatten().any(|p| p.available() < min) {
+            return self.refuse(reply_to, Refusal::TooFewNodes);
+        }
+        let mut seqs = vec![0; self.partitions.len()].into_boxed_slice();
+        for (seq, p) in seqs.iter_mut().zip(&mut self.partitions) {
+            if let Some(p) = p {
+                p.last += 1;
+                *seq = p.last;
+            }
+        }
+        let commands = Commands {
+            frame,
+            count,
+            compare: crate::command::spec::Compare::Exact,
+            touched: Touched::Partition,
+            scripts: None,
+            second_chance: None,
+        };
+        let pos = self.log.push(Entry {
+            partition: 0,
+            db,
+            seq: 0,
+            commands,
+            reply_to,
+            conclusion: None,
+            reply: None,
+            digest: None,
+            released: false,
+            refused: 0,
+            ordered_ms: self.now_ms,
+            everywhere: Some(seqs),
+        });
+        for (id, node) in self.nodes.iter_mut().enumerate() {
+            let streams = |p: &Partition| p.bit_of(id as NodeId).is_some_and(|(_, bit)| p.streaming & bit != 0);
+            if node.up && self.partitions.iter().flatten().any(streams) {
+                node.todo.push_back(Item::Write(pos));
+            }
+        }
+        self.counters.writes += 1;
+    }
+
+    /// A node has executed the write at `pos`.
+    fn write_acked(&mut self, node: NodeId, pos: LogPos, frames: Bytes, resp3: bool) {
+        let write_quorum = self.settings.write_quorum;
+        let Some(entry) = self.log.get_mut(pos) else { return };
+        if self.settings.replicas > 1 && entry.commands.count > 0 {
+            let digest = crate::command::compare::digest(entry.commands.compare, &frames);
+            match entry.digest {
+                None => {
+                    entry.digest = Some(digest);
+                    entry.reply = Some((frames, resp3));
+                }
+                Some(first) if first != digest => {
+                    self.counters.mismatches += 1;
+                    self.effects.push(Effect::Mismatch { node, partition: entry.partition });
+                    let p = self.partitions.get(usize::from(entry.partition)).and_then(Option::as_ref);
+                    if !entry.released && p.and_then(Partition::primary) == Some(node) {
+                        entry.reply = Some((frames, resp3));
+                    }
+                }
+                Some(_) => {}
+            }
+        } else if entry.reply.is_none() {
+            entry.reply = Some((frames, resp3));
+        }
+        let mut safe = true;
+        let range = match &entry.everywhere {
+            Some(seqs) => 0..seqs.len() as PartitionId,
+            None => entry.partition..entry.partition + 1,
+        };
+        for partition in range {
+            let (Some(seq), Some(Some(p))) =
+                (entry.seq_in(partition), self.partitions.get_mut(usize::from(partition)))
+            else {
+                continue;
+            };
+            if let Some((i, bit)) = p.bit_of(node)
+                && p.streaming & bit != 0
+                && let Some(replica) = p.replicas.get_mut(i)
+            {
+                replica.acked = seq;
+                if p.live & bit == 0 && seq >= p.committed {
+                    p.live |= bit;
+                    if p.in_sync & bit == 0 {
+                        p.in_sync |= bit;
+                        self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                    }
+                }
+            }
+            if p.acks(seq) >= write_quorum {
+                p.committed = p.committed.max(seq);
+            } else {
+                safe = false;
+            }
+        }
+        if !safe || entry.released {
+            return;
+        }
+        if let Some(chance) = &entry.commands.second_chance
+            && let Some((reply, _)) = &entry.reply
+            && second_chance(RewriteRule::Add, &chance.args(), reply).is_some()
+        {
+            entry.released = true;
+            if let Some(chance) = entry.commands.second_chance.take() {
+                let action = Action::Decide(chance);
+                let (partition, db, reply_to) = (entry.partition, entry.db, entry.reply_to);
+                self.second_chances.push(Request { partition, db, action, reply_to });
+            }
+            return;
+        }
+        release(entry, &mut self.effects);
+    }
+
+    /// Orders anew, as decided by one node, the stream entries whose ids were already in the past.
+    fn give_second_chances(&mut self) {
+        for request in std::mem::take(&mut self.second_chances) {
+            self.order(request);
+        }
+    }
+
+    /// Looks through the log for writes that have become safe without an acknowledgement: after a change of a set.
+    fn release_all_safe(&mut self) {
+        let write_quorum = self.settings.write_quorum;
+        for pos in self.log.positions() {
+            let Some(entry) = self.log.get_mut(pos) else { continue };
+            if entry.released || entry.reply.is_none() {
+                continue;
+            }
+            let mut safe = true;
+            for (id, p) in self.partitions.iter_mut().enumerate() {
+                if let (Some(p), Some(seq)) = (p, entry.seq_in(id as PartitionId)) {
+                    if p.acks(seq) >= write_quorum {
+                        p.committed = p.committed.max(seq);
+                    } else {
+                        safe = false;
+                    }
+                }
+            }
+            if safe {
+                release(entry, &mut self.effects);
+            }
+        }
+    }
+}
+
+/// Answers the client of a safe write.
+fn release(entry: &mut Entry, effects: &mut Vec<Effect>) {
+    entry.released = true;
+    let Some((frames, resp3)) = entry.reply.take() else { return };
+    let outcome = match entry.conclusion.take() {
+        None => Outcome::Reply { frames, resp3 },
+        Some(conclusion) => {
+            let mut rest = &frames[..];
+            let mut replies: SmallVec<[&[u8]; 2]> = SmallVec::new();
+            while !rest.is_empty()
+                && let Ok(Some((len, _))) = ReplyScanner::default().scan(rest, 1)
+                && let Some((reply, after)) = rest.split_at_checked(len)
+            {
+                replies.push(reply);
+                rest = after;
+            }
+            Outcome::Reply { frames: conclusion.finish(replies.iter().copied()), resp3: true }
+        }
+    };
+    effects.push(Effect::Complete(entry.reply_to, outcome));
+}

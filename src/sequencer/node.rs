@@ -1,0 +1,81 @@
+//! What waits for a node, and what it still owes.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::log::LogPos;
+use crate::resp::ReplyScanner;
+
+/// Something to be executed on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A write: its place in the log.
+    Write(LogPos),
+    /// A read: its number, and the generation that tells it from an earlier one of the same number.
+    Read(u32, u32),
+}
+
+/// What the node will send next, in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expect {
+    /// One reply of no interest.
+    Skip,
+    /// `+QUEUED`, so many times.
+    Queued(u32),
+    /// The header of `EXEC`'s array, or its refusal.
+    Exec,
+    /// The replies of an item, so many.
+    Item(Item, u32),
+    /// All of a batch is answered.
+    End {
+        /// The round in which it was sent.
+        round: u64,
+        /// Whether it was the batch of writes that may be in flight.
+        wrote: bool,
+        /// When, in ms of the worker's clock.
+        sent_ms: u64,
+    },
+}
+
+/// Why a node is not given writes, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    None,
+    /// It refused a batch: its own words.
+    Refused(String),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// Whether its stream is connected.
+    pub(crate) up: bool,
+    /// It has owed an answer for longer than reads should wait.
+    pub(crate) slow: bool,
+    pub(crate) todo: VecDeque<Item>,
+    pub(crate) expected: VecDeque<Expect>,
+    pub(crate) scanner: ReplyScanner,
+    /// Database the stream stands in.
+    pub(crate) db: u16,
+    pub(crate) write_in_flight: bool,
+    /// Number of the last batch of writes.
+    pub(crate) batches: u64,
+    /// The last round of which something has been answered.
+    pub(crate) confirmed_round: u64,
+    pub(crate) ping_wanted: bool,
+    /// Scripts that it has been given over this stream.
+    pub(crate) scripts: HashSet<[u8; 20]>,
+    pub(crate) trouble: Trouble,
+    /// Errors at queueing in the section being read: index of the command, text.
+    pub(crate) queue_errors: Vec<(u32, Vec<u8>)>,
+    pub(crate) queued_seen: u32,
+}
+
+impl Node {
+    /// When the oldest batch that is not answered yet was sent.
+    pub(crate) fn oldest_sent_ms(&self) -> Option<u64> {
+        self.expected.iter().find_map(|e| match e {
+            Expect::End { sent_ms, .. } => Some(*sent_ms),
+            _ => None,
+        })
+    }
+}

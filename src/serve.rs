@@ -1,0 +1,294 @@
+//! A sidecar's life: open the pool, start the workers, take clients in, end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::account::Position;
+use crate::admin::{self, Admin};
+use crate::command::{CommandTable, TableError};
+use crate::config::Config;
+use crate::limits;
+use crate::metrics::WorkerMetrics;
+use crate::net::Socket;
+use crate::node::Claim;
+use crate::pool::{Keeper, OpenError, PoolEvent, open};
+use crate::request::PartitionId;
+use crate::sequencer::PartitionStart;
+use crate::shared::{Message, Scripts, Shared, unix_ms};
+use crate::worker::Worker;
+
+/// Events of the pool that may wait to be heard.
+const POOL_EVENTS: usize = 64;
+
+/// Why a sidecar ended, or did not begin.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {what}: {error}")]
+    Listen {
+        /// Which.
+        what: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The pool cannot be opened.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The nodes do not say what their commands are.
+    #[error("the nodes' commands cannot be read: {0}")]
+    Commands(#[from] TableError),
+    /// A thread could not be started.
+    #[error("a worker thread could not be started: {0}")]
+    Thread(io::Error),
+    /// Another sidecar has taken the pool over.
+    #[error(
+        "another sidecar (instance {}, term {}) has taken over this pool, and this one has been fenced: no client of it is \
+         served any more. One sidecar at a time serves a pool; start this one again to take the pool back",
+        .0.instance, .0.term
+    )]
+    Fenced(Claim),
+}
+
+/// What only `dev` adds.
+#[derive(Default)]
+pub struct Extras {
+    /// The process of a node, for `/v1/nodes`.
+    pub pid_of: Option<Box<dyn Fn(&str) -> Option<u32> + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Extras {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Extras").finish_non_exhaustive()
+    }
+}
+
+/// Where clients come from.
+struct Listeners {
+    tcp: Option<TcpListener>,
+    unix: Option<(UnixListener, PathBuf)>,
+}
+
+/// Serves until `shutdown` is done, or the pool is lost.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn run(config: Config, extras: Extras, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let config = Arc::new(config);
+    let mut tasks = JoinSet::new();
+    let (opened_sender, opened_receiver) = watch::channel(None);
+    if let Some(address) = config.listen.admin {
+        let listener = admin::bind(address).await.map_err(listen_error(address))?;
+        info!(address = %listener.local_addr().unwrap_or(address), "admin port");
+        let admin = Admin { shared: opened_receiver, pid_of: extras.pid_of };
+        tasks.spawn(async move {
+            if let Err(error) = admin::serve(listener, admin).await {
+                error!(%error, "the admin port has failed");
+            }
+        });
+    }
+    // Bound before the pool is opened, so that a mistake in an address is told at once; served after.
+    let listeners = bind(&config).await?;
+    let (event_sender, events) = mpsc::channel(POOL_EVENTS);
+    tokio::pin!(shutdown);
+    let started = tokio::select! {
+        started = start(&config, event_sender, &mut tasks) => started?,
+        () = &mut shutdown => return Ok(()),
+    };
+    drop(opened_sender.send_replace(Some(started.clone())));
+    info!(workers = config.threads, "serving");
+    let end = tokio::select! {
+        never = accept_for_ever(&started, &listeners) => match never {},
+        claim = hear(&started, events) => Err(ServeError::Fenced(claim)),
+        () = &mut shutdown => Ok(()),
+    };
+    if let Some((_, path)) = &listeners.unix {
+        drop(std::fs::remove_file(path));
+    }
+    end
+}
+
+/// Opens the pool and starts everything that serves it.
+async fn start(
+    config: &Arc<Config>,
+    events: mpsc::Sender<PoolEvent>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<Shared>, ServeError> {
+    let roles: Vec<String> =
+        (0..config.threads).map(|w| format!("w{w}")).chain(std::iter::once("c".to_owned())).collect();
+    let opened = open(config, &roles).await?;
+    let keeper = Keeper::new(
+        config.clone(),
+        opened.instance.clone(),
+        opened.claim.clone(),
+        roles,
+        opened.table.clone(),
+        events,
+    );
+    let (senders, mailboxes): (Vec<_>, Vec<_>) =
+        (0..config.threads).map(|_| mpsc::channel::<Vec<Message>>(limits::MAILBOX_BUNCHES)).unzip();
+    let shared = Arc::new(Shared {
+        commands: CommandTable::from_nodes(&opened.commands)?,
+        instance: opened.instance,
+        term: opened.claim.term,
+        version: opened.version,
+        databases: opened.databases,
+        admissions: keeper.admissions(),
+        scripts: Scripts::default(),
+        clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
+        metrics: (0..config.threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
+        clients: AtomicUsize::new(0),
+        next_client_id: AtomicU64::new(0),
+        started_ms: unix_ms(),
+        workers: senders,
+        keeper: keeper.clone(),
+        config: config.clone(),
+        table: ArcSwap::from_pointee(opened.table),
+    });
+    let table = shared.table.load();
+    for node in 0..table.nodes.len() {
+        tasks.spawn(keeper.clone().watch_node(node as u16));
+    }
+    tasks.spawn(keeper.keep_record());
+    for (id, mailbox) in mailboxes.into_iter().enumerate() {
+        let starts: Vec<PartitionStart> = table
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(partition, _)| usize::from(shared.owner_of(*partition as PartitionId)) == id)
+            .map(|(partition, row)| PartitionStart {
+                partition: partition as PartitionId,
+                position: Position { epoch: row.epoch, seq: row.start },
+                replicas: row.replicas.iter().copied().collect::<SmallVec<_>>(),
+                in_sync: row.in_sync,
+            })
+            .collect();
+        spawn_worker(id as u16, shared.clone(), starts, mailbox).map_err(ServeError::Thread)?;
+    }
+    Ok(shared)
+}
+
+fn spawn_worker(
+    id: u16,
+    shared: Arc<Shared>,
+    starts: Vec<PartitionStart>,
+    mailbox: mpsc::Receiver<Vec<Message>>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new()
+        .name(format!("worker-{id}"))
+        .spawn(move || runtime.block_on(Worker::run(id, shared, starts, mailbox)))?;
+    Ok(())
+}
+
+/// Hears what happens to the pool, until it is lost.
+async fn hear(shared: &Arc<Shared>, mut events: mpsc::Receiver<PoolEvent>) -> Claim {
+    while let Some(event) = events.recv().await {
+        match event {
+            PoolEvent::Fenced(claim) => return claim,
+            PoolEvent::Recorded(sets) => {
+                shared.table.store(Arc::new(shared.keeper.table()));
+                for worker in &shared.workers {
+                    // A worker lives as long as the program.
+                    drop(worker.send(vec![Message::Recorded(sets.clone())]).await);
+                }
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+async fn bind(config: &Config) -> Result<Listeners, ServeError> {
+    let tcp = match config.listen.tcp {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.map_err(listen_error(address))?;
+            info!(address = %listener.local_addr().unwrap_or(address), "listening");
+            Some(listener)
+        }
+        None => None,
+    };
+    let unix = match &config.listen.unix {
+        Some(path) => {
+            remove_stale(path).await;
+            let listener = UnixListener::bind(path).map_err(listen_error(path.display()))?;
+            info!(path = %path.display(), "listening");
+            Some((listener, path.clone()))
+        }
+        None => None,
+    };
+    Ok(Listeners { tcp, unix })
+}
+
+/// Removes a socket that nobody listens on: what a killed sidecar leaves behind.
+async fn remove_stale(path: &Path) {
+    let refused = tokio::net::UnixStream::connect(path).await;
+    if refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        drop(std::fs::remove_file(path));
+    }
+}
+
+fn listen_error(what: impl ToString) -> impl FnOnce(io::Error) -> ServeError {
+    move |error| ServeError::Listen { what: what.to_string(), error }
+}
+
+/// Takes clients in, the workers in turn.
+async fn accept_for_ever(shared: &Arc<Shared>, listeners: &Listeners) -> std::convert::Infallible {
+    loop {
+        let accepted = tokio::select! {
+            stream = accept_tcp(listeners) => stream,
+            stream = accept_unix(listeners) => stream,
+        };
+        match accepted {
+            Ok(socket) => take_in(shared, socket).await,
+            Err(error) => {
+                // Usually too many open files: give some time for others to be closed.
+                warn!(%error, "a client could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn accept_tcp(listeners: &Listeners) -> io::Result<Socket> {
+    match &listeners.tcp {
+        Some(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept_unix(listeners: &Listeners) -> io::Result<Socket> {
+    match &listeners.unix {
+        Some((listener, _)) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn take_in(shared: &Arc<Shared>, socket: Socket) {
+    if shared.clients.load(Relaxed) >= shared.config.limits.clients_max {
+        // What Redis says; the connection closes when it is dropped.
+        let (_, write) = socket.into_split();
+        let line = io::IoSlice::new(b"-ERR max number of clients reached\r\n");
+        drop(write.try_write_vectored(&[line]));
+        return;
+    }
+    let turn = shared.clients.fetch_add(1, Relaxed);
+    let id = turn % shared.workers.len().max(1);
+    let Some(worker) = shared.workers.get(id) else { return };
+    match Message::accept(socket) {
+        Ok(message) => drop(worker.send(vec![message]).await),
+        Err(error) => {
+            shared.clients.fetch_sub(1, Relaxed);
+            warn!(%error, "a client was lost before its first byte");
+        }
+    }
+}

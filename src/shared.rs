@@ -1,0 +1,141 @@
+//! What all threads of one sidecar share: settings, the table, the commands, the scripts, and the ways to each other.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::CommandTable;
+use crate::config::Config;
+use crate::metrics::WorkerMetrics;
+use crate::net::Socket;
+use crate::node::Instance;
+use crate::pool::Admissions;
+use crate::pool::table::Table;
+use crate::request::{NodeId, Outcome, PartitionId, ReplyTo, Request, Script};
+use crate::sequencer::NodeView;
+
+/// What a worker is told by others.
+#[derive(Debug)]
+pub enum Message {
+    /// A client has connected; it is this worker's from now on.
+    Accept(std::net::TcpStream),
+    /// The same over a unix socket.
+    AcceptUnix(std::os::unix::net::UnixStream),
+    /// A request for a partition that this worker owns.
+    Request(Request),
+    /// The end of a request that came from this worker.
+    Outcome(ReplyTo, Outcome),
+    /// The table's record has these sets of nodes in sync.
+    Recorded(Vec<(PartitionId, u8)>),
+    /// An operator wants to know how things are.
+    View(oneshot::Sender<WorkerView>),
+}
+
+impl Message {
+    /// A message that hands a client over.
+    pub fn accept(socket: Socket) -> std::io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(stream) => Self::Accept(stream.into_std()?),
+            Socket::Unix(stream) => Self::AcceptUnix(stream.into_std()?),
+        })
+    }
+}
+
+/// How a worker stands.
+#[derive(Debug, Default)]
+pub struct WorkerView {
+    /// Its nodes, in the table's order.
+    pub nodes: Vec<NodeView>,
+    /// Its partitions: number, epoch, seq, nodes in sync by bit.
+    pub partitions: Vec<(PartitionId, u64, u64, u8)>,
+}
+
+/// Everything that is shared.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The table, as it was last recorded.
+    pub table: ArcSwap<Table>,
+    /// The commands all nodes know.
+    pub commands: CommandTable,
+    /// Who we are to the nodes.
+    pub instance: Instance,
+    /// Our term.
+    pub term: u64,
+    /// Lowest version among the nodes: the one clients are told.
+    pub version: String,
+    /// How many logical databases every node has.
+    pub databases: u16,
+    /// Which nodes have been claimed.
+    pub admissions: Arc<Admissions>,
+    /// The scripts that clients have shown us.
+    pub scripts: Scripts,
+    /// The pool's clock minus this host's, in ms.
+    pub clock_offset_ms: AtomicI64,
+    /// Ways to the workers; messages travel in bunches.
+    pub workers: Vec<mpsc::Sender<Vec<Message>>>,
+    /// What the workers count.
+    pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// Clients connected now.
+    pub clients: AtomicUsize,
+    /// Number of the next client.
+    pub next_client_id: AtomicU64,
+    /// When the sidecar started, Unix ms.
+    pub started_ms: u64,
+    /// Changes of partitions' sets that should be recorded.
+    pub keeper: Arc<crate::pool::Keeper>,
+}
+
+impl Shared {
+    /// The worker that owns a partition.
+    pub fn owner_of(&self, partition: PartitionId) -> u16 {
+        (usize::from(partition) % self.workers.len().max(1)) as u16
+    }
+
+    /// The pool's clock, Unix ms.
+    pub fn pool_ms(&self) -> u64 {
+        (unix_ms() as i64 + self.clock_offset_ms.load(Relaxed)).max(0) as u64
+    }
+
+    /// Name of a node.
+    pub fn node_name(&self, node: NodeId) -> String {
+        self.table.load().nodes.get(usize::from(node)).map_or_else(|| format!("#{node}"), |n| n.name.clone())
+    }
+}
+
+/// This host's clock, Unix ms.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// The script cache: what `SCRIPT LOAD` and `EVAL` have shown, so that every node can be given it when it needs it.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    by_sha: Mutex<HashMap<[u8; 20], Arc<Script>>>,
+}
+
+impl Scripts {
+    /// The script of this digest.
+    pub fn get(&self, sha: &[u8; 20]) -> Option<Arc<Script>> {
+        self.by_sha.lock().unwrap_or_else(PoisonError::into_inner).get(sha).cloned()
+    }
+
+    /// Keeps a script. When there are too many, all are forgotten, as by `SCRIPT FLUSH`: clients load them again.
+    pub fn put(&self, script: Arc<Script>) {
+        let mut scripts = self.by_sha.lock().unwrap_or_else(PoisonError::into_inner);
+        if scripts.len() >= crate::limits::SCRIPTS_MAX {
+            scripts.clear();
+        }
+        scripts.insert(script.sha, script);
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.by_sha.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

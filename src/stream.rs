@@ -1,0 +1,124 @@
+//! An owner worker's one ordered connection to one node.
+//!
+//! **Before a stream is used** it must be certain that no earlier stream of this worker can still do anything there: a
+//! node that hung may have whole batches of it in its buffers. So a new stream first kills all other connections of its
+//! user (each worker has a user of its own), and only then reads what the node has applied (invariant 5). It sends
+//! nothing before it has read the answer to `AUTH`: a command behind a failed one would run as somebody else.
+//!
+//! The bytes' meaning is the sequencer's; here is only connecting, reading, and noticing the end.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio_util::io::poll_read_buf;
+use tracing::{debug, info, warn};
+
+use crate::account;
+use crate::node::{Control, ControlError, bytes_of, pairs_of, text_of};
+use crate::request::NodeId;
+use crate::worker::Worker;
+
+/// Room made before each read, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Pause before a node that refused something is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Keeps the worker's stream to `node` alive, for ever.
+pub async fn run(worker: Rc<Worker>, node: NodeId) {
+    let Some(mut admissions) = worker.shared().admissions.watch(node) else { return };
+    let mut used = 0;
+    loop {
+        match admissions.wait_for(|&n| n > used).await {
+            Ok(n) => used = *n,
+            Err(_) => return,
+        }
+        match connect(&worker, node).await {
+            Ok((control, applied)) => {
+                let (read, write, buf) = control.into_halves();
+                let report = worker.link_up(node, write, &applied);
+                let name = worker.shared().node_name(node);
+                info!(node = name, equal = report.equal, behind = report.behind, out = report.out, "stream connected");
+                if report.out > 0 {
+                    warn!(
+                        node = name,
+                        partitions = report.out,
+                        "the node has not what the backlog could complete (emptied, too far behind, or of another \
+                         time): it stays out of sync for these partitions until they are copied, which a restart of \
+                         the sidecar does"
+                    );
+                }
+                let end = receive(&worker, node, read, buf).await;
+                worker.link_down(node);
+                warn!(node = name, "stream lost: {end}");
+                if end.refused {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+            }
+            Err(error) => debug!(node = worker.shared().node_name(node), %error, "stream not connected"),
+        }
+        worker.shared().admissions.look(node);
+    }
+}
+
+type Applied = std::collections::HashMap<crate::request::PartitionId, account::Position>;
+
+async fn connect(worker: &Worker, node: NodeId) -> Result<(Control, Applied), ControlError> {
+    let shared = worker.shared();
+    let user = shared.instance.user(&format!("w{}", worker.id()));
+    let login = Some((user.as_str(), shared.instance.secret.as_str()));
+    let address = shared.table.load().nodes.get(usize::from(node)).map(|n| n.address.clone());
+    let Some(address) = address else { return Err(ControlError::Protocol) };
+    let mut control = Control::connect(&address, login, shared.config.timeouts.connect).await?;
+    control.call(&[b"CLIENT", b"KILL", b"USER", user.as_bytes(), b"SKIPME", b"yes"]).await?;
+    control.call(&[b"CLIENT", b"SETNAME", user.as_bytes()]).await?;
+    let bookkeeping_db = shared.config.pool.bookkeeping_db.to_string();
+    control.call(&[b"SELECT", bookkeeping_db.as_bytes()]).await?;
+    let applied = pairs_of(control.call(&[b"HGETALL", account::APPLIED]).await?)
+        .iter()
+        .filter_map(|(partition, position)| {
+            Some((text_of(partition).parse().ok()?, account::Position::parse(bytes_of(position))?))
+        })
+        .collect();
+    control.call(&[b"SELECT", b"0"]).await?;
+    Ok((control, applied))
+}
+
+/// Why a stream ended.
+struct End {
+    why: String,
+    refused: bool,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, mut buf: BytesMut) -> End {
+    let closed = worker.stream_closed(node);
+    loop {
+        buf.reserve(READ_BYTES);
+        let reading = poll_fn(|cx| poll_read_buf(Pin::new(&mut read), cx, &mut buf));
+        let n = tokio::select! {
+            biased;
+            n = reading => n,
+            () = closed.notified() => {
+                return End { why: "it owed an answer for longer than timeouts.node, or broke".into(), refused: false };
+            }
+        };
+        match n {
+            Ok(0) => return End { why: "the node closed the connection".into(), refused: false },
+            Err(error) => return End { why: error.to_string(), refused: false },
+            Ok(_) => {}
+        }
+        if let Err(broken) = worker.receive(node, &mut buf) {
+            let refused = matches!(broken, crate::sequencer::Broken::Refused(_));
+            return End { why: broken.to_string(), refused };
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The flush: effects become replies, waiting commands become batches, and everything goes out.
+
+use std::io;
+use std::rc::Rc;
+
+use tokio::task::spawn_local;
+use tracing::warn;
+
+use super::{Core, StreamSlot, Worker};
+use crate::request::{NodeId, Outcome, ReplyTo};
+use crate::sequencer::Effect;
+use crate::shared::Message;
+
+impl Worker {
+    pub(super) async fn flush_for_ever(self: Rc<Self>) {
+        loop {
+            self.flush.notified().await;
+            self.flush_wanted.set(false);
+            self.note_time();
+            let mut core = self.core.borrow_mut();
+            self.deliver(&mut core);
+            self.send_batches(&mut core);
+            // Ordering may have refused something at once.
+            self.deliver(&mut core);
+            self.write_clients(&mut core);
+        }
+    }
+
+    /// Hands out what has followed from events.
+    fn deliver(&self, core: &mut Core) {
+        let mut effects = std::mem::take(core.sequencer.effects());
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Complete(to, outcome) => self.complete(core, to, outcome),
+                Effect::InSync { partition, .. } => {
+                    core.unrecorded.insert(partition);
+                }
+                Effect::Mismatch { node, partition } => self.note_mismatch(node, partition),
+                Effect::Expelled { node, partition } => {
+                    warn!(
+                        node = self.shared.node_name(node),
+                        partition, "the node lacks more than the backlog holds: it is out of sync"
+                    );
+                }
+                Effect::Hung(node) => Self::close_stream(core, node),
+            }
+        }
+        // Kept for its memory; completing may have caused new effects, which are then in the sequencer's own list.
+        if core.sequencer.effects().is_empty() {
+            *core.sequencer.effects() = effects;
+        }
+    }
+
+    /// Answers a request: to a client of this worker, or of another one.
+    pub(super) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
+        if to.worker == self.id {
+            self.answer(core, to, outcome);
+        } else if let Some(outbox) = core.outboxes.get_mut(usize::from(to.worker)) {
+            outbox.messages.push(Message::Outcome(to, outcome));
+            outbox.ready.notify_one();
+        }
+    }
+
+    fn send_batches(self: &Rc<Self>, core: &mut Core) {
+        let Core { sequencer, streams, .. } = core;
+        for (node, slot) in streams.iter_mut().enumerate() {
+            let node = node as NodeId;
+            if slot.blocked || slot.write.is_none() || !sequencer.has_work(node) {
+                continue;
+            }
+            if sequencer.next_batch(node, &mut slot.out) {
+                self.write_stream(node, slot);
+            }
+        }
+        sequencer.end_round();
+    }
+
+    fn write_stream(self: &Rc<Self>, node: NodeId, slot: &mut StreamSlot) {
+        let Some(write) = &slot.write else { return };
+        match slot.out.write_with(|slices| write.try_write_vectored(slices)) {
+            Ok(true) => {}
+            Ok(false) => {
+                slot.blocked = true;
+                spawn_local(self.clone().unblock_stream(node, write.clone()));
+            }
+            // The reading side learns of it and tells why.
+            Err(_) => slot.closed.notify_one(),
+        }
+    }
+
+    async fn unblock_stream(self: Rc<Self>, node: NodeId, write: Rc<crate::net::WriteHalf>) {
+        if write.writable().await.is_err() {
+            return;
+        }
+        let mut core = self.core.borrow_mut();
+        let Some(slot) = core.streams.get_mut(usize::from(node)) else { return };
+        // Another stream may have taken the place meanwhile.
+        if slot.write.as_ref().is_some_and(|current| Rc::ptr_eq(current, &write)) {
+            slot.blocked = false;
+            self.write_stream(node, slot);
+            drop(core);
+            self.want_flush();
+        }
+    }
+
+    fn write_clients(self: &Rc<Self>, core: &mut Core) {
+        let mut dirty = std::mem::take(&mut core.dirty);
+        let output_max = self.shared.config.limits.client_output_max.as_u64() as usize;
+        for id in dirty.drain(..) {
+            let Some(client) = core.clients.get_mut(id as usize) else { continue };
+            client.dirty = false;
+            if client.blocked || client.gone {
+                continue;
+            }
+            let before = client.out.len();
+            match client.out.write_with(|slices| client.write.try_write_vectored(slices)) {
+                Ok(true) => {
+                    if client.closing && client.slots.is_empty() {
+                        client.leave();
+                    }
+                }
+                Ok(false) => {
+                    client.blocked = true;
+                    spawn_local(self.clone().unblock_client(id, client.generation, client.write.clone()));
+                }
+                Err(_) => client.leave(),
+            }
+            self.metrics.bytes_out.add((before - client.out.len()) as u64);
+            if client.out.len() > output_max {
+                warn!(client = client.session.id, "a client does not read its replies: disconnected");
+                client.leave();
+            }
+        }
+        core.dirty = dirty;
+    }
+
+    async fn unblock_client(self: Rc<Self>, id: u32, generation: u32, write: Rc<crate::net::WriteHalf>) {
+        let writable: io::Result<()> = write.writable().await;
+        self.with(|core| {
+            let Some(client) = core.clients.get_mut(id as usize).filter(|c| c.generation == generation) else {
+                return;
+            };
+            client.blocked = false;
+            if writable.is_err() {
+                client.leave();
+            } else if !client.dirty {
+                client.dirty = true;
+                core.dirty.push(id);
+            }
+        });
+    }
+}

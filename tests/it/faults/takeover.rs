@@ -1,0 +1,142 @@
+//! A second sidecar on the same pool: it takes over, and the first one can acknowledge nothing any more.
+
+use super::history::{History, Message, Sent};
+use super::workload::Workload;
+use crate::cmd;
+use crate::convergence::assert_converged;
+use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, seed};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the first sidecar's clients were told, with the time of each acknowledgement.
+struct Told {
+    history: History,
+    acknowledged_at: Vec<(Instant, Message)>,
+}
+
+fn produce(sidecar: &Sidecar, producer: usize, stop: &AtomicBool) -> Told {
+    let mut told = Told {
+        history: History::default(),
+        acknowledged_at: Vec::new(),
+    };
+    let mut client: Option<Client> = None;
+    let mut counter = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(open) = client
+            .take()
+            .map_or_else(|| Client::try_connect(&sidecar.endpoint()), Ok)
+        else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let open = client.insert(open);
+        counter += 1;
+        let message = Message { producer, counter };
+        let mut sent = Sent::default();
+        match open.try_call(&cmd!["RPUSH", "fenced", message.to_string()]) {
+            Ok(Reply::Error(_)) => std::thread::sleep(Duration::from_millis(2)),
+            Ok(_) => {
+                sent.acknowledged = true;
+                told.acknowledged_at.push((Instant::now(), message));
+            }
+            Err(_) => {
+                sent.unknown = 1;
+                client = None;
+            }
+        }
+        told.history.sent.insert(message, sent);
+    }
+    told
+}
+
+#[test]
+fn a_second_sidecar_fences_the_first() {
+    let seed = seed();
+    let pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 3);
+    let first = Sidecar::start(&config);
+    // The first one may log what it likes about losing its pool, and may end.
+    first.allow_log("");
+    first.allow_log("exit");
+    let stop = AtomicBool::new(false);
+    let (second, taken_at, told) = std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..3)
+            .map(|at| {
+                scope.spawn({
+                    let (first, stop) = (&first, &stop);
+                    move || produce(first, at, stop)
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let second = Sidecar::start(&config);
+        let taken_at = Instant::now();
+        second.allow_log("took over");
+        // The new owner's clients work at the same time.
+        let workload = Workload::start(&second.endpoint(), seed);
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+        let told: Vec<Told> = producers
+            .into_iter()
+            .map(|thread| thread.join().expect("a producer"))
+            .collect();
+        workload.finish(&second.endpoint()).check(seed);
+        (second, taken_at, told)
+    });
+    let mut history = History::default();
+    for told in told {
+        assert!(!told.acknowledged_at.is_empty(), "the first sidecar never worked");
+        let late: Vec<_> = told
+            .acknowledged_at
+            .iter()
+            .filter(|(at, _)| *at > taken_at)
+            .map(|(_, message)| message)
+            .collect();
+        assert!(
+            late.is_empty(),
+            "SEED={seed}: acknowledged by a sidecar that was fenced: {late:?}"
+        );
+        history.sent.extend(told.history.sent);
+    }
+    let all = second.client().call(cmd!["LRANGE", "fenced", 0, -1]).items();
+    history.received = all
+        .iter()
+        .map(|item| Message::parse(&item.text().expect("text")).expect("a message"))
+        .collect();
+    assert_eq!(history.violations(), Vec::<String>::new(), "SEED={seed}");
+    assert_converged(&pool, &second);
+}
+
+#[test]
+fn a_hanging_sidecar_that_wakes_up_after_a_takeover_harms_nothing() {
+    let pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 3);
+    let first = Sidecar::start(&config);
+    first.allow_log("");
+    first.allow_log("exit");
+    let mut old = first.client();
+    assert_eq!(old.call(cmd!["INCR", "n"]), Reply::Int(1));
+    first.stop();
+    // Waits in the hanging sidecar's socket until it wakes up.
+    old.send_raw(b"INCR n\r\n").expect("sent");
+    let second = Sidecar::start(&config);
+    second.allow_log("took over");
+    let mut new = second.client();
+    assert_eq!(new.call(cmd!["INCR", "n"]), Reply::Int(2));
+    first.cont();
+    // An error or a hang-up; an acknowledgement would be a lie, a stale read as well.
+    match old.recv() {
+        Ok(Reply::Error(_)) | Err(_) => {}
+        Ok(reply) => panic!("the fenced sidecar answered {reply}"),
+    }
+    assert_eq!(new.call(cmd!["GET", "n"]), Reply::bulk("2"));
+    if let Ok(mut old) = Client::try_connect(&first.endpoint())
+        && let Ok(reply) = old.try_call(&cmd!["GET", "n"])
+    {
+        assert!(
+            reply.error().is_some() || reply == Reply::bulk("2"),
+            "a stale read: {reply}"
+        );
+    }
+    assert_converged(&pool, &second);
+}

@@ -1,0 +1,401 @@
+//! The program itself, started as a user starts it: a `proxy.toml`, `ringfence serve`, `/readyz`.
+//!
+//! A test that ends well still fails if the sidecar logged a warning or an error that the test did not announce with
+//! `allow_log`, panicked, or ended by itself: what no assertion looks at is where defects hide.
+
+use super::client::{Client, Endpoint};
+use super::node::{Node, Pool};
+use super::wait::{Port, http_get, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a start may take, with a take-over in it.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// Never fine, whatever a test allows: copies that part, and a panic.
+const FORBIDDEN: [&str; 2] = ["answered otherwise", "panicked at"];
+
+/// The program under test: `RINGFENCE_BIN`, or the one cargo has just built.
+pub fn binary() -> PathBuf {
+    std::env::var_os("RINGFENCE_BIN")
+        .or_else(|| option_env!("CARGO_BIN_EXE_ringfence").map(Into::into))
+        .map(PathBuf::from)
+        .expect("set RINGFENCE_BIN to the program under test")
+}
+
+/// One `[[nodes]]` entry.
+#[derive(Clone, Debug)]
+pub struct NodeEntry {
+    pub name: String,
+    pub address: String,
+    pub password: Option<String>,
+}
+
+impl NodeEntry {
+    pub fn of(node: &Node) -> Self {
+        Self {
+            name: node.name.clone(),
+            address: node.endpoint().to_string(),
+            password: None,
+        }
+    }
+}
+
+/// What goes into `proxy.toml`. `extra` holds whole lines per section, such as `("limits", "clients_max = 3")`.
+#[derive(Clone, Debug)]
+pub struct SidecarConfig {
+    pub threads: usize,
+    pub pool: String,
+    pub replicas: usize,
+    pub write_quorum: usize,
+    pub partitions: usize,
+    pub nodes: Vec<NodeEntry>,
+    pub extra: Vec<(&'static str, String)>,
+}
+
+impl SidecarConfig {
+    /// All nodes of `pool`, `replicas` copies, a majority of them as the write quorum.
+    pub fn of(pool: &Pool, replicas: usize) -> Self {
+        Self {
+            threads: 1,
+            pool: "main".to_owned(),
+            replicas,
+            write_quorum: replicas / 2 + 1,
+            partitions: 64,
+            nodes: pool.nodes.iter().map(NodeEntry::of).collect(),
+            extra: Vec::new(),
+        }
+    }
+
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// One more line in a section.
+    pub fn with(mut self, section: &'static str, line: &str) -> Self {
+        self.extra.push((section, line.to_owned()));
+        self
+    }
+
+    fn section(&self, out: &mut String, name: &'static str) {
+        let _ = writeln!(out, "[{name}]");
+        for (_, line) in self.extra.iter().filter(|(section, _)| *section == name) {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+
+    fn toml(&self, tcp: SocketAddr, unix: &Path, admin: SocketAddr) -> String {
+        let mut out = format!("threads = {}\n", self.threads);
+        self.section(&mut out, "listen");
+        let _ = writeln!(
+            out,
+            "tcp = \"{tcp}\"\nunix = \"{}\"\nadmin = \"{admin}\"",
+            unix.display()
+        );
+        self.section(&mut out, "pool");
+        let _ = writeln!(out, "name = \"{}\"\nreplicas = {}", self.pool, self.replicas);
+        let _ = writeln!(
+            out,
+            "write_quorum = {}\npartitions = {}",
+            self.write_quorum, self.partitions
+        );
+        self.section(&mut out, "limits");
+        self.section(&mut out, "timeouts");
+        for node in &self.nodes {
+            let _ = writeln!(
+                out,
+                "[[nodes]]\nname = \"{}\"\naddress = \"{}\"",
+                node.name, node.address
+            );
+            if let Some(password) = &node.password {
+                let _ = writeln!(out, "password = \"{password}\"");
+            }
+        }
+        out
+    }
+}
+
+/// A running (or killed) sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    dir: TempDir,
+    tcp: Port,
+    admin: Port,
+    child: Mutex<Option<Child>>,
+    log: Arc<Mutex<Vec<String>>>,
+    allowed: Mutex<Vec<String>>,
+}
+
+impl Sidecar {
+    /// Starts it and waits until it serves.
+    pub fn start(config: &SidecarConfig) -> Self {
+        let sidecar = Self::spawn(config);
+        sidecar.wait_ready();
+        sidecar
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(config: &SidecarConfig) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("ringfence-")
+            .tempdir()
+            .expect("temporary directory");
+        let (tcp, admin) = (Port::reserve(), Port::reserve());
+        let toml = config.toml(tcp.address(), &dir.path().join("sock"), admin.address());
+        std::fs::write(dir.path().join("proxy.toml"), toml).expect("write proxy.toml");
+        let sidecar = Self {
+            dir,
+            tcp,
+            admin,
+            child: Mutex::default(),
+            log: Arc::default(),
+            allowed: Mutex::default(),
+        };
+        sidecar.launch();
+        sidecar
+    }
+
+    fn launch(&self) {
+        let mut command = Command::new(binary());
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.dir.path().join("proxy.toml"));
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program under test starts");
+        self.capture(child.stdout.take().expect("stdout is piped"));
+        self.capture(child.stderr.take().expect("stderr is piped"));
+        *self.child.lock().expect("sidecar lock") = Some(child);
+    }
+
+    fn capture(&self, from: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                log.lock().expect("log lock").push(line);
+            }
+        });
+    }
+
+    pub fn wait_ready(&self) {
+        wait_until("the sidecar serves (/readyz)", START_MAX, || {
+            if let Some(status) = self.exited() {
+                panic!(
+                    "the sidecar ended with {status} instead of serving:\n{}",
+                    self.log()
+                );
+            }
+            self.ready()
+        });
+    }
+
+    pub fn ready(&self) -> bool {
+        matches!(http_get(self.admin.address(), "/readyz"), Ok((200, _)))
+    }
+
+    /// A crash.
+    pub fn kill9(&self) {
+        if let Some(mut child) = self.child.lock().expect("sidecar lock").take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).expect("signal the sidecar");
+    }
+
+    /// A hang: connections stay open, nothing is answered.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn cont(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// A crash, and a new start with the same settings.
+    pub fn restart(&self) {
+        self.kill9();
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Its status, once it has ended by itself.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.child
+            .lock()
+            .expect("sidecar lock")
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        let end = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.exited() {
+                return status;
+            }
+            assert!(
+                Instant::now() < end,
+                "the sidecar did not end within {timeout:?}; its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child
+            .lock()
+            .expect("sidecar lock")
+            .as_ref()
+            .map(Child::id)
+            .expect("the sidecar was killed")
+    }
+
+    /// Memory it holds now, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("the sidecar runs");
+        let pages: u64 = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse().ok())
+            .expect("statm");
+        pages * 4096
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Tcp(self.tcp.address())
+    }
+
+    pub fn unix_endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.dir.path().join("sock"))
+    }
+
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.endpoint())
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("proxy.toml")
+    }
+
+    /// A JSON document of the admin port.
+    #[track_caller]
+    pub fn admin(&self, path: &str) -> Value {
+        let (status, body) =
+            http_get(self.admin.address(), path).unwrap_or_else(|e| panic!("GET {path}: {e}"));
+        assert_eq!(status, 200, "GET {path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|e| panic!("GET {path} is no JSON ({e}): {body}"))
+    }
+
+    /// The state of a node as `/v1/nodes` has it; empty while the admin port does not answer.
+    pub fn node_state(&self, name: &str) -> String {
+        let Ok((200, body)) = http_get(self.admin.address(), "/v1/nodes") else {
+            return String::new();
+        };
+        let nodes: Value = serde_json::from_str(&body).unwrap_or_default();
+        let node = nodes
+            .as_array()
+            .and_then(|all| all.iter().find(|node| node["name"] == name));
+        node.and_then(|node| node["state"].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Waits until every node of `pool` is in sync.
+    #[track_caller]
+    pub fn wait_all_in_sync(&self, pool: &Pool, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        while !pool
+            .nodes
+            .iter()
+            .all(|node| self.node_state(&node.name) == "in_sync")
+        {
+            if Instant::now() > end {
+                let nodes = http_get(self.admin.address(), "/v1/nodes");
+                panic!(
+                    "not all nodes are in sync after {timeout:?}: {nodes:?}\n{}",
+                    self.log()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything it has written so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log lock").join("\n")
+    }
+
+    /// Lines with this text may be warnings or errors.
+    pub fn allow_log(&self, pattern: &str) {
+        self.allowed
+            .lock()
+            .expect("allowed lock")
+            .push(pattern.to_owned());
+    }
+
+    fn unexpected_lines(&self) -> Vec<String> {
+        let allowed = self.allowed.lock().expect("allowed lock");
+        let log = self.log.lock().expect("log lock");
+        let alarming = |line: &&String| {
+            let has = |mark: &&str| line.contains(*mark);
+            let loud = ["WARN", "ERROR"].iter().any(has);
+            let announced = allowed.iter().any(|pattern| line.contains(pattern.as_str()));
+            FORBIDDEN.iter().any(has) || (loud && !announced)
+        };
+        log.iter().filter(alarming).cloned().collect()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let ended = self.exited();
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(60);
+            eprintln!(
+                "--- the sidecar's log, last lines ---\n{}",
+                lines[from..].join("\n")
+            );
+            return;
+        }
+        let exit_allowed = self
+            .allowed
+            .lock()
+            .expect("allowed lock")
+            .iter()
+            .any(|pattern| pattern == "exit");
+        assert!(
+            ended.is_none() || exit_allowed,
+            "the sidecar ended by itself ({ended:?}):\n{}",
+            self.log()
+        );
+        let lines = self.unexpected_lines();
+        assert!(
+            lines.is_empty(),
+            "the sidecar logged what this test did not expect:\n{}",
+            lines.join("\n")
+        );
+    }
+}
