@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -30,6 +31,9 @@ use crate::worker::Worker;
 
 /// Events of the pool that may wait to be heard.
 const POOL_EVENTS: usize = 64;
+
+/// How often the workers are asked whether their streams are connected, before the first client is let in.
+const READY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Why a sidecar ended, or did not begin.
 #[derive(Debug, Error)]
@@ -175,6 +179,9 @@ async fn start(
             .collect();
         spawn_worker(id as u16, shared.clone(), starts, mailbox).map_err(ServeError::Thread)?;
     }
+    while !shared.views().await.iter().all(|view| view.ready) {
+        tokio::time::sleep(READY_INTERVAL).await;
+    }
     Ok(shared)
 }
 
@@ -253,7 +260,7 @@ async fn accept_for_ever(shared: &Arc<Shared>, listeners: &Listeners) -> std::co
             Err(error) => {
                 // Usually too many open files: give some time for others to be closed.
                 warn!(%error, "a client could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }

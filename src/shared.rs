@@ -50,6 +50,8 @@ impl Message {
 pub struct WorkerView {
     /// Its nodes, in the table's order.
     pub nodes: Vec<NodeView>,
+    /// Whether each of its partitions has the nodes it needs to take writes.
+    pub ready: bool,
     /// Its partitions: number, epoch, seq, nodes in sync by bit.
     pub partitions: Vec<(PartitionId, u64, u64, u8)>,
 }
@@ -100,6 +102,20 @@ impl Shared {
     /// The pool's clock, Unix ms.
     pub fn pool_ms(&self) -> u64 {
         (unix_ms() as i64 + self.clock_offset_ms.load(Relaxed)).max(0) as u64
+    }
+
+    /// Asks all workers how they stand.
+    pub async fn views(&self) -> Vec<WorkerView> {
+        let mut views = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (sender, receiver) = oneshot::channel();
+            if worker.send(vec![Message::View(sender)]).await.is_ok()
+                && let Ok(view) = receiver.await
+            {
+                views.push(view);
+            }
+        }
+        views
     }
 
     /// Name of a node.

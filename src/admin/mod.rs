@@ -13,11 +13,10 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::metrics::{NodeSample, render};
 use crate::request::NodeId;
-use crate::shared::{Message, Shared, WorkerView};
+use crate::shared::{Shared, WorkerView};
 
 /// How long a worker may take to answer before it counts as stuck.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
@@ -236,16 +235,6 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
     Ok(render(&workers, samples, short.count() as u64))
 }
 
-/// Asks all workers how they stand.
 async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {
-    let mut views = Vec::with_capacity(shared.workers.len());
-    for worker in &shared.workers {
-        let (sender, receiver) = oneshot::channel();
-        let asking = async {
-            worker.send(vec![Message::View(sender)]).await.map_err(|_| Unavailable)?;
-            receiver.await.map_err(|_| Unavailable)
-        };
-        views.push(tokio::time::timeout(VIEW_TIMEOUT, asking).await.map_err(|_| Unavailable)??);
-    }
-    Ok(views)
+    tokio::time::timeout(VIEW_TIMEOUT, shared.views()).await.map_err(|_| Unavailable)
 }

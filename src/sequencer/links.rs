@@ -284,6 +284,11 @@ impl Sequencer {
         Some((Position { epoch: p.epoch, seq: p.last }, p.in_sync))
     }
 
+    /// Whether every partition has the nodes it needs to take writes.
+    pub fn is_ready(&self) -> bool {
+        self.partitions.iter().flatten().all(|p| p.available() >= self.settings.min_in_sync)
+    }
+
     /// Whether the stream to a node is connected.
     pub fn is_up(&self, id: NodeId) -> bool {
         self.nodes.get(usize::from(id)).is_some_and(|n| n.up)

@@ -73,6 +73,7 @@ impl Worker {
         let core = self.core.borrow();
         let table = self.shared.table.load();
         WorkerView {
+            ready: core.sequencer.is_ready(),
             nodes: (0..table.nodes.len()).map(|node| core.sequencer.node_view(node as NodeId)).collect(),
             partitions: (0..table.partitions())
                 .filter_map(|p| {

@@ -10,8 +10,9 @@ const MIB: u64 = 1024 * 1024;
 
 /// A pool with one sidecar, which must be the same process at the end.
 struct Fortress {
-    pool: Pool,
+    // Ends first: a sidecar whose nodes go away has something to say about it.
     sidecar: Sidecar,
+    pool: Pool,
     pid: u32,
 }
 
@@ -24,7 +25,7 @@ impl Fortress {
         let pool = Pool::start(3);
         let sidecar = Sidecar::start(&change(SidecarConfig::of(&pool, 3)));
         let pid = sidecar.pid();
-        Self { pool, sidecar, pid }
+        Self { sidecar, pool, pid }
     }
 
     /// A normal client works, and no process had to be started again for it.
@@ -32,7 +33,8 @@ impl Fortress {
     fn assert_stands(&self, after: &str) {
         let mut client = self.sidecar.client();
         let value = format!("after {after}");
-        assert!(client.call(cmd!["SET", "hostile", value]).is_ok(), "{after}: SET");
+        let reply = client.call(cmd!["SET", "hostile", value]);
+        assert!(reply.is_ok(), "{after}: SET answered {reply}");
         assert_eq!(
             client.call(cmd!["GET", "hostile"]),
             Reply::bulk(value),
@@ -398,6 +400,10 @@ fn operating_commands_are_refused_with_advice() {
         cmd!["MOVE", "hostile", 15],
         cmd!["COPY", "hostile", "copy", "DB", 15],
         cmd!["EVAL", "return redis.call('SELECT', 15)", 0],
+        cmd!["EVAL", "return redis.call('FLUSHALL')", 0],
+        cmd!["EVAL", "return redis.call('SWAPDB', 0, 15)", 0],
+        cmd!["EVAL", "return redis.call('CONFIG', 'SET', 'maxmemory', '1')", 0],
+        cmd!["MULTI", "now"],
     ];
     for command in dangerous {
         let reply = client.call(command.clone());

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 pub fn reset(sides: &Sides) {
     for side in [&sides.subject, &sides.reference] {
         let mut client = Client::connect(side);
-        assert!(client.call(cmd!["FLUSHALL"]).is_ok(), "FLUSHALL");
-        assert!(client.call(cmd!["SCRIPT", "FLUSH"]).is_ok(), "SCRIPT FLUSH");
+        for command in [cmd!["FLUSHALL"], cmd!["SCRIPT", "FLUSH"]] {
+            let reply = client.call(command);
+            assert!(reply.is_ok(), "cannot start from an empty pool: {reply}");
+        }
     }
 }
 

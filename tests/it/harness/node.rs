@@ -9,7 +9,7 @@ use crate::cmd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -117,7 +117,7 @@ impl Node {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().expect("redis-server is installed");
-        *self.child.lock().expect("node lock") = Some(child);
+        *self.child() = Some(child);
         wait_until(
             &format!("node {} answers PING", self.name),
             Duration::from_secs(15),
@@ -147,7 +147,7 @@ impl Node {
 
     /// A crash: nothing is flushed, nobody is told. No effect on a server that is down.
     pub fn kill9(&self) {
-        if let Some(mut child) = self.child.lock().expect("node lock").take() {
+        if let Some(mut child) = self.child().take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -172,9 +172,14 @@ impl Node {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(child) = self.child.lock().expect("node lock").as_ref() {
+        if let Some(child) = self.child().as_ref() {
             kill(Pid::from_raw(child.id() as i32), signal).expect("signal a node");
         }
+    }
+
+    /// A test that fails while it holds the lock still ends its servers.
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A hang: connections stay open, nothing is answered.

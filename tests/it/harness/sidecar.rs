@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -179,7 +179,7 @@ impl Sidecar {
         let mut child = command.spawn().expect("the program under test starts");
         self.capture(child.stdout.take().expect("stdout is piped"));
         self.capture(child.stderr.take().expect("stderr is piped"));
-        *self.child.lock().expect("sidecar lock") = Some(child);
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
     }
 
     fn capture(&self, from: impl Read + Send + 'static) {
@@ -209,7 +209,7 @@ impl Sidecar {
 
     /// A crash.
     pub fn kill9(&self) {
-        if let Some(mut child) = self.child.lock().expect("sidecar lock").take() {
+        if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = child.kill();
             let _ = child.wait();
         }
