@@ -32,10 +32,6 @@ fn random_members_are_removed_alike() {
     let mut commands = vec![[cmd!["SADD", "set"], members(300)].concat()];
     commands.extend((0..50).map(|_| cmd!["SPOP", "set"]));
     commands.extend((0..10).map(|_| cmd!["SPOP", "set", 7]));
-    commands.push(cmd!["MULTI"]);
-    commands.push(cmd!["SPOP", "set", 3]);
-    commands.push(cmd!["SADD", "set", "new"]);
-    commands.push(cmd!["EXEC"]);
     agree_after(&commands);
 }
 
@@ -112,7 +108,10 @@ fn scripts_that_could_differ_do_not() {
         "redis.call('SET', KEYS[1], math.random())",
         "local t = {} for i = 1, 50 do t['k' .. i] = i end for k in pairs(t) do redis.call('RPUSH', KEYS[3], k) end",
     ];
-    let mut commands = vec![[cmd!["SADD", "{t}set"], members(200)].concat()];
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    let mut client = sidecar.client();
+    client.call([cmd!["SADD", "{t}set"], members(200)].concat());
     for (at, script) in scripts.iter().enumerate() {
         let keys = cmd![
             format!("{{t}}s{at}"),
@@ -120,9 +119,41 @@ fn scripts_that_could_differ_do_not() {
             format!("{{t}}l{at}"),
             format!("{{t}}x{at}")
         ];
-        commands.push([cmd!["EVAL", script, 4], keys].concat());
+        let reply = client.call([cmd!["EVAL", script, 4], keys].concat());
+        // Mirrored, or refused with a sentence that says why; never a difference.
+        let refused = reply
+            .error()
+            .is_none_or(|text| text.contains("cannot be mirrored"));
+        assert!(refused, "{script}: {reply}");
     }
-    agree_after(&commands);
+    assert_converged(&pool, &sidecar);
+}
+
+#[test]
+fn transactions_that_could_differ_do_not() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    let mut client = sidecar.client();
+    client.call([cmd!["SADD", "set"], members(200)].concat());
+    assert!(client.call(cmd!["MULTI"]).is_ok());
+    let queued = client.call(cmd!["SPOP", "set", 3]);
+    client.call(cmd!["SADD", "set", "new"]);
+    let done = client.call(cmd!["EXEC"]);
+    match queued.error() {
+        None => assert_eq!(done.items().len(), 2, "{done}"),
+        Some(_) => {
+            assert!(
+                done.error().is_some_and(|text| text.starts_with("EXECABORT")),
+                "{done}"
+            );
+            assert_eq!(
+                client.call(cmd!["SCARD", "set"]),
+                Reply::Int(200),
+                "an aborted transaction did something"
+            );
+        }
+    }
+    assert_converged(&pool, &sidecar);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Shape {
     pub resp3: bool,
     /// No other client works at the same time: commands about the whole pool make sense.
     pub alone: bool,
+    /// With FLUSHDB and FLUSHALL.
+    pub flush: bool,
 }
 
 /// Makes one program.
@@ -195,7 +197,10 @@ impl Gen {
                 _ => odd::connection(self),
             };
             let reset = command.name() == "RESET";
-            if !(self.in_multi && (command.is_chance() || reset)) {
+            // Their effect is decided on one node first, so they cannot be part of a transaction.
+            let decided =
+                command.name() == "XAUTOCLAIM" || (command.name() == "SORT" && command.args.len() > 5);
+            if !(self.in_multi && (command.is_chance() || reset || decided)) {
                 self.scene += usize::from(reset);
                 return self.perhaps_inline(command);
             }
@@ -232,7 +237,7 @@ impl Gen {
                 let db = *self.rng.pick(&["0", "0", "1", "9", "14", "15", "16", "-1", "x"]);
                 vec![vec![Cmd::new(cmd!["SELECT", db])]]
             }
-            11..=13 if shape.alone => vec![vec![self.whole_pool()]],
+            11..=13 if shape.alone => vec![vec![self.whole_pool(shape.flush)]],
             14..=40 => {
                 let count = 2 + self.rng.below(14);
                 self.pipeline(count)
@@ -281,11 +286,12 @@ impl Gen {
         }
     }
 
-    fn whole_pool(&mut self) -> Cmd {
+    fn whole_pool(&mut self, flush: bool) -> Cmd {
         self.scene += 1;
         let tag = self.tag();
-        match self.rng.below(16) {
-            0..=3 => Cmd::new(cmd!["DBSIZE"]),
+        match self.rng.below(if flush { 17 } else { 14 }) {
+            0..=2 => Cmd::new(cmd!["DBSIZE"]),
+            3 => Cmd::new(cmd!["SCRIPT", "FLUSH"]),
             4..=5 => Cmd::new(cmd!["KEYS", "*"]).rule(Rule::Unordered),
             6 => Cmd::new(cmd!["KEYS", format!("{tag}:*")]).rule(Rule::Unordered),
             7..=8 => Cmd::new(cmd!["RANDOMKEY"]).rule(Rule::Chance(Chance::Key)),
@@ -294,13 +300,13 @@ impl Gen {
             12 => {
                 Cmd::new(cmd!["SCAN", 0, "MATCH", "*s1*", "TYPE", "string"]).rule(Rule::Chance(Chance::Keys))
             }
-            13 => Cmd::new(cmd!["FLUSHDB"]),
-            14 => Cmd::new(
+            13 => Cmd::new(cmd!["KEYS", "*[0-1]"]).rule(Rule::Unordered),
+            14..=15 => Cmd::new(cmd!["FLUSHDB"]),
+            _ => Cmd::new(
                 self.rng
                     .pick(&[cmd!["FLUSHALL"], cmd!["FLUSHDB", "ASYNC"], cmd!["FLUSHDB", "x"]])
                     .clone(),
             ),
-            _ => Cmd::new(cmd!["SCRIPT", "FLUSH"]),
         }
     }
 }

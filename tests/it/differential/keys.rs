@@ -52,7 +52,7 @@ pub fn keys(g: &mut Gen) -> Cmd {
             "DB",
             *g.rng.pick(&["1", "9", "15", "x"])
         ]),
-        29..=30 => c(cmd!["MOVE", k, *g.rng.pick(&["1", "9", "0", "15", "99"])]),
+        29..=30 => c(cmd!["RENAME", pair[0], pair[0]]),
         31..=32 => c(cmd!["OBJECT", "ENCODING", k]),
         33 => c(cmd!["DUMP", pair[0], pair[1], 0]).rule(Rule::Chance(Chance::Copy)),
         34 => c(cmd!["DUMP", pair[0], pair[1], 500_000, "REPLACE"]).rule(Rule::Chance(Chance::Copy)),

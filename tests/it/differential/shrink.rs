@@ -2,7 +2,8 @@
 
 use super::run::{Mismatch, Program, Sides, Step, related, run};
 use crate::cmd;
-use crate::harness::Client;
+use crate::convergence::BOOKKEEPING_DB;
+use crate::harness::{Client, Reply};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,17 @@ use std::time::{Duration, Instant};
 pub fn reset(sides: &Sides) {
     for side in [&sides.subject, &sides.reference] {
         let mut client = Client::connect(side);
-        for command in [cmd!["FLUSHALL"], cmd!["SCRIPT", "FLUSH"]] {
-            let reply = client.call(command);
-            assert!(reply.is_ok(), "cannot start from an empty pool: {reply}");
+        for db in 0..BOOKKEEPING_DB {
+            assert!(client.call(cmd!["SELECT", db]).is_ok());
+            let keys = client.call(cmd!["KEYS", "*"]);
+            assert_eq!(keys.error(), None, "cannot start from an empty pool");
+            for chunk in keys.items().chunks(500) {
+                let names = chunk.iter().filter_map(Reply::bytes).map(<[u8]>::to_vec);
+                let reply = client.call(cmd!["UNLINK"].into_iter().chain(names).collect());
+                assert!(reply.int().is_some(), "cannot start from an empty pool: {reply}");
+            }
         }
+        assert!(client.call(cmd!["SCRIPT", "FLUSH"]).is_ok(), "SCRIPT FLUSH");
     }
 }
 

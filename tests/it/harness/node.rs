@@ -126,13 +126,7 @@ impl Node {
     }
 
     fn answers(&self) -> bool {
-        if let Some(Ok(Some(status))) = self
-            .child
-            .lock()
-            .expect("node lock")
-            .as_mut()
-            .map(Child::try_wait)
-        {
+        if let Some(Ok(Some(status))) = self.child().as_mut().map(Child::try_wait) {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
             panic!("node {} ended with {status}:\n{log}", self.name);
         }

@@ -239,7 +239,7 @@ impl Sidecar {
     pub fn exited(&self) -> Option<ExitStatus> {
         self.child
             .lock()
-            .expect("sidecar lock")
+            .unwrap_or_else(PoisonError::into_inner)
             .as_mut()
             .and_then(|child| child.try_wait().ok().flatten())
     }
@@ -263,7 +263,7 @@ impl Sidecar {
     pub fn pid(&self) -> u32 {
         self.child
             .lock()
-            .expect("sidecar lock")
+            .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
             .map(Child::id)
             .expect("the sidecar was killed")
