@@ -95,7 +95,7 @@ impl Worker {
     }
 
     /// Answers with an error line.
-    pub(super) fn refuse(&self, core: &mut Core, id: u32, line: &str) -> Flow {
+    pub(crate) fn refuse(&self, core: &mut Core, id: u32, line: &str) -> Flow {
         self.reply(core, id, encode::error(line))
     }
 

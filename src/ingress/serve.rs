@@ -10,7 +10,7 @@ use tracing::debug;
 use super::client::{Client, Session};
 use super::dispatch::Flow;
 use crate::net::{ReadHalf, Socket};
-use crate::resp::{CommandScanner, Scanned, encode};
+use crate::resp::{CommandScanner, Scanned};
 use crate::shared::unix_ms;
 use crate::worker::Worker;
 
@@ -35,6 +35,9 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket) {
     worker.with(|core| core.clients.try_remove(id as usize));
     shared.clients.fetch_sub(1, Relaxed);
 }
+
+/// The beginning of a command that is shorter is copied, a longer one keeps the buffer it came in.
+const OWN_BYTES_MIN: usize = 4096;
 
 /// One client's bytes.
 struct Conversation<'a> {
@@ -70,8 +73,14 @@ impl<'a> Conversation<'a> {
                 () = tokio::time::sleep(idle), if !idle.is_zero() => return,
             };
             match n {
-                Ok(n) if n > 0 => worker.metrics().bytes_in.add(n as u64),
-                _ => return,
+                Ok(0) => {
+                    // What it has asked is still answered; it may only have closed its sending side.
+                    self.leave_when_answered();
+                    self.wait_while(|_| true).await;
+                    return;
+                }
+                Ok(n) => worker.metrics().bytes_in.add(n as u64),
+                Err(_) => return,
             }
         }
     }
@@ -85,9 +94,9 @@ impl<'a> Conversation<'a> {
             }
             let (frame, spans) = match self.scanner.scan(&self.buf) {
                 Ok(Scanned::Incomplete) => {
-                    if self.buf.is_empty() {
-                        // Lets go of the shared buffer.
-                        self.buf = BytesMut::new();
+                    // Lets go of the shared buffer: a few bytes must not keep all of it.
+                    if self.buf.len() < OWN_BYTES_MIN {
+                        self.buf = BytesMut::from(&self.buf[..]);
                     }
                     return true;
                 }
@@ -148,9 +157,13 @@ impl<'a> Conversation<'a> {
 
     /// Tells the client what is wrong with its protocol, in its turn, and lets it go then.
     fn say_goodbye(&self, why: &str) {
+        self.worker.with(|core| self.worker.refuse(core, self.id, &format!("ERR {why}")));
+        self.leave_when_answered();
+    }
+
+    fn leave_when_answered(&self) {
         self.worker.with(|core| {
             if let Some(client) = core.clients.get_mut(self.id as usize) {
-                client.reply(encode::error(&format!("ERR {why}")));
                 client.closing = true;
                 client.dirty = true;
                 core.dirty.push(self.id);

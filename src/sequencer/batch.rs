@@ -68,7 +68,7 @@ impl Sequencer {
                         continue;
                     }
                     if keeps_account && section.is_none() {
-                        section = Some(Section::open(node, out));
+                        section = Some(Section::open(node, out, true));
                         self.batch_mark += 1;
                         self.marks.clear();
                         self.touched.clear();
@@ -160,11 +160,11 @@ struct Section {
 }
 
 impl Section {
-    fn open(node: &mut Node, out: &mut OutBuf) -> Self {
+    fn open(node: &mut Node, out: &mut OutBuf, account: bool) -> Self {
         out.put(MULTI);
         node.expected.push_back(Expect::Skip);
         let queued_at = node.expected.len();
-        node.expected.extend([Expect::Queued(0), Expect::Exec]);
+        node.expected.extend([Expect::Queued(0), Expect::Exec { account }]);
         Self { queued_at, commands: 0 }
     }
 
@@ -186,7 +186,6 @@ fn put_item(
     commands: &Commands,
 ) {
     let count = commands.count;
-    let mut own = if section.is_none() && count > 1 { Some(Section::open(node, out)) } else { None };
     let mut before = 0;
     for script in commands.scripts.iter().flatten() {
         if node.scripts.insert(script.sha) {
@@ -199,9 +198,15 @@ fn put_item(
         before += 1;
     }
     node.expected.extend(std::iter::repeat_n(Expect::Skip, before as usize));
-    if let Some(section) = own.as_mut().or(section.as_mut()) {
-        section.commands += count + before;
-    }
+    // Opened after the `SELECT`: that one stands even if the section is refused.
+    let own = match section {
+        Some(section) => {
+            section.commands += count + before;
+            None
+        }
+        None if count > 1 => Some(Section { commands: count, ..Section::open(node, out, false) }),
+        None => None,
+    };
     out.put_shared(&commands.frame);
     node.expected.push_back(Expect::Item(item, count));
     if let Some(own) = own {

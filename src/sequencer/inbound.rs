@@ -34,6 +34,9 @@ pub(super) enum Unit {
 impl Sequencer {
     /// Takes what the node's stream has received; what is complete is taken off the front of `buf`.
     pub fn receive(&mut self, id: NodeId, buf: &mut BytesMut) -> Result<(), Broken> {
+        if let Some(node) = self.nodes.get_mut(usize::from(id)) {
+            node.heard_ms = self.now_ms;
+        }
         let mut units = std::mem::take(&mut self.units);
         let (consumed, broken) = self.scan(id, buf, &mut units);
         let chunk = buf.split_to(consumed).freeze();
@@ -104,16 +107,25 @@ impl Sequencer {
                     continue;
                 }
                 Expect::Queued(_) => node.queued_seen = 0,
-                Expect::Exec => match rest.first() {
+                Expect::Exec { account } => match rest.first() {
                     None => return (at, None),
                     Some(b'*') => {
                         let Some(end) = rest.iter().position(|&b| b == b'\n') else { return (at, None) };
                         at += end + 1;
                     }
                     Some(_) => match node.scanner.scan(rest, 1) {
-                        Ok(Some((len, _))) => {
+                        Ok(Some((len, _))) if *account => {
                             let why = first_line(rest.get(..len).unwrap_or_default());
                             return (at + len, Some(Broken::Refused(why)));
+                        }
+                        Ok(Some((len, _))) => {
+                            // A transaction by itself: the refusal is its reply.
+                            node.queue_errors.clear();
+                            node.expected.pop_front();
+                            if let Some(Expect::Item(item, _)) = node.expected.front() {
+                                units.push(Unit::Reply { item: *item, start: at, end: at + len, resp3: false });
+                            }
+                            at += len;
                         }
                         Ok(None) => return (at, None),
                         Err(e) => return (at, Some(e.into())),
@@ -151,24 +163,30 @@ impl Sequencer {
         let first = errors.first().map_or_else(|| why.to_owned(), |(_, text)| first_line(text));
         node.trouble = Trouble::Refused(first);
         let mut index = 0u32;
-        let mut refused: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut refused: Vec<(Item, Vec<u8>)> = Vec::new();
         for expect in node.expected.iter().skip(1) {
             match expect {
                 Expect::Item(item, count) => {
                     let within = index..index + count;
-                    if let Some((_, text)) = errors.iter().find(|(at, _)| within.contains(at))
-                        && let Item::Write(pos) = item
-                    {
-                        refused.push((*pos, text.clone()));
+                    if let Some((_, text)) = errors.iter().find(|(at, _)| within.contains(at)) {
+                        refused.push((*item, text.clone()));
                     }
                     index += count;
                 }
                 Expect::Skip => index += 1,
                 Expect::End { .. } => break,
-                Expect::Queued(_) | Expect::Exec => {}
+                Expect::Queued(_) | Expect::Exec { .. } => {}
             }
         }
-        for (pos, text) in refused {
+        for (item, text) in refused {
+            let pos = match item {
+                Item::Write(pos) => pos,
+                Item::Read(read, generation) => {
+                    // Another node would refuse it too.
+                    self.read_answered(read, generation, Bytes::from(text), false);
+                    continue;
+                }
+            };
             let Some(entry) = self.log.get_mut(pos) else { continue };
             let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else { continue };
             let Some((_, bit)) = p.bit_of(id) else { continue };

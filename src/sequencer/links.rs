@@ -193,7 +193,8 @@ impl Sequencer {
         let mut impatient = Vec::new();
         for (id, node) in self.nodes.iter_mut().enumerate() {
             let Some(sent_ms) = node.oldest_sent_ms() else { continue };
-            let owed_ms = now.saturating_sub(sent_ms);
+            // A long reply that keeps coming is not silence.
+            let owed_ms = now.saturating_sub(sent_ms.max(node.heard_ms));
             if owed_ms >= self.settings.node_timeout_ms {
                 self.effects.push(Effect::Hung(id as NodeId));
             } else if owed_ms >= self.settings.read_patience_ms && !node.slow && self.settings.replicas > 1 {

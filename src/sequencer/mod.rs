@@ -418,9 +418,6 @@ impl Sequencer {
         let write_quorum = self.settings.write_quorum;
         for pos in self.log.positions() {
             let Some(entry) = self.log.get_mut(pos) else { continue };
-            if entry.released || entry.reply.is_none() {
-                continue;
-            }
             let mut safe = true;
             for (id, p) in self.partitions.iter_mut().enumerate() {
                 if let (Some(p), Some(seq)) = (p, entry.seq_in(id as PartitionId)) {
@@ -431,7 +428,7 @@ impl Sequencer {
                     }
                 }
             }
-            if safe {
+            if safe && !entry.released && entry.reply.is_some() {
                 release(entry, &mut self.effects);
             }
         }

@@ -21,8 +21,11 @@ pub(crate) enum Expect {
     Skip,
     /// `+QUEUED`, so many times.
     Queued(u32),
-    /// The header of `EXEC`'s array, or its refusal.
-    Exec,
+    /// The header of `EXEC`'s array, or its refusal: of a whole batch that carries the node's account, or of one item.
+    Exec {
+        /// Whether the section carries the account.
+        account: bool,
+    },
     /// The replies of an item, so many.
     Item(Item, u32),
     /// All of a batch is answered.
@@ -62,6 +65,8 @@ pub(crate) struct Node {
     /// The last round of which something has been answered.
     pub(crate) confirmed_round: u64,
     pub(crate) ping_wanted: bool,
+    /// When something last came from it.
+    pub(crate) heard_ms: u64,
     /// Scripts that it has been given over this stream.
     pub(crate) scripts: HashSet<[u8; 20]>,
     pub(crate) trouble: Trouble,
