@@ -5,7 +5,12 @@
 //! is measured for.
 
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
-#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails should stop")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that fails should stop"
+)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -46,7 +51,11 @@ fn spans_of(frame: &[u8]) -> Spans {
 
 fn command_scanner(c: &mut Criterion) {
     let mut group = c.benchmark_group("command_scanner");
-    for (name, payload_bytes, commands) in [("256B", 216, 1), ("256B_pipeline16", 216, 16), ("16KiB", 16384, 1)] {
+    for (name, payload_bytes, commands) in [
+        ("256B", 216, 1),
+        ("256B_pipeline16", 216, 16),
+        ("16KiB", 16384, 1),
+    ] {
         let wire = lpush(payload_bytes).repeat(commands);
         let mut scanner = CommandScanner::new(COMMAND_BYTES_MAX);
         group.throughput(Throughput::Elements(commands as u64));
@@ -67,7 +76,11 @@ fn reply_scanner(c: &mut Criterion) {
     let mut group = c.benchmark_group("reply_scanner");
     let list = [&b"*10\r\n"[..], &b"$16\r\n0123456789abcdef\r\n".repeat(10)].concat();
     let value = encode::bulk_frame(&[b'v'; 256]);
-    for (name, reply) in [("integer", &b":1234\r\n"[..]), ("bulk_256B", &value), ("list_of_10", &list)] {
+    for (name, reply) in [
+        ("integer", &b":1234\r\n"[..]),
+        ("bulk_256B", &value),
+        ("list_of_10", &list),
+    ] {
         let mut scanner = ReplyScanner::default();
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -82,24 +95,43 @@ fn lookup_and_route(c: &mut Criterion) {
     let mut group = c.benchmark_group("router");
     let table = CommandTable::builtin();
     let two: [&[u8]; 5] = [b"MSET", b"{q}a", b"1", b"{q}b", b"2"];
-    for (name, frame) in [("lookup_route_lpush", lpush(64)), ("lookup_route_mset", encode::command_frame(&two))] {
+    for (name, frame) in [
+        ("lookup_route_lpush", lpush(64)),
+        ("lookup_route_mset", encode::command_frame(&two)),
+    ] {
         let spans = spans_of(&frame);
         group.bench_function(name, |b| {
             b.iter(|| {
-                let args = Args { bytes: black_box(&frame), spans: &spans };
+                let args = Args {
+                    bytes: black_box(&frame),
+                    spans: &spans,
+                };
                 let command = table.lookup(&args).unwrap();
-                assert!(matches!(route(command, &args, PARTITIONS), Route::One { write: true, .. }));
+                assert!(matches!(
+                    route(command, &args, PARTITIONS),
+                    Route::One { write: true, .. }
+                ));
             });
         });
     }
     group.bench_function("keys_written_lpush", |b| {
         let frame = lpush(64);
         let spans = spans_of(&frame);
-        let args = Args { bytes: &frame, spans: &spans };
+        let args = Args {
+            bytes: &frame,
+            spans: &spans,
+        };
         let command = table.lookup(&args).unwrap();
-        b.iter(|| assert_eq!(command.keys_written(black_box(&args)).map(|keys| keys.len()), Ok(1)));
+        b.iter(|| {
+            assert_eq!(
+                command.keys_written(black_box(&args)).map(|keys| keys.len()),
+                Ok(1)
+            )
+        });
     });
-    group.bench_function("partition_of", |b| b.iter(|| partition_of(black_box(KEY), PARTITIONS)));
+    group.bench_function("partition_of", |b| {
+        b.iter(|| partition_of(black_box(KEY), PARTITIONS))
+    });
 }
 
 fn forms(c: &mut Criterion) {
@@ -107,17 +139,34 @@ fn forms(c: &mut Criterion) {
     let table = CommandTable::builtin();
     let frame = encode::command_frame(&[b"SET", KEY, &[b'v'; 64], b"EX", b"60"]);
     let spans = spans_of(&frame);
-    let args = Args { bytes: &frame, spans: &spans };
+    let args = Args {
+        bytes: &frame,
+        spans: &spans,
+    };
     let rule = table.lookup(&args).unwrap().rewrite.unwrap();
-    let mut clock = PoolClock { now_ms: 1_700_000_000_000, ..PoolClock::default() };
+    let mut clock = PoolClock {
+        now_ms: 1_700_000_000_000,
+        ..PoolClock::default()
+    };
     group.bench_function("rewrite_set_ex", |b| {
-        b.iter(|| assert!(matches!(deterministic(rule, black_box(&args), &mut clock), Form::Rewritten(_))));
+        b.iter(|| {
+            assert!(matches!(
+                deterministic(rule, black_box(&args), &mut clock),
+                Form::Rewritten(_)
+            ))
+        });
     });
     let value = encode::bulk_frame(&[b'v'; 256]);
     let set = [&b"~10\r\n"[..], &b"$16\r\n0123456789abcdef\r\n".repeat(10)].concat();
-    group.bench_function("digest_integer", |b| b.iter(|| digest(Compare::Exact, black_box(b":1234\r\n"))));
-    group.bench_function("digest_bulk_256B", |b| b.iter(|| digest(Compare::Exact, black_box(&value))));
-    group.bench_function("digest_set_of_10", |b| b.iter(|| digest(Compare::Unordered, black_box(&set))));
+    group.bench_function("digest_integer", |b| {
+        b.iter(|| digest(Compare::Exact, black_box(b":1234\r\n")))
+    });
+    group.bench_function("digest_bulk_256B", |b| {
+        b.iter(|| digest(Compare::Exact, black_box(&value)))
+    });
+    group.bench_function("digest_set_of_10", |b| {
+        b.iter(|| digest(Compare::Unordered, black_box(&set)))
+    });
     let map = [&b"%10\r\n"[..], &b"$5\r\nfield\r\n,1.5\r\n".repeat(10)].concat();
     group.bench_function("downgrade_map_of_10", |b| {
         let mut out = BytesMut::with_capacity(1024);
@@ -132,6 +181,7 @@ fn forms(c: &mut Criterion) {
 /// A sequencer with `replicas` nodes that are all there, and what these answer.
 struct Pool {
     sequencer: Sequencer,
+    /// As a worker has them.
     outs: Vec<OutBuf>,
     /// To be received by each node.
     answer: Bytes,
@@ -160,6 +210,7 @@ impl Pool {
         let start = |partition| PartitionStart {
             partition,
             position: Position::default(),
+            since: 0,
             replicas: (0..replicas).collect(),
             in_sync: (1 << replicas) - 1,
         };
@@ -179,12 +230,18 @@ impl Pool {
                     touched: Touched::Keys([key].into_iter().collect()),
                     ..Commands::one(frame.clone())
                 }),
-                reply_to: ReplyTo { worker: 0, part: 0, client: 0, generation: 1, slot: slot as u64 },
+                reply_to: ReplyTo {
+                    worker: 0,
+                    part: 0,
+                    client: 0,
+                    generation: 1,
+                    slot: slot as u64,
+                },
             })
             .collect();
         let mut pool = Self {
             sequencer,
-            outs: (0..replicas).map(|_| OutBuf::keeping(1 << 20)).collect(),
+            outs: (0..replicas).map(|_| OutBuf::default()).collect(),
             answer: Bytes::new(),
             bufs: (0..replicas).map(|_| BytesMut::new()).collect(),
             requests,
@@ -211,7 +268,10 @@ impl Pool {
         }
         for (node, out) in self.outs.iter_mut().enumerate() {
             assert!(self.sequencer.next_batch(node as u16, out));
-            assert!(out.write_with(|slices| Ok(slices.iter().map(|s| s.len()).sum())).unwrap());
+            assert!(
+                out.write_with(|slices| Ok(slices.iter().map(|s| s.len()).sum()))
+                    .unwrap()
+            );
         }
         self.sequencer.end_round();
         for (node, buf) in self.bufs.iter_mut().enumerate() {
@@ -219,7 +279,10 @@ impl Pool {
         }
         let effects = self.sequencer.effects();
         assert_eq!(effects.len(), self.requests.len());
-        assert!(matches!(effects.first(), Some(Effect::Complete(_, Outcome::Reply { .. }))));
+        assert!(matches!(
+            effects.first(),
+            Some(Effect::Complete(_, Outcome::Reply { .. }))
+        ));
         effects.clear();
     }
 }
@@ -264,5 +327,12 @@ fn sequencer(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, command_scanner, reply_scanner, lookup_and_route, forms, sequencer);
+criterion_group!(
+    benches,
+    command_scanner,
+    reply_scanner,
+    lookup_and_route,
+    forms,
+    sequencer
+);
 criterion_main!(benches);

@@ -72,8 +72,8 @@ pub struct Script {
     pub sha: [u8; 20],
     /// `SCRIPT LOAD` of its text, as a frame.
     pub load: Bytes,
-    /// Whether two nodes with the same data might differ after it.
-    pub differs: bool,
+    /// Why it is not executed, if so: an error line.
+    pub refusal: Option<&'static str>,
 }
 
 /// Which keys a write may have changed: what a node that misses it needs to be given.

@@ -173,6 +173,7 @@ async fn start(
             .map(|(partition, row)| PartitionStart {
                 partition: partition as PartitionId,
                 position: Position { epoch: row.epoch, seq: row.start },
+                since: row.since,
                 replicas: row.replicas.iter().copied().collect::<SmallVec<_>>(),
                 in_sync: row.in_sync,
             })

@@ -102,7 +102,9 @@ impl std::fmt::Display for End {
 async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, mut buf: BytesMut) -> End {
     let closed = worker.stream_closed(node);
     loop {
-        buf.reserve(READ_BYTES);
+        // A large reply gets its room at once instead of growing into it.
+        let missing = worker.needed_bytes(node).saturating_sub(buf.len());
+        buf.reserve(missing.max(READ_BYTES));
         let reading = poll_fn(|cx| poll_read_buf(Pin::new(&mut read), cx, &mut buf));
         let n = tokio::select! {
             biased;

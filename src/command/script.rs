@@ -121,6 +121,10 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
             ) => {
                 traits.unclear = true;
             }
+            // A table's address, as text.
+            (Token::Word(b"tostring"), [Token::Mark(b'('), Token::Mark(b'{'), ..]) => {
+                traits.names_time_or_random = true;
+            }
             (Token::Word(b"os"), _) => traits.names_time_or_random = true,
             (Token::Word(b"collectgarbage"), _) => traits.server_state = true,
             (Token::Word(word), after) if aliases.iter().any(|alias| alias.name == word) => {

@@ -325,6 +325,11 @@ impl Command {
         }
     }
 
+    /// Whether it operates a server, so that no client may use it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.class, Class::Refused(_))
+    }
+
     /// Whether `args_len` arguments, the name included, are neither too few nor too many.
     pub fn takes(&self, args_len: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;

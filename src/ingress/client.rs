@@ -43,6 +43,18 @@ pub struct Session {
     pub since_ms: u64,
 }
 
+/// Whether a script of the client is being shown to a node.
+#[derive(Debug, Default)]
+pub(crate) enum Showing {
+    /// None is.
+    #[default]
+    No,
+    /// The node has not answered yet.
+    Asked,
+    /// The node has compiled it, or this is its error.
+    Done(Result<(), Bytes>),
+}
+
 /// `CLIENT REPLY`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Silence {
@@ -98,7 +110,7 @@ pub struct Client {
     /// It has left, or must.
     pub(crate) gone: bool,
     /// What came of showing a script to a node: see `scripts`.
-    pub(crate) script_shown: Option<Result<(), Bytes>>,
+    pub(crate) showing: Showing,
 }
 
 impl Client {
@@ -117,7 +129,7 @@ impl Client {
             blocked: false,
             closing: false,
             gone: false,
-            script_shown: None,
+            showing: Showing::No,
         }
     }
 
@@ -183,7 +195,7 @@ impl Client {
                 }
                 if let Some(shown) = gather.script_shown() {
                     // Not a reply of its own: the command is taken up again now that the node knows the script.
-                    self.script_shown = Some(shown);
+                    self.showing = Showing::Done(shown);
                     self.slots.pop_back();
                     return;
                 }

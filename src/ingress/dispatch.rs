@@ -54,6 +54,10 @@ impl Worker {
         }
         let route = route(command, &args, self.shared().table.load().partitions());
         let in_transaction = client.session.transaction.is_some();
+        if command.flags.contains(Flags::DENYOOM) && self.is_full(&route) {
+            client.spoil_transaction();
+            return self.refuse(core, id, OOM);
+        }
         let script = match self.script_of(core, id, command, &args) {
             Ok(script) => script,
             Err(flow) => return flow,
@@ -75,6 +79,20 @@ impl Worker {
             Route::Several { merge, write, parts, step } => {
                 self.send_several(core, id, command, merge, write, &parts, step, &args)
             }
+        }
+    }
+
+    /// Whether a node that the command would go to is nearly out of memory.
+    fn is_full(&self, route: &Route) -> bool {
+        let table = self.shared().table.load();
+        let full = |partition: PartitionId| {
+            let row = table.rows.get(usize::from(partition));
+            self.shared().admissions.is_full(row.into_iter().flat_map(|row| row.replicas.iter().copied()))
+        };
+        match route {
+            Route::One { partition, .. } => full(*partition),
+            Route::Several { parts, .. } => parts.iter().any(|(partition, _)| full(*partition)),
+            _ => false,
         }
     }
 
@@ -219,6 +237,7 @@ impl Worker {
     }
 }
 
+const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 const NOAUTH: &str = "NOAUTH Authentication required.";
 
 impl Client {

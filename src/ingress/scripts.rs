@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use sha1_smol::Sha1;
 
+use super::client::Showing;
 use super::dispatch::Flow;
 use super::gather::{Gather, Recipe};
-use crate::command::script::analyse;
+use crate::command::script::{ScriptTraits, analyse};
 use crate::command::{Command, Flags, Special};
 use crate::request::{Action, Request, Script};
 use crate::resp::{Args, encode};
@@ -23,6 +24,9 @@ const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 const DIFFERS: &str = "ERR this script may have another effect on each node (it asks for the time, draws at random, \
                        writes what it read in no defined order, or computes a command's name), and cannot be mirrored \
                        yet. Pass such values as arguments instead";
+
+const OUT_OF_BOUNDS: &str = "ERR this script uses a command that operates a server or reaches beyond its keys (SELECT, \
+                             FLUSHALL, CONFIG, …), which is not possible in a pool";
 
 /// A script that a command needs.
 pub(super) struct ScriptUse {
@@ -59,8 +63,8 @@ impl Worker {
         } else {
             self.known(core, id, args.arg(1))?
         };
-        if script.differs && self.shared().config.pool.replicas > 1 {
-            return Err(self.refuse(core, id, DIFFERS));
+        if let Some(line) = script.refusal {
+            return Err(self.refuse(core, id, line));
         }
         Ok(Some(ScriptUse { script, by_digest }))
     }
@@ -86,17 +90,22 @@ impl Worker {
         }
         let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
         let Some(client) = core.clients.get_mut(id as usize) else { return Err(Flow::Leave) };
-        match client.script_shown.take() {
-            Some(Ok(())) => {
-                let script = Arc::new(Script { sha, load, differs: self.may_differ(text) });
+        match std::mem::take(&mut client.showing) {
+            Showing::Asked => {
+                client.showing = Showing::Asked;
+                Err(Flow::Again)
+            }
+            Showing::Done(Ok(())) => {
+                let script = Arc::new(Script { sha, load, refusal: self.refusal(&analyse(text)) });
                 self.shared().scripts.put(script.clone());
                 Ok(script)
             }
-            Some(Err(error)) => Err(self.reply(core, id, error)),
-            None => {
+            Showing::Done(Err(error)) => Err(self.reply(core, id, error)),
+            Showing::No => {
                 let Some(node) = core.sequencer.any_node() else {
                     return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
                 };
+                client.showing = Showing::Asked;
                 let slot = client.expect_parts(Gather::new(Recipe::ScriptShown, 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
                 let action = Action::OnNode(node, load);
@@ -106,13 +115,20 @@ impl Worker {
         }
     }
 
-    /// Whether two nodes with the same data might differ after the script.
-    fn may_differ(&self, text: &[u8]) -> bool {
-        let traits = analyse(text);
+    /// Why a script is not executed, if so.
+    fn refusal(&self, traits: &ScriptTraits) -> Option<&'static str> {
         let writes = |name: &str| self.shared().commands.get(name).is_none_or(|c| c.flags.contains(Flags::WRITE));
-        traits.unclear
+        let out_of_bounds = |name: &str| {
+            matches!(name, "select" | "flushall" | "flushdb" | "script" | "function")
+                || self.shared().commands.get(name).is_some_and(Command::is_refused)
+        };
+        if traits.commands.iter().any(|name| out_of_bounds(name)) {
+            return Some(OUT_OF_BOUNDS);
+        }
+        let differs = traits.unclear
             || traits.names_time_or_random
-            || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name)))
+            || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name)));
+        (differs && self.shared().config.pool.replicas > 1).then_some(DIFFERS)
     }
 
     /// `SCRIPT …`, `FUNCTION …`.

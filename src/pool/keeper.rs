@@ -5,6 +5,7 @@
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,14 @@ use crate::request::{NodeId, PartitionId};
 
 /// How often a node that is there is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often, once it is more than half full: it must not run full between two looks.
+const WATCH_INTERVAL_FILLING: Duration = Duration::from_millis(50);
+
+/// From this share of its `maxmemory` on (in percent) a node takes no growing writes: it must never be the node that
+/// refuses, since two nodes with the same data do not run full at the same command, and a node that is full refuses even
+/// the account that a batch carries.
+const FULL_PERCENT: u64 = 90;
 
 /// First and longest pause before a node that is not there is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -47,6 +56,8 @@ pub struct NodeHealth {
 pub struct Admissions {
     claimed: Vec<watch::Sender<u64>>,
     lost: Vec<Notify>,
+    full: Vec<AtomicBool>,
+    any_full: AtomicBool,
 }
 
 impl Admissions {
@@ -55,12 +66,29 @@ impl Admissions {
         Self {
             claimed: (0..nodes).map(|_| watch::Sender::new(0)).collect(),
             lost: (0..nodes).map(|_| Notify::new()).collect(),
+            full: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
+            any_full: AtomicBool::new(false),
         }
     }
 
     /// Follows a node's admissions.
     pub fn watch(&self, node: NodeId) -> Option<watch::Receiver<u64>> {
         self.claimed.get(usize::from(node)).map(watch::Sender::subscribe)
+    }
+
+    /// Whether one of these nodes has no memory left for growing writes.
+    pub fn is_full(&self, nodes: impl Iterator<Item = NodeId>) -> bool {
+        if !self.any_full.load(Relaxed) {
+            return false;
+        }
+        let mut nodes = nodes;
+        nodes.any(|node| self.full.get(usize::from(node)).is_some_and(|full| full.load(Relaxed)))
+    }
+
+    fn set_full(&self, node: NodeId, is_full: bool) -> bool {
+        let before = self.full.get(usize::from(node)).is_some_and(|full| full.swap(is_full, Relaxed));
+        self.any_full.store(self.full.iter().any(|full| full.load(Relaxed)), Relaxed);
+        before != is_full
     }
 
     /// A stream has lost the node, or was not let in: look at it now.
@@ -82,6 +110,8 @@ pub struct Keeper {
     controls: Vec<tokio::sync::Mutex<Option<Control>>>,
     health: Vec<Mutex<NodeHealth>>,
     table: Mutex<Table>,
+    /// The newest record that any node may have been given.
+    attempted: Mutex<Table>,
     wanted: Mutex<BTreeMap<PartitionId, u8>>,
     wanted_changed: Notify,
     events: mpsc::Sender<PoolEvent>,
@@ -106,6 +136,7 @@ impl Keeper {
             admissions: Arc::new(Admissions::new(nodes)),
             controls: (0..nodes).map(|_| tokio::sync::Mutex::new(None)).collect(),
             health: (0..nodes).map(|_| Mutex::default()).collect(),
+            attempted: Mutex::new(table.clone()),
             table: Mutex::new(table),
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
@@ -189,13 +220,14 @@ impl Keeper {
         let user = self.instance.user("c");
         let login = Some((user.as_str(), self.instance.secret.as_str()));
         let mut own = Control::connect(&node.address, login, timeout).await.map_err(CheckFailure::Unreachable)?;
-        let record = lock(&self.table).to_json();
+        let Some(slot) = self.controls.get(usize::from(id)) else { return Ok(control) };
+        // Under the lock, so that an older record cannot overtake a newer one.
+        let mut slot = slot.lock().await;
+        let record = lock(&self.attempted).to_json();
         write_table(&mut own, self.config.pool.bookkeeping_db, &record)
             .await
             .map_err(CheckFailure::Unreachable)?;
-        if let Some(slot) = self.controls.get(usize::from(id)) {
-            *slot.lock().await = Some(own);
-        }
+        *slot = Some(own);
         Ok(control)
     }
 
@@ -207,7 +239,9 @@ impl Keeper {
                 Ok(reply) => self.note_memory(id, &text_of(&reply)),
                 Err(error) => return error.to_string(),
             }
-            if tokio::time::timeout(WATCH_INTERVAL, lost.notified()).await.is_ok() {
+            let (used, max) = self.health(id).memory_bytes;
+            let interval = if used * 2 > max && max > 0 { WATCH_INTERVAL_FILLING } else { WATCH_INTERVAL };
+            if tokio::time::timeout(interval, lost.notified()).await.is_ok() {
                 return "a stream lost it".into();
             }
         }
@@ -219,7 +253,18 @@ impl Keeper {
             value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
         };
         if let Some(health) = self.health.get(usize::from(id)) {
-            lock(health).memory_bytes = (field("used_memory"), field("maxmemory"));
+            let (used, max) = (field("used_memory"), field("maxmemory"));
+            lock(health).memory_bytes = (used, max);
+            let is_full = max > 0 && used * 100 >= max * FULL_PERCENT;
+            if self.admissions.set_full(id, is_full) {
+                let table = lock(&self.table);
+                let name = table.nodes.get(usize::from(id)).map_or("", |n| &n.name);
+                if is_full {
+                    warn!(node = name, used, max, "the node's memory is nearly full: growing writes are refused (-OOM)");
+                } else {
+                    info!(node = name, used, max, "the node has memory again");
+                }
+            }
         }
     }
 
@@ -231,13 +276,15 @@ impl Keeper {
             if wanted.is_empty() {
                 continue;
             }
-            let mut next = self.table();
+            // Every attempt has a version of its own: what a minority has of a failed one must not pass for another.
+            let mut next = lock(&self.attempted).clone();
             next.version += 1;
             for (partition, set) in &wanted {
                 if let Some(row) = next.rows.get_mut(usize::from(*partition)) {
                     row.in_sync = *set;
                 }
             }
+            *lock(&self.attempted) = next.clone();
             if self.write_everywhere(&next).await {
                 debug!(version = next.version, partitions = wanted.len(), "the table is recorded");
                 *lock(&self.table) = next;

@@ -285,7 +285,7 @@ fn find_table(config: &Config, reached: &HashMap<String, Reached>, absent: &[Str
     if let Some(latest) = latest {
         for (name, found) in reached {
             if let Some(other) = &found.table
-                && other.id != latest.id
+                && (other.id != latest.id || other.pool != config.pool.name)
             {
                 return Err(OpenError::Nodes(vec![format!(
                     "node {name:?} belongs to another pool ({:?}, id {}): give this pool a node of its own, or, if that \

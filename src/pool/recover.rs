@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn row() -> Row {
-        Row { epoch: 3, start: 0, replicas: [0, 1, 2].into_iter().collect(), in_sync: 0b111 }
+        Row { epoch: 3, start: 0, since: 0, replicas: [0, 1, 2].into_iter().collect(), in_sync: 0b111 }
     }
 
     #[test]

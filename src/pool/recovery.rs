@@ -88,6 +88,9 @@ pub(super) async fn recover_all(
         controls.insert(node, target);
     }
     for (partition, (row, (position, nodes))) in table.rows.iter_mut().zip(&reached).enumerate() {
+        if position.seq != row.start {
+            row.since = position.epoch;
+        }
         row.epoch = epoch;
         row.start = position.seq;
         row.in_sync = 0;

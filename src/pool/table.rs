@@ -32,6 +32,9 @@ pub struct Row {
     pub epoch: u64,
     /// Seq at which that epoch began.
     pub start: u64,
+    /// The first epoch in which that seq was reached: a node that stands there in any epoch since then lacks nothing of
+    /// the time before this one.
+    pub since: u64,
     /// The replica set, as places in `nodes`.
     pub replicas: SmallVec<[NodeId; 4]>,
     /// Those of it that are in sync, by bit.
@@ -80,6 +83,7 @@ impl Table {
             .map(|set| Row {
                 epoch: 0,
                 start: 0,
+                since: 0,
                 in_sync: ((1u16 << set.len()) - 1) as u8,
                 replicas: set.into_iter().collect(),
             })

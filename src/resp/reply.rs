@@ -28,6 +28,14 @@ pub struct ReplyScanner {
     frames_left: u64,
     started: bool,
     resp3: bool,
+    needed: usize,
+}
+
+impl ReplyScanner {
+    /// How many bytes the unit that is being scanned needs at least, from its first one, as far as is known.
+    pub fn needed_bytes(&self) -> usize {
+        if self.started { self.needed } else { 0 }
+    }
 }
 
 impl ReplyScanner {
@@ -35,12 +43,7 @@ impl ReplyScanner {
     /// `None` if more bytes are needed (then call again with the same bytes, more, and the same `count`).
     pub fn scan(&mut self, buf: &[u8], count: u32) -> Result<Option<(usize, bool)>, ReplyError> {
         if !self.started {
-            *self = Self {
-                pos: 0,
-                frames_left: u64::from(count),
-                started: true,
-                resp3: false,
-            };
+            *self = Self { frames_left: u64::from(count), started: true, ..Self::default() };
         }
         while self.frames_left > 0 {
             let Some(&kind) = buf.get(self.pos) else {
@@ -58,6 +61,7 @@ impl ReplyScanner {
                     if let Some(len) = self.length(buf, line_len)? {
                         let end = after + len + 2;
                         if buf.len() < end {
+                            self.needed = end;
                             return Ok(None);
                         }
                         self.pos = end;

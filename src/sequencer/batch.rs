@@ -59,13 +59,18 @@ impl Sequencer {
                         break;
                     }
                     node.todo.pop_front();
-                    let Some(entry) = self.log.get(pos) else { continue };
+                    let Some(entry) = self.log.get_mut(pos) else { continue };
                     // Expelled since it was queued: what is missing before it makes it useless there.
                     if entry.everywhere.is_none()
                         && let Some(Some(p)) = self.partitions.get(usize::from(entry.partition))
-                        && p.bit_of(id).is_none_or(|(_, bit)| p.streaming & bit == 0)
                     {
-                        continue;
+                        match p.bit_of(id) {
+                            Some((_, bit)) if p.streaming & bit != 0 => {
+                                entry.sent |= bit;
+                                entry.refused &= !bit;
+                            }
+                            _ => continue,
+                        }
                     }
                     if keeps_account && section.is_none() {
                         section = Some(Section::open(node, out, true));

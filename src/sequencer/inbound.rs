@@ -73,6 +73,11 @@ impl Sequencer {
         }
     }
 
+    /// How many bytes the reply that the node has begun to send has at least.
+    pub fn needed_bytes(&self, id: NodeId) -> usize {
+        self.nodes.get(usize::from(id)).map_or(0, |node| node.scanner.needed_bytes())
+    }
+
     /// Finds complete units in `buf`: how many bytes they take, and what is wrong with the rest.
     fn scan(&mut self, id: NodeId, buf: &[u8], units: &mut Vec<Unit>) -> (usize, Option<Broken>) {
         let mut at = 0;
@@ -191,8 +196,11 @@ impl Sequencer {
             let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else { continue };
             let Some((_, bit)) = p.bit_of(id) else { continue };
             entry.refused |= bit;
+            entry.sent &= !bit;
             let executed = p.replicas.iter().any(|r| r.acked >= entry.seq);
-            if !executed && p.in_sync & !entry.refused == 0 && entry.everywhere.is_none() {
+            // Whoever may have executed it, or must have it, has to have refused it.
+            let others = (p.in_sync | p.recorded | entry.sent) & !entry.refused;
+            if !executed && others == 0 && entry.everywhere.is_none() && !entry.released {
                 entry.commands.frame = Bytes::new();
                 entry.commands.count = 0;
                 entry.conclusion = None;

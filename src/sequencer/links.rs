@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::log::LogPos;
 use super::node::{Expect, Item, Node, Trouble};
 use super::reads::Purpose;
 use super::{Effect, Sequencer};
@@ -47,12 +48,12 @@ impl Sequencer {
             let partition = partition as PartitionId;
             let Some(p) = p else { continue };
             let Some((i, bit)) = p.bit_of(id) else { continue };
+            let standing = p.standing(applied.get(&partition).copied().unwrap_or_default());
             let Some(replica) = p.replicas.get_mut(i) else { continue };
-            let here = applied.get(&partition).copied().unwrap_or_default();
             if !keeps_account {
                 replica.acked = p.last;
-            } else if here.epoch == p.epoch && (p.trimmed..=p.last).contains(&here.seq) {
-                replica.acked = here.seq;
+            } else if let Some(seq) = standing {
+                replica.acked = seq;
             } else {
                 report.out += 1;
                 p.live &= !bit;
@@ -83,6 +84,7 @@ impl Sequencer {
             for pos in self.log.positions() {
                 if self.log.get(pos).is_some_and(|entry| self.lacks(id, entry)) {
                     todo.push_back(Item::Write(pos));
+                    self.not_executed(id, pos);
                 }
             }
         }
@@ -105,6 +107,15 @@ impl Sequencer {
         match &entry.everywhere {
             Some(seqs) => (0..seqs.len() as PartitionId).any(lacks_in),
             None => lacks_in(entry.partition),
+        }
+    }
+
+    /// The node's account says that it has not executed the write, whatever it was sent.
+    fn not_executed(&mut self, id: NodeId, pos: LogPos) {
+        let Some(entry) = self.log.get_mut(pos) else { return };
+        let p = self.partitions.get(usize::from(entry.partition)).and_then(Option::as_ref);
+        if let Some((_, bit)) = p.and_then(|p| p.bit_of(id)) {
+            entry.sent &= !bit;
         }
     }
 
@@ -154,19 +165,31 @@ impl Sequencer {
         self.trim();
     }
 
-    /// The table's safe record now has `set` as the partition's nodes in sync.
-    pub fn recorded(&mut self, partition: PartitionId, set: u8) {
-        if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
-            p.recorded = set;
+    /// The table's safe record now has these sets of nodes in sync.
+    pub fn recorded(&mut self, sets: &[(PartitionId, u8)]) {
+        for &(partition, set) in sets {
+            if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+                p.recorded = set;
+                p.recording = None;
+                if p.in_sync != set {
+                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                }
+            }
         }
+        self.release_all_safe();
         self.settle_reads();
     }
 
-    /// Whether every write that was acknowledged with the help of a node that has left the set is on W nodes that are
-    /// still in it: only then may the smaller set be recorded (invariant 7).
-    pub fn may_record(&self, partition: PartitionId) -> bool {
-        let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
-        p.is_some_and(|p| p.acks(p.committed) >= self.settings.write_quorum)
+    /// The partition's nodes in sync, if they should be recorded now. Not while another record is on its way, and not
+    /// before every write that was acknowledged with the help of a node that has left the set is on W nodes that are
+    /// still in it (invariant 7). The caller makes the record, however long it takes, and says so ([`Self::recorded`]).
+    pub fn to_record(&mut self, partition: PartitionId) -> Option<u8> {
+        let p = self.partitions.get_mut(usize::from(partition))?.as_mut()?;
+        if p.recording.is_some() || p.holders(p.in_sync, p.committed) < self.settings.write_quorum {
+            return None;
+        }
+        p.recording = Some(p.in_sync);
+        p.recording
     }
 
     /// The node has been away for long: it is no longer counted on, though it may still come back by the backlog.

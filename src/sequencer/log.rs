@@ -34,6 +34,8 @@ pub(crate) struct Entry {
     pub(crate) digest: Option<u64>,
     /// Whether its client has been answered.
     pub(crate) released: bool,
+    /// Replicas (by bit) that it was sent to and that may have executed it.
+    pub(crate) sent: u8,
     /// Replicas (by bit) that refused to queue it.
     pub(crate) refused: u8,
     /// When it was ordered, in ms of the worker's clock.

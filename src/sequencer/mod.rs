@@ -82,6 +82,8 @@ pub struct PartitionStart {
     pub partition: PartitionId,
     /// Where the epoch begins.
     pub position: Position,
+    /// First epoch in which that seq was reached: see `pool::table::Row`.
+    pub since: u64,
     /// The replica set, first choice first.
     pub replicas: SmallVec<[NodeId; 3]>,
     /// Those of it that are in sync, by bit.
@@ -169,12 +171,15 @@ impl Sequencer {
             if let Some(slot) = partitions.get_mut(usize::from(start.partition)) {
                 *slot = Some(Partition {
                     epoch: start.position.epoch,
+                    start: start.position.seq,
+                    since: start.since,
                     last: start.position.seq,
                     committed: start.position.seq,
                     trimmed: start.position.seq,
                     replicas,
                     in_sync: start.in_sync,
                     recorded: start.in_sync,
+                    recording: None,
                     live: 0,
                     streaming: 0,
                     batch_mark: 0,
@@ -275,6 +280,7 @@ impl Sequencer {
             reply: None,
             digest: None,
             released: false,
+            sent: 0,
             refused: 0,
             ordered_ms: self.now_ms,
             everywhere: None,
@@ -321,6 +327,7 @@ impl Sequencer {
             reply: None,
             digest: None,
             released: false,
+            sent: 0,
             refused: 0,
             ordered_ms: self.now_ms,
             everywhere: Some(seqs),
@@ -416,19 +423,23 @@ impl Sequencer {
     /// Looks through the log for writes that have become safe without an acknowledgement: after a change of a set.
     fn release_all_safe(&mut self) {
         let write_quorum = self.settings.write_quorum;
+        for p in self.partitions.iter_mut().flatten() {
+            p.raise_committed(write_quorum);
+        }
         for pos in self.log.positions() {
             let Some(entry) = self.log.get_mut(pos) else { continue };
-            let mut safe = true;
-            for (id, p) in self.partitions.iter_mut().enumerate() {
-                if let (Some(p), Some(seq)) = (p, entry.seq_in(id as PartitionId)) {
-                    if p.acks(seq) >= write_quorum {
-                        p.committed = p.committed.max(seq);
-                    } else {
-                        safe = false;
-                    }
-                }
+            if entry.released || entry.reply.is_none() {
+                continue;
             }
-            if safe && !entry.released && entry.reply.is_some() {
+            let range = match &entry.everywhere {
+                Some(seqs) => 0..seqs.len() as PartitionId,
+                None => entry.partition..entry.partition + 1,
+            };
+            let is_safe = |partition: PartitionId| {
+                let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
+                p.zip(entry.seq_in(partition)).is_none_or(|(p, seq)| p.acks(seq) >= write_quorum)
+            };
+            if range.into_iter().all(is_safe) {
                 release(entry, &mut self.effects);
             }
         }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
+use crate::account::Position;
 use crate::request::{NodeId, Request};
 
 /// One node of a replica set.
@@ -20,6 +21,9 @@ pub(crate) struct Replica {
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) epoch: u64,
+    /// Seq at which the epoch began, and the first epoch in which that was reached.
+    pub(crate) start: u64,
+    pub(crate) since: u64,
     /// Seq of the last write ordered.
     pub(crate) last: u64,
     /// Seq of the last write that is safe.
@@ -31,6 +35,8 @@ pub(crate) struct Partition {
     pub(crate) in_sync: u8,
     /// The same as the table's last safe record has it.
     pub(crate) recorded: u8,
+    /// The set that is on its way into the table.
+    pub(crate) recording: Option<u8>,
     /// Who is connected and has caught up: reads go there.
     pub(crate) live: u8,
     /// Who is given the writes.
@@ -44,15 +50,39 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// The seq at which a node stands whose account says `here`, if nothing that has happened since was before this
+    /// epoch or is out of the backlog.
+    pub(crate) fn standing(&self, here: Position) -> Option<u64> {
+        let same = here.epoch == self.epoch && (self.trimmed..=self.last).contains(&here.seq);
+        let ended_there = here.seq == self.start && (self.since..self.epoch).contains(&here.epoch);
+        (same || (ended_there && self.trimmed == self.start)).then_some(here.seq)
+    }
+
     pub(crate) fn bit_of(&self, node: NodeId) -> Option<(usize, u8)> {
         let i = self.replicas.iter().position(|r| r.node == node)?;
         Some((i, 1 << i))
     }
 
-    /// Replicas in sync that have the write `seq`.
+    /// Replicas whose acknowledgements count: in sync by every record that a successor may find (invariant 7).
+    fn counted(&self) -> u8 {
+        self.in_sync & self.recorded & self.recording.unwrap_or(u8::MAX)
+    }
+
+    /// Replicas that count and have the write `seq`.
     pub(crate) fn acks(&self, seq: u64) -> u32 {
-        let has = |(i, r): (usize, &Replica)| u32::from(self.in_sync & (1 << i) != 0 && r.acked >= seq);
+        self.holders(self.counted(), seq)
+    }
+
+    /// Replicas of `set` that have the write `seq`.
+    pub(crate) fn holders(&self, set: u8, seq: u64) -> u32 {
+        let has = |(i, r): (usize, &Replica)| u32::from(set & (1 << i) != 0 && r.acked >= seq);
         self.replicas.iter().enumerate().map(has).sum()
+    }
+
+    /// Moves `committed` to the last write that W replicas have, when that was not learnt from an acknowledgement.
+    pub(crate) fn raise_committed(&mut self, write_quorum: u32) {
+        let best = self.replicas.iter().map(|r| r.acked).filter(|&seq| self.acks(seq) >= write_quorum).max();
+        self.committed = self.committed.max(best.unwrap_or(0));
     }
 
     /// Replicas that are in sync and connected.
@@ -60,10 +90,10 @@ impl Partition {
         (self.in_sync & self.live).count_ones()
     }
 
-    /// How many nodes must show that nobody has fenced this owner, for a read to be current (invariant 6). Until a
-    /// change of the set is recorded a successor may go by either set, so both count.
+    /// How many nodes of the replica set must show that nobody has fenced this owner, for a read to be current
+    /// (invariant 6): a successor that serves has fenced W of them, so at most R - W are left.
     pub(crate) fn confirmations(&self, write_quorum: u32) -> u32 {
-        ((self.in_sync | self.recorded).count_ones() + 1).saturating_sub(write_quorum).max(1)
+        (self.replicas.len() as u32 + 1).saturating_sub(write_quorum).max(1)
     }
 
     /// The first replica in sync.

@@ -100,24 +100,29 @@ impl Sequencer {
         let p = self.partitions.get(usize::from(partition))?.as_ref()?;
         let able = p.in_sync & p.live;
         let needed = if self.settings.linearizable { p.confirmations(self.settings.write_quorum) } else { 1 };
-        if able.count_ones() < needed {
+        let n = p.replicas.len();
+        let is_up = |i: usize| {
+            p.replicas.get(i).and_then(|r| self.nodes.get(usize::from(r.node))).is_some_and(|node| node.up)
+        };
+        if ((0..n).filter(|&i| is_up(i)).count() as u32) < needed {
             return None;
         }
-        let n = p.replicas.len();
         let start = if self.settings.read_any { (self.round as usize).wrapping_add(usize::from(partition)) } else { 0 };
-        let in_turn = (0..n).map(|i| (start + i) % n).filter(|i| able & (1 << i) != 0);
+        let all = (0..n).map(|i| (start + i) % n);
+        let in_turn = all.clone().filter(|i| able & (1 << i) != 0);
         let is_slow = |i: usize| {
             let node = p.replicas.get(i).and_then(|r| self.nodes.get(usize::from(r.node)));
             node.is_none_or(|node| node.slow)
         };
         let chosen = in_turn.clone().find(|&i| !is_slow(i)).or_else(|| in_turn.clone().next())?;
         let mut wanted = needed - 1;
-        for i in in_turn {
+        for i in all {
             if wanted == 0 {
                 break;
             }
             if i != chosen
                 && let Some(node) = p.replicas.get(i).and_then(|r| self.nodes.get_mut(usize::from(r.node)))
+                && node.up
                 && !node.slow
             {
                 node.ping_wanted = true;
@@ -167,10 +172,8 @@ impl Sequencer {
         if !self.settings.linearizable {
             return true;
         }
-        let set = p.in_sync | p.recorded;
-        let confirmed = p.replicas.iter().enumerate().filter(|(i, r)| {
-            set & (1 << i) != 0
-                && self.nodes.get(usize::from(r.node)).is_some_and(|n| n.up && n.confirmed_round >= read.round)
+        let confirmed = p.replicas.iter().filter(|r| {
+            self.nodes.get(usize::from(r.node)).is_some_and(|n| n.up && n.confirmed_round >= read.round)
         });
         confirmed.count() as u32 >= p.confirmations(self.settings.write_quorum)
     }

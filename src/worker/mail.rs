@@ -54,11 +54,7 @@ impl Worker {
             },
             Message::Request(request) => self.with(|core| core.sequencer.order(request)),
             Message::Outcome(to, outcome) => self.with(|core| self.answer(core, to, outcome)),
-            Message::Recorded(sets) => self.with(|core| {
-                for (partition, set) in sets {
-                    core.sequencer.recorded(partition, set);
-                }
-            }),
+            Message::Recorded(sets) => self.with(|core| core.sequencer.recorded(&sets)),
             // Whoever asked may have gone.
             Message::View(to) => drop(to.send(self.view())),
         }

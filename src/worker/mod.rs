@@ -40,6 +40,9 @@ use crate::stream;
 /// How often time is looked at: hung nodes, late writes.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Longest step of the clock that others are judged by, in us: a few ticks.
+const AWAKE_STEP_US_MAX: u64 = 50_000;
+
 /// A node that has owed an answer for so long gets no more reads for the moment, in ms.
 const READ_PATIENCE_MS: u64 = 30;
 
@@ -72,6 +75,8 @@ pub(crate) struct Core {
     unrecorded: BTreeSet<PartitionId>,
     /// Worker's clock at the last flush, in us.
     pub(crate) now_us: u64,
+    /// The same without the times in which this thread was not running: by it others are judged.
+    awake_us: u64,
 }
 
 /// The writing side of a stream.
@@ -132,6 +137,7 @@ impl Worker {
                 slab: BytesMut::new(),
                 unrecorded: BTreeSet::new(),
                 now_us: 0,
+                awake_us: 0,
             }),
             shared,
             flush: Notify::new(),
@@ -234,6 +240,11 @@ impl Worker {
         self.with(|core| core.sequencer.receive(node, buf))
     }
 
+    /// How many bytes the reply that a node has begun to send has at least.
+    pub(crate) fn needed_bytes(&self, node: NodeId) -> usize {
+        self.core.borrow().sequencer.needed_bytes(node)
+    }
+
     /// A stream to a node is connected and ready.
     pub(crate) fn link_up(
         &self,
@@ -270,9 +281,12 @@ impl Worker {
         let mut core = self.core.borrow_mut();
         let now_us = self.started.elapsed().as_micros() as u64 + 1;
         let pool_ms = self.shared.pool_ms();
+        // A node must not be found silent because this process was stopped, or short of time.
+        core.awake_us += now_us.saturating_sub(core.now_us).min(AWAKE_STEP_US_MAX);
         core.now_us = now_us;
         core.clock.now_ms = pool_ms;
-        core.sequencer.set_clock(now_us / 1000, pool_ms);
+        let awake_ms = core.awake_us / 1000;
+        core.sequencer.set_clock(awake_ms, pool_ms);
     }
 
     async fn tick_for_ever(self: Rc<Self>) {
@@ -294,15 +308,14 @@ impl Worker {
                     core.sequencer.give_up(node as NodeId);
                 }
             }
-            // A smaller set may only be recorded once everything acknowledged is safe without the node that left.
-            let ready: Vec<PartitionId> =
-                core.unrecorded.iter().copied().filter(|&p| core.sequencer.may_record(p)).collect();
-            for partition in ready {
-                core.unrecorded.remove(&partition);
-                if let Some((_, set)) = core.sequencer.partition_view(partition) {
+            let Core { unrecorded, sequencer, .. } = core;
+            unrecorded.retain(|&partition| match sequencer.to_record(partition) {
+                Some(set) => {
                     self.shared.keeper.record(partition, set);
+                    false
                 }
-            }
+                None => true,
+            });
             let counters = core.sequencer.counters();
             self.metrics.batches.set(counters.batches);
             self.metrics.batched_writes.set(counters.batched_writes);

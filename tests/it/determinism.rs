@@ -192,6 +192,8 @@ fn keys_that_expire_are_gone_everywhere_for_every_reader() {
 fn writes_in_the_moment_a_key_expires_do_not_part_the_copies() {
     let pool = Pool::start(3);
     let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    // Seen by the comparison of the mirrors' replies, which is what has it repaired.
+    sidecar.allow_log("answered otherwise");
     let write = |client: &mut Client, key: &str, at: usize| {
         let commands = [
             cmd!["HSET", format!("{key}h"), format!("f{at}"), at],

@@ -165,11 +165,9 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
             Route::Several { parts, step, .. } => {
                 assert!(parts.len() > 1 && step > 0);
                 let mut all: Vec<u32> = parts.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
-                assert!(
-                    all.iter().all(|&key| is_argument(&(key + step as u32 - 1))),
-                    "{}",
-                    command.name
-                );
+                // A node may say anything of its `MSET`; of ours all arguments are there.
+                let whole = all.iter().all(|&key| is_argument(&(key + step as u32 - 1)));
+                assert!(whole || !std::ptr::eq(table, self::table()), "{}", command.name);
                 all.sort_unstable();
                 let mut keys = keys.clone().expect("split by its keys").to_vec();
                 keys.sort_unstable();

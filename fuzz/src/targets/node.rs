@@ -237,6 +237,7 @@ fn pool_of_three() -> Sequencer {
     let start = |partition| PartitionStart {
         partition,
         position: Position::default(),
+        since: 0,
         replicas: [0, 1, 2].into_iter().collect(),
         in_sync: 0b111,
     };

@@ -4,7 +4,7 @@
 //! down. Keys are few, so that commands meet on them, and carry a hash tag: commands over several keys that Redis
 //! would want in one slot use keys of one tag, the others mix tags.
 
-use super::command::{Chance, Cmd, Rule};
+use super::command::{Arg, Chance, Cmd, Rule};
 use super::run::{Program, Step};
 use super::{data, events, keys, odd};
 use crate::cmd;
@@ -308,5 +308,20 @@ impl Gen {
                     .clone(),
             ),
         }
+    }
+}
+
+/// What the pool refuses in a transaction, with a sentence of its own: commands whose effect is decided on one node
+/// first, and commands about the whole pool.
+fn refused_in_multi(command: &Cmd) -> bool {
+    match command.name().as_str() {
+        "XAUTOCLAIM" | "SCRIPT" => true,
+        "SORT" => command
+            .args
+            .iter()
+            .any(|arg| *arg == Arg::Bytes(b"STORE".to_vec())),
+        // A text that no node has compiled yet is shown to one when it is queued, and refused then.
+        "EVAL" => command.bytes(1).starts_with(b"this is not lua"),
+        _ => false,
     }
 }

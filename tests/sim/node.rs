@@ -1,0 +1,420 @@
+//! A fake node: reads the bytes of a stream, executes them as Redis would (a transaction as one), answers in RESP3.
+//!
+//! Its data is durable but for what a fault takes: `restart` can undo the last transactions, as an append-only file that
+//! is synced once a second does, or all of it. What the sidecar wrote by control connections (claim, table, repair) is not
+//! undone, only emptied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use ringfence::account::{self, Position};
+use ringfence::pool::recover::Account;
+use ringfence::pool::table::Row;
+use ringfence::request::PartitionId;
+
+use crate::wire::{self, Cmd};
+
+pub const BOOKKEEPING_DB: u16 = 15;
+
+/// Transactions that a restart may undo at most.
+const JOURNAL_MAX: usize = 40;
+
+/// Database and key.
+pub type Key = (u16, Vec<u8>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    List(Vec<Vec<u8>>),
+    Int(i64),
+    Set(BTreeSet<Vec<u8>>),
+    Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+}
+
+/// How one change is undone.
+#[derive(Debug)]
+enum Undo {
+    Key(Key, Option<Value>),
+    Field(Key, Vec<u8>, Option<Vec<u8>>),
+    Pop(Key),
+}
+
+/// Who has claimed a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub term: u64,
+    pub instance: u32,
+}
+
+/// The table's record.
+#[derive(Debug)]
+pub struct Record {
+    /// Term and version: the later one counts.
+    pub stamp: (u64, u64),
+    pub rows: Vec<Row>,
+}
+
+/// The node's side of a connection.
+#[derive(Debug, Default)]
+pub struct Session {
+    db: u16,
+    input: Vec<u8>,
+    multi: Option<Vec<Cmd>>,
+    refused: bool,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub up: bool,
+    /// Refuses writes, as Redis does when it cannot write to its disk.
+    pub refusing: bool,
+    pub data: BTreeMap<Key, Value>,
+    pub claim: Option<Claim>,
+    /// Who has a user here. Forgotten by a restart.
+    pub admitted: Option<u32>,
+    pub table: Option<Rc<Record>>,
+    pub repair: BTreeMap<PartitionId, Vec<Option<Key>>>,
+    /// What a fault took, until it is there again: see `World::excused`.
+    pub lost: BTreeMap<PartitionId, Position>,
+    pub lost_table: Option<(u64, u64)>,
+    scripts: BTreeSet<Vec<u8>>,
+    journal: Vec<Vec<Undo>>,
+    choice: usize,
+}
+
+impl Node {
+    pub fn new(id: usize, table: Rc<Record>) -> Self {
+        Self {
+            up: true,
+            refusing: false,
+            data: BTreeMap::new(),
+            claim: None,
+            admitted: None,
+            table: Some(table),
+            repair: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            lost_table: None,
+            scripts: BTreeSet::new(),
+            journal: Vec::new(),
+            choice: id,
+        }
+    }
+
+    /// Takes bytes of a stream; appends what it answers.
+    pub fn feed(&mut self, session: &mut Session, bytes: &[u8], out: &mut Vec<u8>) {
+        session.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut session.input);
+        let mut at = 0;
+        while let Some((cmd, used)) = wire::command(&input[at..]) {
+            at += used;
+            self.handle(session, cmd, out);
+        }
+        session.input = input[at..].to_vec();
+    }
+
+    fn handle(&mut self, session: &mut Session, cmd: Cmd, out: &mut Vec<u8>) {
+        let name = cmd[0].as_slice();
+        match name {
+            b"MULTI" => {
+                assert!(session.multi.is_none(), "MULTI within MULTI");
+                session.multi = Some(Vec::new());
+                session.refused = false;
+                return out.extend_from_slice(b"+OK\r\n");
+            }
+            b"EXEC" => {
+                let queued = session.multi.take().expect("EXEC without MULTI");
+                if session.refused {
+                    let text = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+                    return out.extend_from_slice(text);
+                }
+                out.extend_from_slice(format!("*{}\r\n", queued.len()).as_bytes());
+                let mut undo = Vec::new();
+                for cmd in &queued {
+                    self.execute(session, cmd, out, &mut undo);
+                }
+                return self.remember(undo);
+            }
+            _ => {}
+        }
+        let writes = matches!(
+            name,
+            b"RPUSH" | b"INCR" | b"SADD" | b"SREM" | b"EVALSHA" | b"HSET"
+        );
+        let refusal: Option<&[u8]> = match name {
+            b"BOOM" => Some(b"-ERR unknown command 'BOOM'\r\n"),
+            _ if writes && self.refusing => Some(b"-MISCONF Errors writing to the AOF file\r\n"),
+            _ => None,
+        };
+        if let Some(text) = refusal {
+            session.refused = true;
+            return out.extend_from_slice(text);
+        }
+        match &mut session.multi {
+            Some(queued) => {
+                queued.push(cmd);
+                out.extend_from_slice(b"+QUEUED\r\n");
+            }
+            None => {
+                let mut undo = Vec::new();
+                self.execute(session, &cmd, out, &mut undo);
+                self.remember(undo);
+            }
+        }
+    }
+
+    fn remember(&mut self, undo: Vec<Undo>) {
+        if undo.is_empty() {
+            return;
+        }
+        self.journal.push(undo);
+        if self.journal.len() > JOURNAL_MAX {
+            self.journal.remove(0);
+        }
+    }
+
+    fn execute(&mut self, session: &mut Session, cmd: &Cmd, out: &mut Vec<u8>, undo: &mut Vec<Undo>) {
+        let key = |i: usize| (session.db, cmd[i].clone());
+        match cmd[0].as_slice() {
+            b"PING" => out.extend_from_slice(b"+PONG\r\n"),
+            b"SELECT" => {
+                session.db = String::from_utf8_lossy(&cmd[1]).parse().unwrap();
+                out.extend_from_slice(b"+OK\r\n");
+            }
+            b"RPUSH" => self.push(key(1), &cmd[2], out, undo),
+            b"SCRIPT" => {
+                self.scripts.insert(cmd[2].clone());
+                wire::put_bulk(out, &cmd[2]);
+            }
+            b"EVALSHA" => {
+                if self.scripts.contains(&cmd[1]) {
+                    self.push(key(3), &cmd[4], out, undo);
+                } else {
+                    out.extend_from_slice(b"-NOSCRIPT No matching script.\r\n");
+                }
+            }
+            b"LRANGE" => match self.data.get(&key(1)) {
+                Some(Value::List(items)) => wire::put_list(out, items),
+                _ => wire::put_list(out, &[]),
+            },
+            b"INCR" => {
+                let key = key(1);
+                let old = self.data.get(&key).cloned();
+                let n = if let Some(Value::Int(n)) = old { n + 1 } else { 1 };
+                self.data.insert(key.clone(), Value::Int(n));
+                undo.push(Undo::Key(key, old));
+                wire::put_int(out, n);
+            }
+            b"GET" => match self.data.get(&key(1)) {
+                Some(Value::Int(n)) => wire::put_bulk(out, n.to_string().as_bytes()),
+                _ => out.extend_from_slice(b"_\r\n"),
+            },
+            b"SADD" | b"SREM" => {
+                let key = key(1);
+                let old = self.data.get(&key).cloned();
+                let Value::Set(members) = self
+                    .data
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Set(BTreeSet::new()))
+                else {
+                    panic!("not a set")
+                };
+                let mut changed = 0;
+                for member in &cmd[2..] {
+                    let done = match cmd[0].as_slice() {
+                        b"SADD" => members.insert(member.clone()),
+                        _ => members.remove(member),
+                    };
+                    changed += i64::from(done);
+                }
+                if members.is_empty() {
+                    self.data.remove(&key);
+                }
+                undo.push(Undo::Key(key, old));
+                wire::put_int(out, changed);
+            }
+            b"SRANDMEMBER" => match self.data.get(&key(1)) {
+                Some(Value::Set(members)) => {
+                    // Every node chooses otherwise.
+                    self.choice += 7;
+                    let member = members.iter().nth(self.choice % members.len()).unwrap();
+                    wire::put_bulk(out, member);
+                }
+                _ => out.extend_from_slice(b"_\r\n"),
+            },
+            b"HSET" => {
+                assert_eq!(
+                    session.db, BOOKKEEPING_DB,
+                    "the account is kept in its own database"
+                );
+                let key = key(1);
+                let Value::Hash(fields) = self
+                    .data
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Hash(BTreeMap::new()))
+                else {
+                    panic!("not a hash")
+                };
+                let mut new = 0;
+                for pair in cmd[2..].chunks(2) {
+                    let old = fields.insert(pair[0].clone(), pair[1].clone());
+                    new += i64::from(old.is_none());
+                    undo.push(Undo::Field(key.clone(), pair[0].clone(), old));
+                }
+                wire::put_int(out, new);
+            }
+            other => panic!("a node was sent {:?}", String::from_utf8_lossy(other)),
+        }
+    }
+
+    fn push(&mut self, key: Key, value: &[u8], out: &mut Vec<u8>, undo: &mut Vec<Undo>) {
+        let Value::List(items) = self
+            .data
+            .entry(key.clone())
+            .or_insert_with(|| Value::List(Vec::new()))
+        else {
+            panic!("not a list")
+        };
+        items.push(value.to_vec());
+        undo.push(Undo::Pop(key));
+        wire::put_int(out, items.len() as i64);
+    }
+
+    /// The process ends and starts again; the last `undone` transactions are gone.
+    pub fn restart(&mut self, undone: usize) {
+        self.forget_connections();
+        let before = self.account().applied;
+        for _ in 0..undone {
+            let Some(mut undo) = self.journal.pop() else { break };
+            while let Some(undo) = undo.pop() {
+                self.undo(undo);
+            }
+        }
+        self.journal.clear();
+        let after = self.account().applied;
+        for (partition, position) in before {
+            if after.get(&partition).copied().unwrap_or_default() < position {
+                let lost = self.lost.entry(partition).or_default();
+                *lost = position.max(*lost);
+            }
+        }
+    }
+
+    /// The process ends and starts again without its data.
+    pub fn restart_empty(&mut self) {
+        self.forget_connections();
+        for (partition, position) in self.account().applied {
+            let lost = self.lost.entry(partition).or_default();
+            *lost = position.max(*lost);
+        }
+        self.lost_table = self.table.as_ref().map(|t| t.stamp).max(self.lost_table);
+        self.data.clear();
+        self.repair.clear();
+        self.journal.clear();
+        self.table = None;
+        self.claim = None;
+    }
+
+    fn forget_connections(&mut self) {
+        self.up = false;
+        self.admitted = None;
+        self.scripts.clear();
+        self.refusing = false;
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Key(key, Some(value)) => drop(self.data.insert(key, value)),
+            Undo::Key(key, None) => drop(self.data.remove(&key)),
+            Undo::Field(key, field, old) => {
+                let Some(Value::Hash(fields)) = self.data.get_mut(&key) else {
+                    panic!("no hash to undo in")
+                };
+                match old {
+                    Some(old) => fields.insert(field, old),
+                    None => fields.remove(&field),
+                };
+            }
+            Undo::Pop(key) => {
+                let Some(Value::List(items)) = self.data.get_mut(&key) else {
+                    panic!("no list to undo in")
+                };
+                items.pop();
+                if items.is_empty() {
+                    self.data.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// What was written by a control connection is there for good.
+    pub fn settle(&mut self) {
+        self.journal.clear();
+    }
+
+    fn hash(&self, name: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+        let fields = match self.data.get(&(BOOKKEEPING_DB, name.to_vec())) {
+            Some(Value::Hash(fields)) => Some(fields),
+            _ => None,
+        };
+        fields.into_iter().flatten()
+    }
+
+    /// Its account, as a control connection reads it.
+    pub fn account(&self) -> Account {
+        let partition = |field: &Vec<u8>| String::from_utf8_lossy(field).parse().unwrap();
+        Account {
+            applied: self
+                .hash(account::APPLIED)
+                .map(|(field, position)| (partition(field), Position::parse(position).expect("a position")))
+                .collect(),
+            touched: self
+                .hash(account::TOUCHED)
+                .flat_map(|(_, records)| account::parse_touched(records).expect("records"))
+                .collect(),
+            repairing: self.repair.iter().map(|(p, keys)| (*p, keys.clone())).collect(),
+        }
+    }
+
+    pub fn position(&self, partition: PartitionId) -> Position {
+        let field = partition.to_string().into_bytes();
+        match self.data.get(&(BOOKKEEPING_DB, account::APPLIED.to_vec())) {
+            Some(Value::Hash(fields)) => fields
+                .get(&field)
+                .and_then(|p| Position::parse(p))
+                .unwrap_or_default(),
+            _ => Position::default(),
+        }
+    }
+
+    /// `begin_epoch` of the recovery: new positions, and nothing else is left of the account.
+    pub fn begin_epoch(&mut self, applied: BTreeMap<PartitionId, Position>) {
+        self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
+        self.repair.clear();
+        let fields: BTreeMap<Vec<u8>, Vec<u8>> = applied
+            .iter()
+            .map(|(p, at)| {
+                (
+                    p.to_string().into_bytes(),
+                    format!("{}:{}", at.epoch, at.seq).into_bytes(),
+                )
+            })
+            .collect();
+        self.data
+            .insert((BOOKKEEPING_DB, account::APPLIED.to_vec()), Value::Hash(fields));
+        self.settle();
+    }
+
+    /// Clients' keys of one partition.
+    pub fn keys_of(&self, partition: PartitionId) -> BTreeMap<Key, Value> {
+        let mine = |key: &Key| key.0 != BOOKKEEPING_DB && partition_of(&key.1) == partition;
+        self.data
+            .iter()
+            .filter(|(key, _)| mine(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+/// The simulation's keys carry their partition: `L3`, `C3`.
+pub fn partition_of(key: &[u8]) -> PartitionId {
+    String::from_utf8_lossy(&key[1..]).parse().unwrap()
+}
