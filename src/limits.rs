@@ -42,3 +42,17 @@ pub const MAILBOX_BUNCHES: usize = 1024;
 
 /// Commands between `MULTI` and `EXEC`.
 pub const TRANSACTION_COMMANDS_MAX: usize = 1024 * 1024;
+
+/// Replies of reads that a node may be making at once, in bytes, as far as the size of its last replies tells.
+pub const READ_WINDOW_BYTES: usize = 32 * 1024 * 1024;
+
+/// Fewest and most reads in flight to a node. More than a few hundred make no better batch.
+pub const READ_WINDOW_MIN: usize = 4;
+/// See [`READ_WINDOW_MIN`].
+pub const READ_WINDOW_MAX: usize = 256;
+/// What a reply is taken for on a stream that has seen none, in bytes.
+pub const READ_REPLY_BYTES_FIRST: usize = 1024 * 1024;
+
+/// How often a read is asked of another node, because one has died or does not answer, before it is refused: a read
+/// that brings nodes to a halt must not be taken to all of them.
+pub const READ_MOVES_MAX: u8 = 2;

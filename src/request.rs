@@ -65,15 +65,13 @@ impl Commands {
     }
 }
 
-/// A script by its digest.
+/// A script as nodes have it.
 #[derive(Debug)]
 pub struct Script {
     /// SHA-1 of its text.
     pub sha: [u8; 20],
     /// `SCRIPT LOAD` of its text, as a frame.
     pub load: Bytes,
-    /// Why it is not executed, if so: an error line.
-    pub refusal: Option<&'static str>,
 }
 
 /// Which keys a write may have changed: what a node that misses it needs to be given.

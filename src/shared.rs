@@ -99,6 +99,11 @@ impl Shared {
         (usize::from(partition) % self.workers.len().max(1)) as u16
     }
 
+    /// Whether clients have a database of this number.
+    pub fn has_database(&self, db: u16) -> bool {
+        db < self.databases && db != self.config.pool.bookkeeping_db
+    }
+
     /// The pool's clock, Unix ms.
     pub fn pool_ms(&self) -> u64 {
         (unix_ms() as i64 + self.clock_offset_ms.load(Relaxed)).max(0) as u64
@@ -129,25 +134,36 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// A script that a client has shown.
+#[derive(Clone, Debug)]
+pub struct KnownScript {
+    /// What nodes execute: its own text, or that with the shim in front.
+    pub script: Arc<Script>,
+    /// Whether it is the shimmed one.
+    pub shimmed: bool,
+    /// Why it is not executed, if so: an error line.
+    pub refusal: Option<&'static str>,
+}
+
 /// The script cache: what `SCRIPT LOAD` and `EVAL` have shown, so that every node can be given it when it needs it.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    by_sha: Mutex<HashMap<[u8; 20], Arc<Script>>>,
+    by_sha: Mutex<HashMap<[u8; 20], KnownScript>>,
 }
 
 impl Scripts {
     /// The script of this digest.
-    pub fn get(&self, sha: &[u8; 20]) -> Option<Arc<Script>> {
+    pub fn get(&self, sha: &[u8; 20]) -> Option<KnownScript> {
         self.by_sha.lock().unwrap_or_else(PoisonError::into_inner).get(sha).cloned()
     }
 
     /// Keeps a script. When there are too many, all are forgotten, as by `SCRIPT FLUSH`: clients load them again.
-    pub fn put(&self, script: Arc<Script>) {
+    pub fn put(&self, sha: [u8; 20], script: KnownScript) {
         let mut scripts = self.by_sha.lock().unwrap_or_else(PoisonError::into_inner);
         if scripts.len() >= crate::limits::SCRIPTS_MAX {
             scripts.clear();
         }
-        scripts.insert(script.sha, script);
+        scripts.insert(sha, script);
     }
 
     /// Forgets all.

@@ -10,6 +10,7 @@
 //! The tokens of Lua are taken apart properly, so a name in a comment or in a message does not count.
 
 mod lua;
+pub mod shim;
 
 use lua::{Token, tokens};
 
@@ -21,6 +22,8 @@ const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 pub struct ScriptTraits {
     /// The commands that it runs cannot all be told.
     pub unclear: bool,
+    /// It could reach commands by a way that a table in place of `redis` does not see, or is not in Lua.
+    pub hidden: bool,
     /// It names a command (or function) whose result depends on a clock or on chance, idle times and new ids included.
     pub names_time_or_random: bool,
     /// It names a command whose reply has no defined order.
@@ -95,6 +98,7 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
     let foreign = shebang(text).is_some_and(|line| !line.engine.eq_ignore_ascii_case(b"lua"));
     if foreign || text.len() > SCRIPT_BYTES_MAX {
         traits.unclear = true;
+        traits.hidden = true;
         return traits;
     }
     let tokens = tokens(text);
@@ -103,6 +107,8 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
     while let Some((&token, after)) = rest.split_first() {
         let at = tokens.len() - rest.len();
         rest = after;
+        // Valkey's second name for `redis`, which stays out of the shim's sight.
+        traits.hidden |= token == Token::Word(b"server");
         match (token, after) {
             (Token::Word(b"redis" | b"server"), [Token::Mark(b'.'), Token::Word(field), after @ ..]) => {
                 rest = after;
@@ -120,6 +126,7 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
                 _,
             ) => {
                 traits.unclear = true;
+                traits.hidden = true;
             }
             // A table's address, as text.
             (Token::Word(b"tostring"), [Token::Mark(b'('), Token::Mark(b'{'), ..]) => {

@@ -67,16 +67,17 @@ impl Worker {
                 3 => self.authenticate(core, id, args.arg(1), args.arg(2)),
                 _ => encode::error(SYNTAX),
             },
-            Special::Select => match number::<u16>(args.arg(1)) {
-                None => encode::error("ERR value is not an integer or out of range"),
-                Some(db) if db >= shared.databases || db == shared.config.pool.bookkeeping_db => {
-                    encode::error("ERR DB index is out of range")
+            Special::Select => {
+                let number = number::<i64>(args.arg(1));
+                match number.map(|n| u16::try_from(n).ok().filter(|&db| shared.has_database(db))) {
+                    None => encode::error("ERR value is not an integer or out of range"),
+                    Some(None) => encode::error("ERR DB index is out of range"),
+                    Some(Some(db)) => {
+                        session.db = db;
+                        OK
+                    }
                 }
-                Some(db) => {
-                    session.db = db;
-                    OK
-                }
-            },
+            }
             Special::Reset => {
                 session.transaction = None;
                 session.resp3 = false;

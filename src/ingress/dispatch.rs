@@ -52,14 +52,19 @@ impl Worker {
         if !client.session.authenticated && !command.flags.contains(Flags::NO_AUTH) && command.special != Special::Quit {
             return self.refuse(core, id, NOAUTH);
         }
+        if command.special == Special::Copy && self.copies_out_of_sight(&args) {
+            return self.refuse(core, id, DB_RANGE);
+        }
         let route = route(command, &args, self.shared().table.load().partitions());
         let in_transaction = client.session.transaction.is_some();
         if command.flags.contains(Flags::DENYOOM) && self.is_full(&route) {
             client.spoil_transaction();
             return self.refuse(core, id, OOM);
         }
-        let script = match self.script_of(core, id, command, &args) {
+        let script = match self.script_of(core, id, command, &args, in_transaction) {
             Ok(script) => script,
+            // A script that does not compile is queued like any other command.
+            Err(Flow::Next) if self.has_fault(core, id) => None,
             Err(flow) => return flow,
         };
         if in_transaction && route != Route::Transaction && command.special != Special::Quit && command.special != Special::Reset {
@@ -69,7 +74,7 @@ impl Worker {
             Route::Local => self.local(core, id, command, &args),
             Route::Transaction => self.transaction(core, id, command.special, &args),
             Route::Pool(pool) => self.pool_wide(core, id, command, pool, frame, spans),
-            Route::Refused(line) => self.reply(core, id, line),
+            Route::Refused(line) | Route::Invalid(line) => self.reply(core, id, line),
             Route::One { partition, write } if keyed_scan(command.special) && !write => {
                 self.scan_key(core, id, partition, command, &args)
             }
@@ -80,6 +85,23 @@ impl Worker {
                 self.send_several(core, id, command, merge, write, &parts, step, &args)
             }
         }
+    }
+
+    fn has_fault(&self, core: &Core, id: u32) -> bool {
+        let transaction = core.clients.get(id as usize).and_then(|c| c.session.transaction.as_ref());
+        transaction.is_some_and(|t| t.fault.is_some())
+    }
+
+    /// `COPY … DB n` to a database that clients do not have.
+    fn copies_out_of_sight(&self, args: &Args<'_>) -> bool {
+        let mut words = args.iter().skip(3);
+        while let Some(word) = words.next() {
+            if word.eq_ignore_ascii_case(b"db") {
+                let db = words.next().and_then(|n| std::str::from_utf8(n).ok()?.parse::<u16>().ok());
+                return db.is_some_and(|db| !self.shared().has_database(db));
+            }
+        }
+        false
     }
 
     /// Whether a node that the command would go to is nearly out of memory.
@@ -134,9 +156,14 @@ impl Worker {
         if write && client.reads_pending(Some(partition)) {
             return Flow::Again;
         }
-        let prepared = match write {
-            true => self.prepare(clock, command, frame, spans),
-            false => Prepared::Commands(Commands::one(frame.clone())),
+        let args = Args { bytes: frame, spans };
+        let prepared = match (&script, write) {
+            (Some(script), _) => {
+                let frame = script.frame(frame, &args, clock.now_ms);
+                Prepared::Commands(Commands { touched: Touched::Partition, compare: command.compare, ..Commands::one(frame) })
+            }
+            (None, true) => self.prepare(clock, command, frame, spans),
+            (None, false) => Prepared::Commands(Commands::one(frame.clone())),
         };
         let slot = client.expect_one(command.downgrade(spans.len()), *now_us);
         if !write {
@@ -238,6 +265,7 @@ impl Worker {
 }
 
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+const DB_RANGE: &str = "ERR DB index is out of range";
 const NOAUTH: &str = "NOAUTH Authentication required.";
 
 impl Client {

@@ -2,7 +2,8 @@
 //!
 //! The cache of a Redis server is one server's; here a script may be executed on any node, at any time, also on one that
 //! has just been restarted. So the sidecar keeps the texts, and a node's stream is given `SCRIPT LOAD` right before the
-//! first command that needs the script there, in the same batch. A text that nobody has shown yet is first shown to one
+//! first command that needs the script there, in the same batch. A script that could have another effect on each node is
+//! executed with a shim in front ([`shim`]). A text that nobody has shown yet is first shown to one
 //! node, which compiles it (or says what is wrong with it); the client's command waits for that.
 
 use std::sync::Arc;
@@ -13,31 +14,44 @@ use sha1_smol::Sha1;
 use super::client::Showing;
 use super::dispatch::Flow;
 use super::gather::{Gather, Recipe};
-use crate::command::script::{ScriptTraits, analyse};
+use crate::command::script::{analyse, shim};
 use crate::command::{Command, Flags, Special};
 use crate::request::{Action, Request, Script};
 use crate::resp::{Args, encode};
+use crate::shared::KnownScript;
 use crate::worker::{Core, Worker};
 
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
-const DIFFERS: &str = "ERR this script may have another effect on each node (it asks for the time, draws at random, \
-                       writes what it read in no defined order, or computes a command's name), and cannot be mirrored \
-                       yet. Pass such values as arguments instead";
+const DIFFERS: &str = "ERR this script may have another effect on each node, and hides how it calls Redis (_G, loadstring, …), \
+                       or the nodes are older than Redis 7.0: it cannot be mirrored. Pass times and random values as \
+                       arguments instead";
 
 const OUT_OF_BOUNDS: &str = "ERR this script uses a command that operates a server or reaches beyond its keys (SELECT, \
                              FLUSHALL, CONFIG, …), which is not possible in a pool";
 
+/// Oldest version that has what the shim uses: `PEXPIRETIME`, `XADD <ms>-*`.
+const SHIM_MAJOR_MIN: u32 = 7;
+
 /// A script that a command needs.
 pub(super) struct ScriptUse {
-    script: Arc<Script>,
-    /// `EVAL` carries the text itself.
+    known: KnownScript,
     by_digest: bool,
+    read_only: bool,
 }
 
 impl ScriptUse {
+    /// The command as nodes get it.
+    pub(super) fn frame(&self, frame: &Bytes, args: &Args<'_>, now_ms: u64) -> Bytes {
+        match self.known.shimmed {
+            true => shim::call(args, &hex(&self.known.script.sha), self.read_only, now_ms),
+            false => frame.clone(),
+        }
+    }
+
+    /// What a node must know before; `EVAL` carries its text itself.
     pub(super) fn into_loads(self) -> Option<Box<[Arc<Script>]>> {
-        self.by_digest.then(|| Box::from([self.script]))
+        (self.by_digest || self.known.shimmed).then(|| Box::from([self.known.script]))
     }
 }
 
@@ -49,41 +63,44 @@ impl Worker {
         id: u32,
         command: &Command,
         args: &Args<'_>,
+        in_transaction: bool,
     ) -> Result<Option<ScriptUse>, Flow> {
-        let by_digest = match command.special {
-            Special::Eval | Special::EvalRo => false,
-            Special::Evalsha | Special::EvalshaRo => true,
-            _ => return Ok(None),
-        };
-        let script = if by_digest {
+        if command.special == Special::ScriptLoad && in_transaction {
+            self.known(core, id, args.arg(2))?;
+            return Ok(None);
+        }
+        let Some((by_digest, read_only)) = kind_of(command.special) else { return Ok(None) };
+        let known = if by_digest {
             match parse_sha(args.arg(1)).and_then(|sha| self.shared().scripts.get(&sha)) {
                 Some(script) => script,
+                // In a transaction that is `EXEC`'s business.
+                None if in_transaction => return Ok(None),
                 None => return Err(self.refuse(core, id, NOSCRIPT)),
             }
         } else {
             self.known(core, id, args.arg(1))?
         };
-        if let Some(line) = script.refusal {
+        if let Some(line) = known.refusal {
+            if let Some(client) = core.clients.get_mut(id as usize) {
+                client.spoil_transaction();
+            }
             return Err(self.refuse(core, id, line));
         }
-        Ok(Some(ScriptUse { script, by_digest }))
+        Ok(Some(ScriptUse { known, by_digest, read_only }))
     }
 
     /// The same for a command of a transaction that is being executed: its text has been shown when it was queued.
     pub(super) fn script_in_transaction(&self, command: &Command, args: &Args<'_>) -> Result<Option<ScriptUse>, Bytes> {
-        let (by_digest, sha) = match command.special {
-            Special::Eval | Special::EvalRo => (false, Some(Sha1::from(args.arg(1)).digest().bytes())),
-            Special::Evalsha | Special::EvalshaRo => (true, parse_sha(args.arg(1))),
-            _ => return Ok(None),
-        };
+        let Some((by_digest, read_only)) = kind_of(command.special) else { return Ok(None) };
+        let sha = if by_digest { parse_sha(args.arg(1)) } else { Some(Sha1::from(args.arg(1)).digest().bytes()) };
         match sha.and_then(|sha| self.shared().scripts.get(&sha)) {
-            Some(script) => Ok(Some(ScriptUse { script, by_digest })),
+            Some(known) => Ok(Some(ScriptUse { known, by_digest, read_only })),
             None => Err(encode::error(NOSCRIPT)),
         }
     }
 
     /// The script of this text, once a node has compiled it.
-    fn known(&self, core: &mut Core, id: u32, text: &[u8]) -> Result<Arc<Script>, Flow> {
+    fn known(&self, core: &mut Core, id: u32, text: &[u8]) -> Result<KnownScript, Flow> {
         let sha = Sha1::from(text).digest().bytes();
         if let Some(script) = self.shared().scripts.get(&sha) {
             return Ok(script);
@@ -96,11 +113,18 @@ impl Worker {
                 Err(Flow::Again)
             }
             Showing::Done(Ok(())) => {
-                let script = Arc::new(Script { sha, load, refusal: self.refusal(&analyse(text)) });
-                self.shared().scripts.put(script.clone());
-                Ok(script)
+                let known = self.examine(text, sha, load);
+                self.shared().scripts.put(sha, known.clone());
+                Ok(known)
             }
-            Showing::Done(Err(error)) => Err(self.reply(core, id, error)),
+            Showing::Done(Err(error)) => match &mut client.session.transaction {
+                // `EXEC` will say so.
+                Some(transaction) => {
+                    transaction.fault = Some(error);
+                    Err(Flow::Next)
+                }
+                None => Err(self.reply(core, id, error)),
+            },
             Showing::No => {
                 let Some(node) = core.sequencer.any_node() else {
                     return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
@@ -115,29 +139,53 @@ impl Worker {
         }
     }
 
-    /// Why a script is not executed, if so.
-    fn refusal(&self, traits: &ScriptTraits) -> Option<&'static str> {
-        let writes = |name: &str| self.shared().commands.get(name).is_none_or(|c| c.flags.contains(Flags::WRITE));
+    /// In which form a script is executed, if at all.
+    fn examine(&self, text: &[u8], sha: [u8; 20], load: Bytes) -> KnownScript {
+        let commands = &self.shared().commands;
+        let traits = analyse(text);
         let out_of_bounds = |name: &str| {
             matches!(name, "select" | "flushall" | "flushdb" | "script" | "function")
-                || self.shared().commands.get(name).is_some_and(Command::is_refused)
+                || commands.get(name).is_some_and(Command::is_refused)
         };
-        if traits.commands.iter().any(|name| out_of_bounds(name)) {
-            return Some(OUT_OF_BOUNDS);
-        }
-        let differs = traits.unclear
-            || traits.names_time_or_random
-            || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name)));
-        (differs && self.shared().config.pool.replicas > 1).then_some(DIFFERS)
+        let writes = |name: &str| commands.get(name).is_none_or(|c| c.flags.contains(Flags::WRITE));
+        let differs = self.shared().config.pool.replicas > 1
+            && (traits.unclear
+                || traits.names_time_or_random
+                || traits.relative_expiry
+                || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name))));
+        let major = self.shared().version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let refusal = if traits.commands.iter().any(|name| out_of_bounds(name)) {
+            Some(OUT_OF_BOUNDS)
+        } else if differs && (traits.hidden || major < SHIM_MAJOR_MIN) {
+            Some(DIFFERS)
+        } else {
+            None
+        };
+        let script = if differs {
+            let text = shim::shimmed(text);
+            let sha = Sha1::from(&text).digest().bytes();
+            Script { sha, load: encode::command_frame(&[b"SCRIPT", b"LOAD", &text]) }
+        } else {
+            Script { sha, load }
+        };
+        KnownScript { script: Arc::new(script), shimmed: differs, refusal }
     }
 
     /// `SCRIPT …`, `FUNCTION …`.
     pub(super) fn script_command(&self, core: &mut Core, id: u32, special: Special, args: &Args<'_>) -> Flow {
+        if special == Special::ScriptLoad
+            && let Err(flow) = self.known(core, id, args.arg(2))
+        {
+            return flow;
+        }
+        let reply = self.script_reply(special, args);
+        self.reply(core, id, reply)
+    }
+
+    /// The same in a transaction, whose texts have been shown when they were queued.
+    pub(super) fn script_reply(&self, special: Special, args: &Args<'_>) -> Bytes {
         match special {
-            Special::ScriptLoad => match self.known(core, id, args.arg(2)) {
-                Ok(script) => self.reply(core, id, encode::bulk_frame(hex(&script.sha).as_bytes())),
-                Err(flow) => flow,
-            },
+            Special::ScriptLoad => encode::bulk_frame(hex(&Sha1::from(args.arg(2)).digest().bytes()).as_bytes()),
             Special::ScriptExists => {
                 let mut out = BytesMut::new();
                 encode::header(&mut out, b'*', args.len() - 2);
@@ -145,14 +193,32 @@ impl Worker {
                     let known = parse_sha(sha).is_some_and(|sha| self.shared().scripts.get(&sha).is_some());
                     out.extend_from_slice(if known { b":1\r\n" } else { b":0\r\n" });
                 }
-                self.reply(core, id, out.freeze())
+                out.freeze()
             }
             Special::ScriptFlush => {
+                let sound = match args.get(2) {
+                    None => true,
+                    Some(word) => word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async"),
+                };
+                if !sound || args.len() > 3 {
+                    return encode::error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
+                }
                 self.shared().scripts.clear();
-                self.reply(core, id, Bytes::from_static(b"+OK\r\n"))
+                Bytes::from_static(b"+OK\r\n")
             }
-            _ => self.refuse(core, id, "ERR functions, and stopping scripts, are not available yet"),
+            _ => encode::error("ERR functions, and stopping scripts, are not available yet"),
         }
+    }
+}
+
+/// For the commands that execute a script: whether by its digest, and whether only to read.
+fn kind_of(special: Special) -> Option<(bool, bool)> {
+    match special {
+        Special::Eval => Some((false, false)),
+        Special::EvalRo => Some((false, true)),
+        Special::Evalsha => Some((true, false)),
+        Special::EvalshaRo => Some((true, true)),
+        _ => None,
     }
 }
 

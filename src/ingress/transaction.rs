@@ -11,7 +11,8 @@ use super::client::{Client, in_protocol};
 use super::dispatch::{Flow, Prepared, part_of};
 use super::gather::{Gather, Recipe, cut};
 use super::scripts::ScriptUse;
-use crate::command::spec::{Compare, Downgrade};
+use crate::command::rewrite::PoolClock;
+use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
 use crate::limits;
 use crate::request::{Action, Commands, PartitionId, Request, Script, Touched};
@@ -23,6 +24,10 @@ use crate::worker::{Core, Worker};
 #[derive(Debug, Default)]
 pub struct Transaction {
     commands: Vec<(Bytes, Spans)>,
+    /// What is known to be wrong with the command that comes next: a script that does not compile.
+    pub(super) fault: Option<Bytes>,
+    /// The same for commands that are queued, by their number.
+    faults: Vec<(usize, Bytes)>,
     bytes: usize,
     /// A command was refused, so `EXEC` will be.
     spoilt: bool,
@@ -147,10 +152,11 @@ impl Worker {
         let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
         let refusal = match route {
             Route::Refused(line) => Some(line.clone()),
+            Route::Pool(Pool::Scripts) => None,
             Route::Pool(_) => Some(encode::error(
                 "ERR a command about the whole pool (SCAN, KEYS, FLUSHDB, SCRIPT, …) cannot be part of a transaction",
             )),
-            _ if decided_first(command.special) => Some(encode::error(
+            _ if self.decided_first(command, frame, spans) => Some(encode::error(
                 "ERR this command's effect is decided by one node first, so it cannot be part of a transaction yet",
             )),
             _ if command.flags.contains(crate::command::Flags::NO_MULTI) => {
@@ -174,9 +180,19 @@ impl Worker {
                     "ERR the transaction is larger than the limit for one command (setting limits.command_max)",
                 );
             }
+            if let Some(fault) = transaction.fault.take() {
+                transaction.faults.push((transaction.commands.len(), fault));
+            }
             transaction.commands.push((frame.clone(), spans.clone()));
         }
         self.reply(core, id, Bytes::from_static(b"+QUEUED\r\n"))
+    }
+
+    /// Whether one node has to decide the command's effect.
+    fn decided_first(&self, command: &Command, frame: &Bytes, spans: &Spans) -> bool {
+        // By a clock of its own: what it would be rewritten to is thrown away.
+        let mut clock = PoolClock { now_ms: self.shared().pool_ms(), ..PoolClock::default() };
+        matches!(self.prepare(&mut clock, command, frame, spans), Prepared::Decide(_))
     }
 
     fn exec(&self, core: &mut Core, id: u32) -> Flow {
@@ -191,8 +207,11 @@ impl Worker {
         }
         let mut groups: Vec<Group> = Vec::new();
         let mut assembly = Assembly::default();
-        for (frame, spans) in &transaction.commands {
-            let piece = self.piece(core, id, frame, spans, &mut groups);
+        for (i, (frame, spans)) in transaction.commands.iter().enumerate() {
+            let piece = match transaction.faults.iter().find(|(at, _)| *at == i) {
+                Some((_, fault)) => Piece::Literal(fault.clone()),
+                None => self.piece(core, id, frame, spans, &mut groups),
+            };
             assembly.replies.push(piece);
         }
         let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
@@ -236,12 +255,18 @@ impl Worker {
         let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
         match route(command, &args, self.shared().table.load().partitions()) {
             Route::One { partition, write } => {
-                let scripts = match self.script_in_transaction(command, &args) {
-                    Ok(script) => script.and_then(ScriptUse::into_loads),
+                let script = match self.script_in_transaction(command, &args) {
+                    Ok(script) => script,
                     Err(error) => return Piece::Literal(error),
                 };
-                let commands = match self.prepare(&mut core.clock, command, frame, spans) {
-                    Prepared::Commands(commands) => Commands { scripts, ..commands },
+                let frame = match &script {
+                    Some(script) => script.frame(frame, &args, core.clock.now_ms),
+                    None => frame.clone(),
+                };
+                let commands = match self.prepare(&mut core.clock, command, &frame, spans) {
+                    Prepared::Commands(commands) => {
+                        Commands { scripts: script.and_then(ScriptUse::into_loads), ..commands }
+                    }
                     Prepared::Decide(_) => return Piece::Literal(encode::error("ERR not possible in a transaction")),
                 };
                 let rule = command.downgrade(spans.len());
@@ -263,7 +288,8 @@ impl Worker {
                 Piece::Merged { gather, groups }
             }
             Route::Local => Piece::Literal(self.local_reply(core, id, command, &args)),
-            Route::Refused(line) => Piece::Literal(line),
+            Route::Refused(line) | Route::Invalid(line) => Piece::Literal(line),
+            Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
             Route::Transaction | Route::Pool(_) => Piece::Literal(encode::error("ERR not possible in a transaction")),
         }
     }
@@ -289,11 +315,6 @@ fn put(groups: &mut Vec<Group>, partition: PartitionId, db: u16, commands: Comma
         group.add(commands, write);
     }
     at
-}
-
-/// Commands that may need one node's decision.
-fn decided_first(special: Special) -> bool {
-    matches!(special, Special::Spop | Special::Xautoclaim | Special::Xclaim)
 }
 
 pub(super) const OK: Bytes = Bytes::from_static(b"+OK\r\n");

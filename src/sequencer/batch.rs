@@ -45,12 +45,14 @@ impl Sequencer {
                 break;
             }
             match item {
+                Item::Read(..) if node.reads_in_flight >= node.read_window() => break,
                 Item::Read(read_id, generation) => {
                     node.todo.pop_front();
                     let Some(read) = self.reads.get(read_id as usize).filter(|r| r.generation == generation)
                     else {
                         continue;
                     };
+                    node.reads_in_flight += 1;
                     put_item(node, out, &mut section, item, read.db, &read.commands);
                     commands += 1;
                 }

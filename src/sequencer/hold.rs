@@ -22,7 +22,7 @@ impl Sequencer {
         }
         p.held = Some(VecDeque::new());
         let probe = decide.decision.probe(&decide.args());
-        self.ask(partition, db, Commands::one(probe), Purpose::Probe(decide, to));
+        self.ask(partition, db, Commands::one(probe), Purpose::Probe(decide, to), 0);
     }
 
     /// The probe has been answered.

@@ -46,6 +46,9 @@ impl Sequencer {
                     self.write_acked(id, pos, chunk.slice(start..end), resp3);
                 }
                 Unit::Reply { item: Item::Read(read, generation), start, end, resp3 } => {
+                    if let Some(node) = self.nodes.get_mut(usize::from(id)) {
+                        node.read_answered(end - start);
+                    }
                     self.read_answered(read, generation, chunk.slice(start..end), resp3);
                 }
                 Unit::End { round, wrote } => {

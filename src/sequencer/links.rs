@@ -7,6 +7,7 @@ use super::node::{Expect, Item, Node, Trouble};
 use super::reads::Purpose;
 use super::{Effect, Sequencer};
 use crate::account::Position;
+use crate::limits;
 use crate::request::{NodeId, Outcome, PartitionId};
 
 /// What a node's account said when its stream came up.
@@ -91,7 +92,14 @@ impl Sequencer {
         self.counters.resent += todo.len() as u64;
         if let Some(node) = self.nodes.get_mut(usize::from(id)) {
             let trouble = std::mem::take(&mut node.trouble);
-            *node = Node { up: true, todo, batches: node.batches, trouble, ..Node::default() };
+            *node = Node {
+                up: true,
+                todo,
+                batches: node.batches,
+                trouble,
+                peak_reply_bytes: limits::READ_REPLY_BYTES_FIRST,
+                ..Node::default()
+            };
         }
         self.release_all_safe();
         report
@@ -234,7 +242,7 @@ impl Sequencer {
             // A command for this node alone stays with it.
             let elsewhere = |item: &Item| {
                 let Item::Read(read, _) = item else { return false };
-                self.reads.get(*read as usize).is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)))
+                self.reads.get(*read as usize).is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)) && r.moves == 0)
             };
             let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
             self.reroute(late.into_iter());

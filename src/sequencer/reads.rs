@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::node::Item;
 use super::{Effect, Sequencer};
+use crate::limits;
 use crate::request::{Commands, Decide, NodeId, Outcome, PartitionId, Refusal, ReplyTo};
 
 /// Who wants to know.
@@ -38,14 +39,23 @@ pub(super) struct Read {
     round: u64,
     reply: Option<(Bytes, bool)>,
     asked_ms: u64,
+    /// How often it has been taken to another node.
+    pub(super) moves: u8,
 }
 
 impl Sequencer {
     pub(super) fn order_read(&mut self, partition: PartitionId, db: u16, commands: Commands, to: ReplyTo) {
-        self.ask(partition, db, commands, Purpose::Client(to));
+        self.ask(partition, db, commands, Purpose::Client(to), 0);
     }
 
-    pub(super) fn ask(&mut self, partition: PartitionId, db: u16, commands: Commands, purpose: Purpose) {
+    pub(super) fn ask(
+        &mut self,
+        partition: PartitionId,
+        db: u16,
+        commands: Commands,
+        purpose: Purpose,
+        moves: u8,
+    ) {
         let Some(node) = self.choose(partition) else {
             return self.read_failed(partition, purpose);
         };
@@ -63,6 +73,7 @@ impl Sequencer {
             round: self.round,
             reply: None,
             asked_ms: self.now_ms,
+            moves,
         });
     }
 
@@ -82,6 +93,7 @@ impl Sequencer {
             round: self.round,
             reply: None,
             asked_ms: self.now_ms,
+            moves: 0,
         });
     }
 
@@ -189,7 +201,8 @@ impl Sequencer {
             let read = self.reads.remove(id);
             match read.purpose {
                 Purpose::OnNode(to) => self.refuse(to, Refusal::Unconfirmed),
-                purpose => self.ask(read.partition, read.db, read.commands, purpose),
+                purpose if read.moves >= limits::READ_MOVES_MAX => self.read_failed(read.partition, purpose),
+                purpose => self.ask(read.partition, read.db, read.commands, purpose, read.moves + 1),
             }
         }
     }

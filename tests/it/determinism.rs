@@ -157,6 +157,37 @@ fn transactions_that_could_differ_do_not() {
 }
 
 #[test]
+fn scripts_known_by_their_digest_work_in_transactions() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    let mut client = sidecar.client();
+    let digest = client.call(cmd![
+        "SCRIPT",
+        "LOAD",
+        "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+    ]);
+    let digest = digest.text().expect("a digest");
+    for round in 1..=20 {
+        assert!(client.call(cmd!["MULTI"]).is_ok());
+        client.call(cmd!["EVALSHA", digest, 1, "n", 2]);
+        client.call(cmd!["INCR", "n"]);
+        let done = client.call(cmd!["EXEC"]);
+        assert_eq!(
+            done.items(),
+            [Reply::Int(round * 3 - 1), Reply::Int(round * 3)],
+            "{done}"
+        );
+        // A node that has just started does not know the script.
+        if round == 10 {
+            sidecar.allow_log("node");
+            pool.nodes[2].restart();
+            sidecar.wait_all_in_sync(&pool, Duration::from_secs(15));
+        }
+    }
+    assert_converged(&pool, &sidecar);
+}
+
+#[test]
 fn keys_that_expire_are_gone_everywhere_for_every_reader() {
     let pool = Pool::start(3);
     let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use ringfence::command::decide::Decision;
 use ringfence::request::{Action, Commands, Decide, Outcome, PartitionId, ReplyTo, Request, Script, Touched};
 use ringfence::resp::{Span, encode};
-use smallvec::smallvec;
 
 use crate::node::{Key, Value};
 use crate::wire::{self, Reply};
@@ -45,10 +44,6 @@ impl Kind {
 
     fn counts(self) -> bool {
         matches!(self, Self::Incr | Self::Both)
-    }
-
-    pub fn is_read(self) -> bool {
-        matches!(self, Self::List | Self::Counter | Self::ReadBoth)
     }
 }
 
@@ -217,7 +212,7 @@ impl History {
                 let script = std::sync::Arc::new(Script {
                     sha: digest,
                     load,
-                    differs: false,
+                    refusal: None,
                 });
                 let scripts: Option<Box<[_]>> = Some(Box::new([script]));
                 (

@@ -71,6 +71,7 @@ impl Serving {
                     epoch: row.epoch,
                     seq: row.start,
                 },
+                since: row.since,
                 replicas: row.replicas.iter().copied().collect(),
                 in_sync: row.in_sync,
             })
@@ -105,18 +106,19 @@ impl Serving {
                 self.sequencer.give_up(node as u16);
             }
         }
-        let ready: Vec<PartitionId> = self
-            .unrecorded
-            .iter()
-            .copied()
-            .filter(|&p| self.sequencer.may_record(p))
-            .collect();
-        for partition in ready {
-            self.unrecorded.remove(&partition);
-            if let Some((_, set)) = self.sequencer.partition_view(partition) {
-                self.keeper.wanted.insert(partition, set);
+        let Self {
+            unrecorded,
+            sequencer,
+            keeper,
+            ..
+        } = self;
+        unrecorded.retain(|&partition| match sequencer.to_record(partition) {
+            Some(set) => {
+                keeper.wanted.insert(partition, set);
+                false
             }
-        }
+            None => true,
+        });
     }
 
     /// The next batch of every node that takes one.

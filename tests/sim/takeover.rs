@@ -337,6 +337,9 @@ impl Takeover {
         };
         let mut rows = self.record.rows.clone();
         for (partition, (row, (position, nodes))) in rows.iter_mut().zip(&self.reached).enumerate() {
+            if position.seq != row.start {
+                row.since = position.epoch;
+            }
             row.epoch = view.me.term;
             row.start = position.seq;
             row.in_sync = 0;

@@ -43,7 +43,7 @@ pub struct Gen {
     /// Counts what may give a key's name another stream: another database, an empty pool.
     scene: usize,
     stream_ms: i64,
-    in_multi: bool,
+    pub in_multi: bool,
     /// All keys under this tag, so in one partition.
     fixed_tag: Option<usize>,
 }
@@ -197,10 +197,7 @@ impl Gen {
                 _ => odd::connection(self),
             };
             let reset = command.name() == "RESET";
-            // Their effect is decided on one node first, so they cannot be part of a transaction.
-            let decided =
-                command.name() == "XAUTOCLAIM" || (command.name() == "SORT" && command.args.len() > 5);
-            if !(self.in_multi && (command.is_chance() || reset || decided)) {
+            if !(self.in_multi && (command.is_chance() || reset || refused_in_multi(&command))) {
                 self.scene += usize::from(reset);
                 return self.perhaps_inline(command);
             }
@@ -315,13 +312,15 @@ impl Gen {
 /// first, and commands about the whole pool.
 fn refused_in_multi(command: &Cmd) -> bool {
     match command.name().as_str() {
-        "XAUTOCLAIM" | "SCRIPT" => true,
+        "XAUTOCLAIM" | "XCLAIM" | "SCRIPT" => true,
+        // An unknown digest is refused when it is queued, where Redis would answer so in EXEC's reply.
+        "EVALSHA" => true,
         "SORT" => command
             .args
             .iter()
             .any(|arg| *arg == Arg::Bytes(b"STORE".to_vec())),
-        // A text that no node has compiled yet is shown to one when it is queued, and refused then.
-        "EVAL" => command.bytes(1).starts_with(b"this is not lua"),
+        // Looked at when it is queued: a text that does not compile and a wrong number of keys are refused then.
+        "EVAL" => command.bytes(1).starts_with(b"this is not lua") || command.bytes(1) == b"return 1",
         _ => false,
     }
 }

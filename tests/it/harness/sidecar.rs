@@ -365,7 +365,9 @@ impl Sidecar {
             let has = |mark: &&str| line.contains(*mark);
             let loud = ["WARN", "ERROR"].iter().any(has);
             let announced = allowed.iter().any(|pattern| line.contains(pattern.as_str()));
-            let forbidden = FORBIDDEN.iter().any(|mark| has(mark) && !allowed.iter().any(|pattern| pattern == mark));
+            let forbidden = FORBIDDEN
+                .iter()
+                .any(|mark| has(mark) && !allowed.iter().any(|pattern| pattern == mark));
             forbidden || (loud && !announced)
         };
         log.iter().filter(alarming).cloned().collect()
