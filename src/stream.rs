@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use redis_protocol::resp3::types::BytesFrame;
 use tokio_util::io::poll_read_buf;
 use tracing::{debug, info, warn};
 
@@ -77,8 +78,12 @@ async fn connect(worker: &Worker, node: NodeId) -> Result<(Control, Applied), Co
     control.call(&[b"CLIENT", b"SETNAME", user.as_bytes()]).await?;
     let bookkeeping_db = shared.config.pool.bookkeeping_db.to_string();
     control.call(&[b"SELECT", bookkeeping_db.as_bytes()]).await?;
+    // What was being repaired when a sidecar died is not what its position says.
+    let repairing = pairs_of(control.call(&[b"HGETALL", account::REPAIR]).await?);
+    let whole = |partition: &BytesFrame| !repairing.iter().any(|(p, _)| text_of(p) == text_of(partition));
     let applied = pairs_of(control.call(&[b"HGETALL", account::APPLIED]).await?)
         .iter()
+        .filter(|(partition, _)| whole(partition))
         .filter_map(|(partition, position)| {
             Some((text_of(partition).parse().ok()?, account::Position::parse(bytes_of(position))?))
         })
@@ -106,6 +111,7 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
         let missing = worker.needed_bytes(node).saturating_sub(buf.len());
         buf.reserve(missing.max(READ_BYTES));
         let reading = poll_fn(|cx| poll_read_buf(Pin::new(&mut read), cx, &mut buf));
+        let read_bytes;
         let n = tokio::select! {
             biased;
             n = reading => n,
@@ -116,11 +122,15 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
         match n {
             Ok(0) => return End { why: "the node closed the connection".into(), refused: false },
             Err(error) => return End { why: error.to_string(), refused: false },
-            Ok(_) => {}
+            Ok(n) => read_bytes = n,
         }
         if let Err(broken) = worker.receive(node, &mut buf) {
             let refused = matches!(broken, crate::sequencer::Broken::Refused(_));
             return End { why: broken.to_string(), refused };
+        }
+        if read_bytes >= READ_BYTES {
+            // More is there already; first let what has come go on to its clients.
+            tokio::task::yield_now().await;
         }
     }
 }

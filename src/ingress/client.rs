@@ -98,6 +98,8 @@ pub struct Client {
     pub(crate) first: u64,
     /// Reads that are not answered yet: a write to the same partition waits for them (see `sequencer::reads`).
     pub(crate) pending_reads: SmallVec<[(u64, PartitionId); 8]>,
+    /// Bytes of replies that wait for earlier ones.
+    pub(crate) held_bytes: usize,
     /// Its task sleeps until something is answered.
     pub(crate) wake: Rc<Notify>,
     pub(crate) waiting: bool,
@@ -123,6 +125,7 @@ impl Client {
             slots: VecDeque::new(),
             first: 0,
             pending_reads: SmallVec::new(),
+            held_bytes: 0,
             wake: Rc::new(Notify::new()),
             waiting: false,
             dirty: false,
@@ -137,6 +140,7 @@ impl Client {
     pub(crate) fn leave(&mut self) {
         self.gone = true;
         self.slots.clear();
+        self.held_bytes = 0;
         self.out.clear();
         self.wake.notify_one();
     }
@@ -167,6 +171,7 @@ impl Client {
             self.out.put_shared(&bytes);
             self.first += 1;
         } else {
+            self.held_bytes += bytes.len();
             self.push(SlotState::Done(bytes), 0);
             self.drain(|_| {});
         }
@@ -184,6 +189,7 @@ impl Client {
                     Outcome::Refused(refusal) => encode::error(refusal.message()),
                     Outcome::Unknown => return self.leave(),
                 };
+                self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
             }
             SlotState::Gathering(gather) => {
@@ -200,6 +206,7 @@ impl Client {
                     return;
                 }
                 let bytes = gather.assemble(entry.resp3);
+                self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
             }
         }
@@ -208,6 +215,7 @@ impl Client {
     /// Moves finished replies at the front to the socket's queue.
     fn drain(&mut self, mut asked: impl FnMut(u64)) {
         while let Some(Slot { state: SlotState::Done(bytes), silent, asked_us, .. }) = self.slots.front() {
+            self.held_bytes -= bytes.len();
             if !silent {
                 self.out.put_shared(bytes);
             }

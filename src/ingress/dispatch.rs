@@ -52,10 +52,7 @@ impl Worker {
         if !client.session.authenticated && !command.flags.contains(Flags::NO_AUTH) && command.special != Special::Quit {
             return self.refuse(core, id, NOAUTH);
         }
-        if command.special == Special::Copy && self.copies_out_of_sight(&args) {
-            return self.refuse(core, id, DB_RANGE);
-        }
-        let route = route(command, &args, self.shared().table.load().partitions());
+        let route = self.route(command, &args);
         let in_transaction = client.session.transaction.is_some();
         if command.flags.contains(Flags::DENYOOM) && self.is_full(&route) {
             client.spoil_transaction();
@@ -85,6 +82,13 @@ impl Worker {
                 self.send_several(core, id, command, merge, write, &parts, step, &args)
             }
         }
+    }
+
+    pub(super) fn route(&self, command: &Command, args: &Args<'_>) -> Route {
+        if command.special == Special::Copy && self.copies_out_of_sight(args) {
+            return Route::Invalid(encode::error(DB_RANGE));
+        }
+        route(command, args, self.shared().table.load().partitions())
     }
 
     fn has_fault(&self, core: &Core, id: u32) -> bool {

@@ -17,7 +17,7 @@ use crate::command::{Command, Special};
 use crate::limits;
 use crate::request::{Action, Commands, PartitionId, Request, Script, Touched};
 use crate::resp::{Args, Span, Spans, encode};
-use crate::router::{Route, route};
+use crate::router::Route;
 use crate::worker::{Core, Worker};
 
 /// What is between `MULTI` and `EXEC`.
@@ -253,7 +253,7 @@ impl Worker {
             Err(error) => return Piece::Literal(error.to_bytes()),
         };
         let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
-        match route(command, &args, self.shared().table.load().partitions()) {
+        match self.route(command, &args) {
             Route::One { partition, write } => {
                 let script = match self.script_in_transaction(command, &args) {
                     Ok(script) => script,

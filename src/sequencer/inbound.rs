@@ -96,6 +96,9 @@ impl Sequencer {
                 Expect::Queued(left) if *left > 0 => {
                     if rest.starts_with(QUEUED) {
                         at += QUEUED.len();
+                    } else if QUEUED.starts_with(rest) {
+                        // Cut in the middle. The scanner must not begin what the line above will finish.
+                        return (at, None);
                     } else {
                         let len = match node.scanner.scan(rest, 1) {
                             Ok(Some((len, _))) => len,

@@ -126,8 +126,8 @@ impl Worker {
                 Err(_) => client.leave(),
             }
             self.metrics.bytes_out.add((before - client.out.len()) as u64);
-            if client.out.len() > output_max {
-                warn!(client = client.session.id, "a client does not read its replies: disconnected");
+            if client.out.len() + client.held_bytes > output_max {
+                warn!(client = client.session.id, "a client does not read its replies (or asks for too much at once, setting limits.client_output_max): disconnected");
                 client.leave();
             }
         }

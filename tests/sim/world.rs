@@ -114,7 +114,7 @@ impl Plan {
             replicas: replicas as u32,
             write_quorum: replicas as u32 / 2 + 1,
             min_in_sync: replicas as u32 / 2 + 1,
-            backlog_bytes: *rng.pick(&[0, 1500, 6000, 1_000_000]),
+            backlog_bytes: *rng.pick(&[0, 1500, 6000, 6000, 30_000, 1_000_000, 1_000_000]),
             batch_commands_max: *rng.pick(&[1, 3, 100]),
             batch_bytes_max: *rng.pick(&[100, 100_000]),
             bookkeeping_db: BOOKKEEPING_DB,
@@ -280,6 +280,10 @@ impl World {
             return;
         }
         let s = *self.rng.pick(&serving);
+        // The first clients are let in when the streams are connected; later they come whatever there is.
+        if self.serving(s).is_some_and(|serving| !serving.sequencer.is_ready()) && self.rng.percent(70) {
+            return;
+        }
         self.tally.zombie_requests += u64::from(s + 1 < self.sidecars.len());
         let kind = if self.rng.percent(self.plan.read_percent) {
             *self
