@@ -74,7 +74,10 @@ impl Position {
     /// Reads what [`Position::put`] wrote.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (epoch, seq) = std::str::from_utf8(text).ok()?.split_once(':')?;
-        Some(Self { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
+        Some(Self {
+            epoch: epoch.parse().ok()?,
+            seq: seq.parse().ok()?,
+        })
     }
 }
 
@@ -122,7 +125,12 @@ pub fn parse_touched(mut rest: &[u8]) -> Option<Vec<TouchedRecord>> {
             rest = after;
             Some(key.to_vec())
         };
-        records.push(TouchedRecord { partition, db, seq, key });
+        records.push(TouchedRecord {
+            partition,
+            db,
+            seq,
+            key,
+        });
     }
     Some(records)
 }
@@ -133,17 +141,36 @@ mod tests {
 
     #[test]
     fn positions_and_records_come_back() {
-        for position in [Position { epoch: 0, seq: 0 }, Position { epoch: u64::MAX, seq: 1_000_007 }] {
+        for position in [
+            Position { epoch: 0, seq: 0 },
+            Position {
+                epoch: u64::MAX,
+                seq: 1_000_007,
+            },
+        ] {
             let mut out = BytesMut::new();
             position.put(&mut out);
-            let text = out[..].split(|&b| b == b'\n').nth(1).unwrap().strip_suffix(b"\r").unwrap();
+            let text = out[..]
+                .split(|&b| b == b'\n')
+                .nth(1)
+                .unwrap()
+                .strip_suffix(b"\r")
+                .unwrap();
             assert_eq!(Position::parse(text), Some(position));
         }
         let mut out = BytesMut::new();
         put_touched(&mut out, 7, 3, 99, Some(b"key"));
         put_touched(&mut out, 255, 0, 100, None);
         let records = parse_touched(&out).unwrap();
-        assert_eq!(records[0], TouchedRecord { partition: 7, db: 3, seq: 99, key: Some(b"key".to_vec()) });
+        assert_eq!(
+            records[0],
+            TouchedRecord {
+                partition: 7,
+                db: 3,
+                seq: 99,
+                key: Some(b"key".to_vec())
+            }
+        );
         assert_eq!(records[1].key, None);
         assert_eq!(parse_touched(&out[..out.len() - 1]), None);
     }

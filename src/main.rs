@@ -1,6 +1,10 @@
 //! The command line.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where the program speaks to its user"
+)]
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -90,7 +94,11 @@ fn main() -> ExitCode {
             Err(mistakes) => complain(&mistakes),
         },
         Command::Serve { config } => match Config::load(&config) {
-            Ok(config) => run(async { serve::run(config, Extras::default(), end_signal()).await.map_err(Into::into) }),
+            Ok(config) => run(async {
+                serve::run(config, Extras::default(), end_signal())
+                    .await
+                    .map_err(Into::into)
+            }),
             Err(mistakes) => complain(&mistakes),
         },
         Command::Dev(options) => run(dev(options)),
@@ -138,7 +146,11 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
     let quorum = options.write_quorum.unwrap_or(replicas / 2 + 1);
     let ended = end_signal();
     tokio::pin!(ended);
-    let starting = DevOptions { nodes: options.nodes, dir: options.dir, enable_debug: options.enable_debug };
+    let starting = DevOptions {
+        nodes: options.nodes,
+        dir: options.dir,
+        enable_debug: options.enable_debug,
+    };
     let pool = tokio::select! {
         pool = LocalPool::start(&starting) => Arc::new(pool?),
         () = &mut ended => return Ok(()),
@@ -146,7 +158,12 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
     let nodes: String = pool
         .nodes()
         .iter()
-        .map(|node| format!("[[nodes]]\nname = {:?}\naddress = {:?}\n", node.name, node.address))
+        .map(|node| {
+            format!(
+                "[[nodes]]\nname = {:?}\naddress = {:?}\n",
+                node.name, node.address
+            )
+        })
         .collect();
     let text = format!(
         "threads = {}\n[listen]\ntcp = \"{}\"\nadmin = \"{}\"\n[pool]\nname = \"dev\"\nreplicas = {replicas}\n\
@@ -156,14 +173,26 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
     let result = match Config::parse(&text) {
         Ok(config) => {
             for node in pool.nodes() {
-                info!(node = node.name, address = node.address, pid = node.pid, "redis-server started");
+                info!(
+                    node = node.name,
+                    address = node.address,
+                    pid = node.pid,
+                    "redis-server started"
+                );
             }
             let of = pool.clone();
-            let extras = Extras { pid_of: Some(Box::new(move |name| of.pid_of(name))) };
-            serve::run(config, extras, ended).await.map_err(anyhow::Error::from)
+            let extras = Extras {
+                pid_of: Some(Box::new(move |name| of.pid_of(name))),
+            };
+            serve::run(config, extras, ended)
+                .await
+                .map_err(anyhow::Error::from)
         }
         Err(mistakes) => {
-            let lines: Vec<String> = mistakes.iter().map(|m| format!("{}: {}", m.setting, m.message)).collect();
+            let lines: Vec<String> = mistakes
+                .iter()
+                .map(|m| format!("{}: {}", m.setting, m.message))
+                .collect();
             Err(anyhow::anyhow!("{}", lines.join("\n")))
         }
     };
@@ -173,7 +202,8 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
 
 /// Ctrl-C, or a supervisor's `SIGTERM`.
 async fn end_signal() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };

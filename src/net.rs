@@ -54,7 +54,9 @@ impl Socket {
     /// Where the other side is, as `CLIENT LIST` shows it.
     pub fn peer(&self) -> String {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "?:0".into(), |a| a.to_string()),
+            Self::Tcp(stream) => stream
+                .peer_addr()
+                .map_or_else(|_| "?:0".into(), |a| a.to_string()),
             Self::Unix(_) => "unix:0".into(),
         }
     }

@@ -112,7 +112,10 @@ pub struct Decide {
 impl Decide {
     /// The client's command, to be looked at.
     pub fn args(&self) -> Args<'_> {
-        Args { bytes: &self.frame, spans: &self.spans }
+        Args {
+            bytes: &self.frame,
+            spans: &self.spans,
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 
 use smallvec::SmallVec;
 
+use crate::command::Special;
 use crate::command::sort_reads_other_keys;
 use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split};
-use crate::command::Special;
 use crate::request::PartitionId;
 use crate::resp::{Args, encode};
 use crate::ring::partition_of;
@@ -76,15 +76,22 @@ fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> 
         return Route::Refused(encode::error(SORT_PATTERNS));
     }
     if let Some(key) = command.first_key() {
-        return Route::One { partition: partition_of(args.arg(key), partitions), write };
+        return Route::One {
+            partition: partition_of(args.arg(key), partitions),
+            write,
+        };
     }
     let keys = match command.keys(args) {
         Ok(keys) => keys,
         Err(error) => return Route::Invalid(error.to_bytes()),
     };
-    let mut all = keys.iter().map(|&key| partition_of(args.arg(key as usize), partitions));
+    let mut all = keys
+        .iter()
+        .map(|&key| partition_of(args.arg(key as usize), partitions));
     // Without a key (a script that only computes) any partition will do, but always the same one.
-    let partition = all.next().unwrap_or_else(|| partition_of(args.arg(1), partitions));
+    let partition = all
+        .next()
+        .unwrap_or_else(|| partition_of(args.arg(1), partitions));
     if all.any(|other| other != partition) {
         return Route::Refused(encode::error(CROSSSLOT));
     }
@@ -118,8 +125,16 @@ fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) ->
         }
     }
     match parts.as_slice() {
-        [(partition, _)] => Route::One { partition: *partition, write },
-        _ => Route::Several { merge: split.merge, write, parts, step: split.step },
+        [(partition, _)] => Route::One {
+            partition: *partition,
+            write,
+        },
+        _ => Route::Several {
+            merge: split.merge,
+            write,
+            parts,
+            step: split.step,
+        },
     }
 }
 
@@ -132,30 +147,64 @@ mod tests {
     fn of(line: &str) -> Route {
         let table = CommandTable::builtin();
         let line = format!("{line}\r\n");
-        let Ok(Scanned::Inline { frame, spans, .. }) = CommandScanner::new(1 << 20).scan(line.as_bytes()) else {
+        let Ok(Scanned::Inline { frame, spans, .. }) = CommandScanner::new(1 << 20).scan(line.as_bytes())
+        else {
             panic!("{line}")
         };
-        let args = Args { bytes: &frame, spans: &spans };
+        let args = Args {
+            bytes: &frame,
+            spans: &spans,
+        };
         route(table.lookup(&args).unwrap(), &args, 256)
     }
 
     #[test]
     fn a_key_decides() {
-        let Route::One { partition, write: true } = of("LPUSH {q}.a x") else { panic!() };
-        assert_eq!(of("LRANGE {q}.b 0 -1"), Route::One { partition, write: false });
+        let Route::One {
+            partition,
+            write: true,
+        } = of("LPUSH {q}.a x")
+        else {
+            panic!()
+        };
+        assert_eq!(
+            of("LRANGE {q}.b 0 -1"),
+            Route::One {
+                partition,
+                write: false
+            }
+        );
         assert!(matches!(of("EVAL return x {q}.x"), Route::Invalid(_)));
-        assert_eq!(of("RENAME {q}.a {q}.b"), Route::One { partition, write: true });
+        assert_eq!(
+            of("RENAME {q}.a {q}.b"),
+            Route::One {
+                partition,
+                write: true
+            }
+        );
         assert_eq!(of("RENAME a b"), Route::Refused(encode::error(CROSSSLOT)));
     }
 
     #[test]
     fn many_keys_are_split_and_few_are_not() {
-        let Route::Several { parts, write: false, .. } = of("MGET a b c d e f") else { panic!() };
+        let Route::Several {
+            parts, write: false, ..
+        } = of("MGET a b c d e f")
+        else {
+            panic!()
+        };
         let mut keys: Vec<u32> = parts.iter().flat_map(|(_, keys)| keys.clone()).collect();
         keys.sort_unstable();
         assert_eq!(keys, [1, 2, 3, 4, 5, 6]);
         assert!(matches!(of("MGET {t}a {t}b"), Route::One { write: false, .. }));
         assert!(matches!(of("MSET {t}a 1 {t}b"), Route::Invalid(_)));
-        assert!(matches!(of("DEL a b c"), Route::Several { write: true, merge: Merge::Sum, .. }));
+        assert!(matches!(
+            of("DEL a b c"),
+            Route::Several {
+                write: true,
+                merge: Merge::Sum,
+                ..
+            }
+        ));
     }
 }

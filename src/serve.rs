@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -87,14 +87,21 @@ struct Listeners {
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn run(config: Config, extras: Extras, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub async fn run(
+    config: Config,
+    extras: Extras,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
     let (opened_sender, opened_receiver) = watch::channel(None);
     if let Some(address) = config.listen.admin {
         let listener = admin::bind(address).await.map_err(listen_error(address))?;
         info!(address = %listener.local_addr().unwrap_or(address), "admin port");
-        let admin = Admin { shared: opened_receiver, pid_of: extras.pid_of };
+        let admin = Admin {
+            shared: opened_receiver,
+            pid_of: extras.pid_of,
+        };
         tasks.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
                 error!(%error, "the admin port has failed");
@@ -128,8 +135,10 @@ async fn start(
     events: mpsc::Sender<PoolEvent>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Shared>, ServeError> {
-    let roles: Vec<String> =
-        (0..config.threads).map(|w| format!("w{w}")).chain(std::iter::once("c".to_owned())).collect();
+    let roles: Vec<String> = (0..config.threads)
+        .map(|w| format!("w{w}"))
+        .chain(std::iter::once("c".to_owned()))
+        .collect();
     let opened = open(config, &roles).await?;
     let keeper = Keeper::new(
         config.clone(),
@@ -139,8 +148,9 @@ async fn start(
         opened.table.clone(),
         events,
     );
-    let (senders, mailboxes): (Vec<_>, Vec<_>) =
-        (0..config.threads).map(|_| mpsc::channel::<Vec<Message>>(limits::MAILBOX_BUNCHES)).unzip();
+    let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..config.threads)
+        .map(|_| mpsc::channel::<Vec<Message>>(limits::MAILBOX_BUNCHES))
+        .unzip();
     let shared = Arc::new(Shared {
         commands: CommandTable::from_nodes(&opened.commands)?,
         instance: opened.instance,
@@ -150,7 +160,9 @@ async fn start(
         admissions: keeper.admissions(),
         scripts: Scripts::default(),
         clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
-        metrics: (0..config.threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
+        metrics: (0..config.threads)
+            .map(|_| Arc::new(WorkerMetrics::default()))
+            .collect(),
         clients: AtomicUsize::new(0),
         next_client_id: AtomicU64::new(0),
         started_ms: unix_ms(),
@@ -172,7 +184,10 @@ async fn start(
             .filter(|(partition, _)| usize::from(shared.owner_of(*partition as PartitionId)) == id)
             .map(|(partition, row)| PartitionStart {
                 partition: partition as PartitionId,
-                position: Position { epoch: row.epoch, seq: row.start },
+                position: Position {
+                    epoch: row.epoch,
+                    seq: row.start,
+                },
                 since: row.since,
                 replicas: row.replicas.iter().copied().collect::<SmallVec<_>>(),
                 in_sync: row.in_sync,
@@ -192,7 +207,9 @@ fn spawn_worker(
     starts: Vec<PartitionStart>,
     mailbox: mpsc::Receiver<Vec<Message>>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     thread::Builder::new()
         .name(format!("worker-{id}"))
         .spawn(move || runtime.block_on(Worker::run(id, shared, starts, mailbox)))?;
@@ -246,7 +263,10 @@ async fn remove_stale(path: &Path) {
 }
 
 fn listen_error(what: impl ToString) -> impl FnOnce(io::Error) -> ServeError {
-    move |error| ServeError::Listen { what: what.to_string(), error }
+    move |error| ServeError::Listen {
+        what: what.to_string(),
+        error,
+    }
 }
 
 /// Takes clients in, the workers in turn.
@@ -291,7 +311,9 @@ async fn take_in(shared: &Arc<Shared>, socket: Socket) {
     }
     let turn = shared.clients.fetch_add(1, Relaxed);
     let id = turn % shared.workers.len().max(1);
-    let Some(worker) = shared.workers.get(id) else { return };
+    let Some(worker) = shared.workers.get(id) else {
+        return;
+    };
     match Message::accept(socket) {
         Ok(message) => drop(worker.send(vec![message]).await),
         Err(error) => {

@@ -125,13 +125,19 @@ impl Shared {
 
     /// Name of a node.
     pub fn node_name(&self, node: NodeId) -> String {
-        self.table.load().nodes.get(usize::from(node)).map_or_else(|| format!("#{node}"), |n| n.name.clone())
+        self.table
+            .load()
+            .nodes
+            .get(usize::from(node))
+            .map_or_else(|| format!("#{node}"), |n| n.name.clone())
     }
 }
 
 /// This host's clock, Unix ms.
 pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
 }
 
 /// A script that a client has shown.
@@ -154,7 +160,11 @@ pub struct Scripts {
 impl Scripts {
     /// The script of this digest.
     pub fn get(&self, sha: &[u8; 20]) -> Option<KnownScript> {
-        self.by_sha.lock().unwrap_or_else(PoisonError::into_inner).get(sha).cloned()
+        self.by_sha
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(sha)
+            .cloned()
     }
 
     /// Keeps a script. When there are too many, all are forgotten, as by `SCRIPT FLUSH`: clients load them again.

@@ -30,7 +30,9 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Keeps the worker's stream to `node` alive, for ever.
 pub async fn run(worker: Rc<Worker>, node: NodeId) {
-    let Some(mut admissions) = worker.shared().admissions.watch(node) else { return };
+    let Some(mut admissions) = worker.shared().admissions.watch(node) else {
+        return;
+    };
     let mut used = 0;
     loop {
         match admissions.wait_for(|&n| n > used).await {
@@ -42,7 +44,13 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
                 let (read, write, buf) = control.into_halves();
                 let report = worker.link_up(node, write, &applied);
                 let name = worker.shared().node_name(node);
-                info!(node = name, equal = report.equal, behind = report.behind, out = report.out, "stream connected");
+                info!(
+                    node = name,
+                    equal = report.equal,
+                    behind = report.behind,
+                    out = report.out,
+                    "stream connected"
+                );
                 if report.out > 0 {
                     warn!(
                         node = name,
@@ -71,10 +79,19 @@ async fn connect(worker: &Worker, node: NodeId) -> Result<(Control, Applied), Co
     let shared = worker.shared();
     let user = shared.instance.user(&format!("w{}", worker.id()));
     let login = Some((user.as_str(), shared.instance.secret.as_str()));
-    let address = shared.table.load().nodes.get(usize::from(node)).map(|n| n.address.clone());
-    let Some(address) = address else { return Err(ControlError::Protocol) };
+    let address = shared
+        .table
+        .load()
+        .nodes
+        .get(usize::from(node))
+        .map(|n| n.address.clone());
+    let Some(address) = address else {
+        return Err(ControlError::Protocol);
+    };
     let mut control = Control::connect(&address, login, shared.config.timeouts.connect).await?;
-    control.call(&[b"CLIENT", b"KILL", b"USER", user.as_bytes(), b"SKIPME", b"yes"]).await?;
+    control
+        .call(&[b"CLIENT", b"KILL", b"USER", user.as_bytes(), b"SKIPME", b"yes"])
+        .await?;
     control.call(&[b"CLIENT", b"SETNAME", user.as_bytes()]).await?;
     let bookkeeping_db = shared.config.pool.bookkeeping_db.to_string();
     control.call(&[b"SELECT", bookkeeping_db.as_bytes()]).await?;
@@ -85,7 +102,10 @@ async fn connect(worker: &Worker, node: NodeId) -> Result<(Control, Applied), Co
         .iter()
         .filter(|(partition, _)| whole(partition))
         .filter_map(|(partition, position)| {
-            Some((text_of(partition).parse().ok()?, account::Position::parse(bytes_of(position))?))
+            Some((
+                text_of(partition).parse().ok()?,
+                account::Position::parse(bytes_of(position))?,
+            ))
         })
         .collect();
     control.call(&[b"SELECT", b"0"]).await?;
@@ -120,13 +140,26 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
             }
         };
         match n {
-            Ok(0) => return End { why: "the node closed the connection".into(), refused: false },
-            Err(error) => return End { why: error.to_string(), refused: false },
+            Ok(0) => {
+                return End {
+                    why: "the node closed the connection".into(),
+                    refused: false,
+                };
+            }
+            Err(error) => {
+                return End {
+                    why: error.to_string(),
+                    refused: false,
+                };
+            }
             Ok(n) => read_bytes = n,
         }
         if let Err(broken) = worker.receive(node, &mut buf) {
             let refused = matches!(broken, crate::sequencer::Broken::Refused(_));
-            return End { why: broken.to_string(), refused };
+            return End {
+                why: broken.to_string(),
+                refused,
+            };
         }
         if read_bytes >= READ_BYTES {
             // More is there already; first let what has come go on to its clients.

@@ -46,7 +46,10 @@ struct Unavailable;
 
 impl IntoResponse for Unavailable {
     fn into_response(self) -> axum::response::Response {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"error": "the pool is not served yet"})))
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(serde_json::json!({"error": "the pool is not served yet"})),
+        )
             .into_response()
     }
 }
@@ -61,8 +64,18 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         .route("/v1/nodes", get(nodes))
         .route("/v1/partitions", get(partitions))
         .fallback(|| async {
-            let known = ["/healthz", "/readyz", "/metrics", "/v1/pool", "/v1/nodes", "/v1/partitions"];
-            (StatusCode::NOT_FOUND, Json(serde_json::json!({"error": "no such path", "paths": known})))
+            let known = [
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/v1/pool",
+                "/v1/nodes",
+                "/v1/partitions",
+            ];
+            (
+                StatusCode::NOT_FOUND,
+                Json(serde_json::json!({"error": "no such path", "paths": known})),
+            )
         })
         .with_state(Arc::new(admin));
     axum::serve(listener, app).await
@@ -151,7 +164,14 @@ fn entries(
         let (state, reason) = if let Some(why) = refused {
             ("refusing", Some(why))
         } else if !up {
-            ("connecting", Some(health.trouble.unwrap_or_else(|| "its streams are not connected".into())))
+            (
+                "connecting",
+                Some(
+                    health
+                        .trouble
+                        .unwrap_or_else(|| "its streams are not connected".into()),
+                ),
+            )
         } else if streaming < partitions {
             let short = partitions - streaming;
             let why = format!(
@@ -197,7 +217,9 @@ async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Partitio
     let table = shared.table.load();
     let mut entries: Vec<PartitionEntry> = Vec::with_capacity(table.rows.len());
     for (partition, epoch, seq, set) in views.iter().flat_map(|v| v.partitions.iter().copied()) {
-        let Some(row) = table.rows.get(usize::from(partition)) else { continue };
+        let Some(row) = table.rows.get(usize::from(partition)) else {
+            continue;
+        };
         let name = |node: &NodeId| shared.node_name(*node);
         entries.push(PartitionEntry {
             partition,
@@ -205,7 +227,13 @@ async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Partitio
             seq,
             owner: shared.instance.id.clone(),
             replicas: row.replicas.iter().map(name).collect(),
-            in_sync: row.replicas.iter().enumerate().filter(|(i, _)| set & (1 << i) != 0).map(|(_, n)| name(n)).collect(),
+            in_sync: row
+                .replicas
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| set & (1 << i) != 0)
+                .map(|(_, n)| name(n))
+                .collect(),
         });
     }
     entries.sort_by_key(|entry| entry.partition);
@@ -227,14 +255,22 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
         })
         .collect();
     let table = shared.table.load();
-    let short = views.iter().flat_map(|v| &v.partitions).filter(|(partition, _, _, set)| {
-        let copies = table.rows.get(usize::from(*partition)).map_or(0, |row| row.replicas.len());
-        (set.count_ones() as usize) < copies
-    });
+    let short = views
+        .iter()
+        .flat_map(|v| &v.partitions)
+        .filter(|(partition, _, _, set)| {
+            let copies = table
+                .rows
+                .get(usize::from(*partition))
+                .map_or(0, |row| row.replicas.len());
+            (set.count_ones() as usize) < copies
+        });
     let workers: Vec<_> = shared.metrics.iter().map(Arc::as_ref).collect();
     Ok(render(&workers, samples, short.count() as u64))
 }
 
 async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {
-    tokio::time::timeout(VIEW_TIMEOUT, shared.views()).await.map_err(|_| Unavailable)
+    tokio::time::timeout(VIEW_TIMEOUT, shared.views())
+        .await
+        .map_err(|_| Unavailable)
 }

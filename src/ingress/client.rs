@@ -160,7 +160,12 @@ impl Client {
         if self.session.silent == Silence::Once {
             self.session.silent = Silence::No;
         }
-        self.slots.push_back(Slot { state, resp3: self.session.resp3, silent, asked_us: now_us });
+        self.slots.push_back(Slot {
+            state,
+            resp3: self.session.resp3,
+            silent,
+            asked_us: now_us,
+        });
         self.first + self.slots.len() as u64 - 1
     }
 
@@ -179,8 +184,12 @@ impl Client {
 
     /// Puts a reply, or a part of one, where it belongs.
     fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
-        let Some(index) = slot.checked_sub(self.first) else { return };
-        let Some(entry) = self.slots.get_mut(index as usize) else { return };
+        let Some(index) = slot.checked_sub(self.first) else {
+            return;
+        };
+        let Some(entry) = self.slots.get_mut(index as usize) else {
+            return;
+        };
         match &mut entry.state {
             SlotState::Done(_) => {}
             SlotState::Waiting(rule) => {
@@ -214,7 +223,13 @@ impl Client {
 
     /// Moves finished replies at the front to the socket's queue.
     fn drain(&mut self, mut asked: impl FnMut(u64)) {
-        while let Some(Slot { state: SlotState::Done(bytes), silent, asked_us, .. }) = self.slots.front() {
+        while let Some(Slot {
+            state: SlotState::Done(bytes),
+            silent,
+            asked_us,
+            ..
+        }) = self.slots.front()
+        {
             self.held_bytes -= bytes.len();
             if !silent {
                 self.out.put_shared(bytes);
@@ -229,7 +244,9 @@ impl Client {
     pub(crate) fn reads_pending(&mut self, partition: Option<PartitionId>) -> bool {
         let first = self.first;
         self.pending_reads.retain(|(slot, _)| *slot >= first);
-        self.pending_reads.iter().any(|(_, p)| partition.is_none_or(|wanted| *p == wanted))
+        self.pending_reads
+            .iter()
+            .any(|(_, p)| partition.is_none_or(|wanted| *p == wanted))
     }
 }
 
@@ -249,7 +266,11 @@ impl Worker {
     /// Puts an outcome into its client's slot, and what has become ready into the client's queue.
     pub(crate) fn answer(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
         let now_us = core.now_us;
-        let Some(client) = core.clients.get_mut(to.client as usize).filter(|c| c.generation == to.generation) else {
+        let Some(client) = core
+            .clients
+            .get_mut(to.client as usize)
+            .filter(|c| c.generation == to.generation)
+        else {
             return;
         };
         client.fill(to.slot, to.part, outcome);

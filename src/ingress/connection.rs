@@ -51,7 +51,9 @@ impl Worker {
     /// The reply, in the client's protocol.
     pub(super) fn local_reply(&self, core: &mut Core, id: u32, command: &Command, args: &Args<'_>) -> Bytes {
         let shared = self.shared();
-        let Some(client) = core.clients.get_mut(id as usize) else { return Bytes::new() };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Bytes::new();
+        };
         let session = &mut client.session;
         match command.special {
             Special::Ping if args.len() > 2 => {
@@ -98,8 +100,11 @@ impl Worker {
             // Acknowledged means copied: what has been answered is already on W nodes.
             Special::Wait => encode::integer(i64::from(shared.table.load().write_quorum) - 1),
             Special::Info => {
-                let wanted: Vec<String> =
-                    args.iter().skip(1).map(|w| String::from_utf8_lossy(w).to_lowercase()).collect();
+                let wanted: Vec<String> = args
+                    .iter()
+                    .skip(1)
+                    .map(|w| String::from_utf8_lossy(w).to_lowercase())
+                    .collect();
                 verbatim(&info(shared, &wanted), session.resp3)
             }
             Special::LastSave => encode::integer((shared.started_ms / 1000) as i64),
@@ -107,13 +112,18 @@ impl Worker {
             Special::ConfigGet => self.config_get(session.resp3, args),
             Special::AclWhoami => encode::bulk_frame(shared.config.listen.user().as_bytes()),
             _ if command.name.starts_with("client|") => self.client_command(core, id, command.special, args),
-            _ => encode::error(&format!("ERR the command '{}' is not available yet", command.name)),
+            _ => encode::error(&format!(
+                "ERR the command '{}' is not available yet",
+                command.name
+            )),
         }
     }
 
     fn authenticate(&self, core: &mut Core, id: u32, user: &[u8], password: &[u8]) -> Bytes {
         let listen = &self.shared().config.listen;
-        let Some(client) = core.clients.get_mut(id as usize) else { return Bytes::new() };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Bytes::new();
+        };
         let Some(expected) = &listen.password else {
             // Redis's default user takes any password when it has none.
             return if user == b"default" {
@@ -160,7 +170,9 @@ impl Worker {
                 return encode::error(&format!("ERR Syntax error in HELLO option '{option}'"));
             }
         }
-        let Some(client) = core.clients.get_mut(id as usize) else { return Bytes::new() };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Bytes::new();
+        };
         if !client.session.authenticated {
             return encode::error(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
@@ -177,7 +189,11 @@ impl Worker {
         client.session.resp3 = resp3;
         let client_id = client.session.id;
         let mut out = BytesMut::new();
-        encode::header(&mut out, if resp3 { b'%' } else { b'*' }, if resp3 { 7 } else { 14 });
+        encode::header(
+            &mut out,
+            if resp3 { b'%' } else { b'*' },
+            if resp3 { 7 } else { 14 },
+        );
         for (key, value) in [("server", "redis"), ("version", self.shared().version.as_str())] {
             encode::bulk(&mut out, key.as_bytes());
             encode::bulk(&mut out, value.as_bytes());
@@ -196,7 +212,9 @@ impl Worker {
     }
 
     fn client_command(&self, core: &mut Core, id: u32, special: Special, args: &Args<'_>) -> Bytes {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Bytes::new() };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Bytes::new();
+        };
         let session = &mut client.session;
         match special {
             Special::ClientId => encode::integer(session.id as i64),
@@ -253,9 +271,15 @@ impl Worker {
             ("notify-keyspace-events", ""),
             ("proto-max-bulk-len", "536870912"),
         ];
-        let wanted: Vec<String> = args.iter().skip(2).map(|w| String::from_utf8_lossy(w).to_lowercase()).collect();
-        let found: Vec<_> =
-            known.iter().filter(|(name, _)| wanted.iter().any(|w| w == "*" || w == name)).collect();
+        let wanted: Vec<String> = args
+            .iter()
+            .skip(2)
+            .map(|w| String::from_utf8_lossy(w).to_lowercase())
+            .collect();
+        let found: Vec<_> = known
+            .iter()
+            .filter(|(name, _)| wanted.iter().any(|w| w == "*" || w == name))
+            .collect();
         let mut out = BytesMut::new();
         if resp3 {
             encode::header(&mut out, b'%', found.len());

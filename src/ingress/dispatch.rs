@@ -6,10 +6,10 @@ use smallvec::{SmallVec, smallvec};
 use super::client::Client;
 use super::gather::{Gather, Recipe};
 use super::scripts::ScriptUse;
-use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::decide::Decision;
-use crate::command::{Command, Special};
+use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
+use crate::command::{Command, Special};
 use crate::request::{Action, Commands, Decide, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
 use crate::router::{Route, route};
@@ -36,7 +36,9 @@ impl Worker {
     /// Handles one command of a client.
     pub(crate) fn dispatch(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
         let args = Args { bytes: frame, spans };
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         if client.gone {
             return Flow::Leave;
         }
@@ -49,7 +51,10 @@ impl Worker {
                 return self.reply(core, id, error.to_bytes());
             }
         };
-        if !client.session.authenticated && !command.flags.contains(Flags::NO_AUTH) && command.special != Special::Quit {
+        if !client.session.authenticated
+            && !command.flags.contains(Flags::NO_AUTH)
+            && command.special != Special::Quit
+        {
             return self.refuse(core, id, NOAUTH);
         }
         let route = self.route(command, &args);
@@ -64,7 +69,11 @@ impl Worker {
             Err(Flow::Next) if self.has_fault(core, id) => None,
             Err(flow) => return flow,
         };
-        if in_transaction && route != Route::Transaction && command.special != Special::Quit && command.special != Special::Reset {
+        if in_transaction
+            && route != Route::Transaction
+            && command.special != Special::Quit
+            && command.special != Special::Reset
+        {
             return self.queue(core, id, command, frame, spans, &route);
         }
         match route {
@@ -78,9 +87,12 @@ impl Worker {
             Route::One { partition, write } => {
                 self.send_one(core, id, command, partition, write, frame, spans, script)
             }
-            Route::Several { merge, write, parts, step } => {
-                self.send_several(core, id, command, merge, write, &parts, step, &args)
-            }
+            Route::Several {
+                merge,
+                write,
+                parts,
+                step,
+            } => self.send_several(core, id, command, merge, write, &parts, step, &args),
         }
     }
 
@@ -92,7 +104,10 @@ impl Worker {
     }
 
     fn has_fault(&self, core: &Core, id: u32) -> bool {
-        let transaction = core.clients.get(id as usize).and_then(|c| c.session.transaction.as_ref());
+        let transaction = core
+            .clients
+            .get(id as usize)
+            .and_then(|c| c.session.transaction.as_ref());
         transaction.is_some_and(|t| t.fault.is_some())
     }
 
@@ -101,7 +116,9 @@ impl Worker {
         let mut words = args.iter().skip(3);
         while let Some(word) = words.next() {
             if word.eq_ignore_ascii_case(b"db") {
-                let db = words.next().and_then(|n| std::str::from_utf8(n).ok()?.parse::<u16>().ok());
+                let db = words
+                    .next()
+                    .and_then(|n| std::str::from_utf8(n).ok()?.parse::<u16>().ok());
                 return db.is_some_and(|db| !self.shared().has_database(db));
             }
         }
@@ -113,7 +130,9 @@ impl Worker {
         let table = self.shared().table.load();
         let full = |partition: PartitionId| {
             let row = table.rows.get(usize::from(partition));
-            self.shared().admissions.is_full(row.into_iter().flat_map(|row| row.replicas.iter().copied()))
+            self.shared()
+                .admissions
+                .is_full(row.into_iter().flat_map(|row| row.replicas.iter().copied()))
         };
         match route {
             Route::One { partition, .. } => full(*partition),
@@ -143,7 +162,10 @@ impl Worker {
         self.reply(core, id, encode::error(line))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a command and where it goes; bundling them would only rename it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a command and where it goes; bundling them would only rename it"
+    )]
     fn send_one(
         &self,
         core: &mut Core,
@@ -155,8 +177,15 @@ impl Worker {
         spans: &Spans,
         script: Option<ScriptUse>,
     ) -> Flow {
-        let Core { clients, clock, now_us, .. } = core;
-        let Some(client) = clients.get_mut(id as usize) else { return Flow::Leave };
+        let Core {
+            clients,
+            clock,
+            now_us,
+            ..
+        } = core;
+        let Some(client) = clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         if write && client.reads_pending(Some(partition)) {
             return Flow::Again;
         }
@@ -164,7 +193,11 @@ impl Worker {
         let prepared = match (&script, write) {
             (Some(script), _) => {
                 let frame = script.frame(frame, &args, clock.now_ms);
-                Prepared::Commands(Commands { touched: Touched::Partition, compare: command.compare, ..Commands::one(frame) })
+                Prepared::Commands(Commands {
+                    touched: Touched::Partition,
+                    compare: command.compare,
+                    ..Commands::one(frame)
+                })
             }
             (None, true) => self.prepare(clock, command, frame, spans),
             (None, false) => Prepared::Commands(Commands::one(frame.clone())),
@@ -181,7 +214,11 @@ impl Worker {
                 Prepared::Decide(decide) => Action::Decide(decide),
                 Prepared::Commands(mut commands) => {
                     commands.scripts = script.and_then(ScriptUse::into_loads);
-                    if write { Action::Write(commands) } else { Action::Read(commands) }
+                    if write {
+                        Action::Write(commands)
+                    } else {
+                        Action::Read(commands)
+                    }
                 }
             },
         };
@@ -189,7 +226,10 @@ impl Worker {
         Flow::Next
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a command and where it goes; bundling them would only rename it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a command and where it goes; bundling them would only rename it"
+    )]
     fn send_several(
         &self,
         core: &mut Core,
@@ -201,12 +241,21 @@ impl Worker {
         step: usize,
         args: &Args<'_>,
     ) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
-        if write && parts.iter().any(|(partition, _)| client.reads_pending(Some(*partition))) {
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        if write
+            && parts
+                .iter()
+                .any(|(partition, _)| client.reads_pending(Some(*partition)))
+        {
             return Flow::Again;
         }
         let place_of = |key: u32| (key - 1) / step as u32;
-        let order = parts.iter().map(|(_, keys)| keys.iter().map(|&key| place_of(key)).collect()).collect();
+        let order = parts
+            .iter()
+            .map(|(_, keys)| keys.iter().map(|&key| place_of(key)).collect())
+            .collect();
         let keys = parts.iter().map(|(_, keys)| keys.len()).sum();
         let gather = Gather::new(Recipe::Split { merge, order, keys }, parts.len());
         let slot = client.expect_parts(gather, core.now_us);
@@ -218,8 +267,17 @@ impl Worker {
             }
             let commands = part_of(args, keys, step, command.compare);
             let reply_to = client.reply_to(self.id(), id, slot, part as u16);
-            let action = if write { Action::Write(commands) } else { Action::Read(commands) };
-            requests.push(Request { partition: *partition, db, reply_to, action });
+            let action = if write {
+                Action::Write(commands)
+            } else {
+                Action::Read(commands)
+            };
+            requests.push(Request {
+                partition: *partition,
+                db,
+                reply_to,
+                action,
+            });
         }
         for request in requests {
             self.submit(core, self.shared().owner_of(request.partition), request);
@@ -275,12 +333,22 @@ const NOAUTH: &str = "NOAUTH Authentication required.";
 impl Client {
     /// Where an answer for one of its commands goes.
     pub(super) fn reply_to(&self, worker: u16, id: u32, slot: u64, part: u16) -> ReplyTo {
-        ReplyTo { worker, part, client: id, generation: self.generation, slot }
+        ReplyTo {
+            worker,
+            part,
+            client: id,
+            generation: self.generation,
+            slot,
+        }
     }
 }
 
 fn decide(decision: Decision, frame: &Bytes, spans: &Spans) -> Box<Decide> {
-    Box::new(Decide { decision, frame: frame.clone(), spans: spans.clone() })
+    Box::new(Decide {
+        decision,
+        frame: frame.clone(),
+        spans: spans.clone(),
+    })
 }
 
 fn keyed_scan(special: Special) -> bool {
@@ -322,5 +390,12 @@ pub(super) fn part_of(args: &Args<'_>, keys: &[u32], step: usize, compare: Compa
     }
     let (frame, spans) = crate::resp::frame_of(&all);
     let touched: SmallVec<_> = spans.iter().skip(1).step_by(step).copied().collect();
-    Commands { frame, count: 1, compare, touched: Touched::Keys(touched), scripts: None, second_chance: None }
+    Commands {
+        frame,
+        count: 1,
+        compare,
+        touched: Touched::Keys(touched),
+        scripts: None,
+        second_chance: None,
+    }
 }

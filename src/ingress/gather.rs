@@ -14,7 +14,11 @@ use crate::resp::{ReplyScanner, encode};
 #[derive(Debug)]
 pub(crate) enum Recipe {
     /// A command split over partitions: for each part the keys' places in the command's order.
-    Split { merge: Merge, order: Vec<Vec<u32>>, keys: usize },
+    Split {
+        merge: Merge,
+        order: Vec<Vec<u32>>,
+        keys: usize,
+    },
     /// A transaction.
     Exec(Box<Assembly>),
     /// `DBSIZE`: the sum, divided by the copies.
@@ -43,17 +47,29 @@ pub(crate) struct Gather {
 
 impl Gather {
     pub(crate) fn new(recipe: Recipe, parts: usize) -> Self {
-        Self { recipe, parts: vec![None; parts], left: parts, failed: None }
+        Self {
+            recipe,
+            parts: vec![None; parts],
+            left: parts,
+            failed: None,
+        }
     }
 
     /// Takes one part; whether it was the last.
     pub(crate) fn take(&mut self, part: u16, outcome: Outcome) -> bool {
-        let Some(place) = self.parts.get_mut(usize::from(part)).filter(|place| place.is_none()) else { return false };
+        let Some(place) = self
+            .parts
+            .get_mut(usize::from(part))
+            .filter(|place| place.is_none())
+        else {
+            return false;
+        };
         match outcome {
             Outcome::Reply { frames, .. } => *place = Some(frames),
             Outcome::Refused(refusal) => {
                 *place = Some(Bytes::new());
-                self.failed.get_or_insert_with(|| encode::error(refusal.message()));
+                self.failed
+                    .get_or_insert_with(|| encode::error(refusal.message()));
             }
             Outcome::Unknown => *place = Some(Bytes::new()),
         }
@@ -87,15 +103,28 @@ impl Gather {
                     return error.clone();
                 }
                 match recipe {
-                    Recipe::Split { merge: Merge::Concat, order, keys } => concat(&parts, order, *keys, client_resp3),
-                    Recipe::Split { merge: Merge::Sum, .. } => encode::integer(sum(&parts)),
+                    Recipe::Split {
+                        merge: Merge::Concat,
+                        order,
+                        keys,
+                    } => concat(&parts, order, *keys, client_resp3),
+                    Recipe::Split {
+                        merge: Merge::Sum, ..
+                    } => encode::integer(sum(&parts)),
                     Recipe::Split { merge: Merge::Ok, .. } | Recipe::AllOk => Bytes::from_static(b"+OK\r\n"),
                     Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
                     Recipe::Keys(filter) => filter.assemble(&parts),
                     Recipe::RandomKey => {
-                        let found = parts.iter().find(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"));
+                        let found = parts
+                            .iter()
+                            .find(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"));
                         let null = Bytes::from_static(b"_\r\n");
-                        in_protocol(Downgrade::Generic, found.cloned().unwrap_or(null), true, client_resp3)
+                        in_protocol(
+                            Downgrade::Generic,
+                            found.cloned().unwrap_or(null),
+                            true,
+                            client_resp3,
+                        )
                     }
                     _ => parts.into_iter().next().unwrap_or_default(),
                 }
@@ -132,7 +161,12 @@ fn concat(parts: &[Bytes], order: &[Vec<u32>], keys: usize, client_resp3: bool) 
 
 /// The elements of an array, or none if it is something else.
 pub(crate) fn elements(reply: &[u8]) -> impl Iterator<Item = &[u8]> {
-    Elements::of(reply).ok().flatten().into_iter().flatten().filter_map(Result::ok)
+    Elements::of(reply)
+        .ok()
+        .flatten()
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
 }
 
 /// Cuts replies that lie side by side.
@@ -150,4 +184,3 @@ pub(crate) fn cut(frames: &Bytes) -> Vec<Bytes> {
     }
     all
 }
-

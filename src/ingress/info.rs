@@ -6,12 +6,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::shared::{Shared, unix_ms};
 
 /// The sections, in Redis's order. `everything` and `all` are all of them.
-const SECTIONS: [&str; 7] = ["server", "clients", "memory", "persistence", "stats", "replication", "ringfence"];
+const SECTIONS: [&str; 7] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "ringfence",
+];
 
 /// The text of `INFO` for the wanted sections (none: all).
 pub(super) fn info(shared: &Shared, wanted: &[String]) -> String {
     let mut out = String::new();
-    let all = wanted.is_empty() || wanted.iter().any(|w| matches!(w.as_str(), "all" | "everything" | "default"));
+    let all = wanted.is_empty()
+        || wanted
+            .iter()
+            .any(|w| matches!(w.as_str(), "all" | "everything" | "default"));
     for section in SECTIONS {
         if all || wanted.iter().any(|w| w == section) {
             if !out.is_empty() {
@@ -26,7 +37,8 @@ pub(super) fn info(shared: &Shared, wanted: &[String]) -> String {
 
 fn put_section(out: &mut String, section: &str, shared: &Shared) -> std::fmt::Result {
     let commands: u64 = shared.metrics.iter().map(|m| m.commands.get()).sum();
-    let sum = |of: fn(&crate::metrics::WorkerMetrics) -> u64| shared.metrics.iter().map(|m| of(m)).sum::<u64>();
+    let sum =
+        |of: fn(&crate::metrics::WorkerMetrics) -> u64| shared.metrics.iter().map(|m| of(m)).sum::<u64>();
     match section {
         "server" => {
             let uptime = unix_ms().saturating_sub(shared.started_ms) / 1000;
@@ -50,7 +62,10 @@ fn put_section(out: &mut String, section: &str, shared: &Shared) -> std::fmt::Re
         ),
         "memory" => {
             let nodes = shared.table.load().nodes.len() as u16;
-            let (used, max) = (0..nodes).map(|n| shared.keeper.health(n).memory_bytes).max().unwrap_or_default();
+            let (used, max) = (0..nodes)
+                .map(|n| shared.keeper.health(n).memory_bytes)
+                .max()
+                .unwrap_or_default();
             write!(
                 out,
                 "# Memory\r\nused_memory:{used}\r\nused_memory_rss:{used}\r\nmaxmemory:{max}\r\n\
@@ -58,7 +73,10 @@ fn put_section(out: &mut String, section: &str, shared: &Shared) -> std::fmt::Re
             )
         }
         "persistence" => {
-            write!(out, "# Persistence\r\nloading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:1\r\n")
+            write!(
+                out,
+                "# Persistence\r\nloading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:1\r\n"
+            )
         }
         "stats" => write!(
             out,

@@ -73,12 +73,27 @@ impl ScanPage {
             return reply.clone();
         }
         let mut parts = elements(reply);
-        let cursor = parts.next().and_then(text).and_then(|t| std::str::from_utf8(t).ok()?.parse::<u64>().ok());
-        let (Some(at), Some(found)) = (cursor, parts.next()) else { return reply.clone() };
+        let cursor = parts
+            .next()
+            .and_then(text)
+            .and_then(|t| std::str::from_utf8(t).ok()?.parse::<u64>().ok());
+        let (Some(at), Some(found)) = (cursor, parts.next()) else {
+            return reply.clone();
+        };
         let cursor = match (at, self.next_node) {
             (0, None) => 0,
-            (0, Some(node)) => ScanCursor { at: 0, view: self.view, node }.to_number(),
-            (at, _) => ScanCursor { at, view: self.view, node: self.node }.to_number(),
+            (0, Some(node)) => ScanCursor {
+                at: 0,
+                view: self.view,
+                node,
+            }
+            .to_number(),
+            (at, _) => ScanCursor {
+                at,
+                view: self.view,
+                node: self.node,
+            }
+            .to_number(),
         };
         match &self.filter {
             None => page(cursor, found),
@@ -91,7 +106,11 @@ impl ScanPage {
 
     /// The node is gone: an empty page, and a cursor that begins again.
     pub(super) fn start_over(&self) -> Bytes {
-        let stale = ScanCursor { at: 0, view: 0, node: self.node };
+        let stale = ScanCursor {
+            at: 0,
+            view: 0,
+            node: self.node,
+        };
         page(stale.to_number(), b"*0\r\n")
     }
 }
@@ -111,9 +130,16 @@ impl Worker {
         let lister = |partition: PartitionId| {
             let row = table.rows.get(usize::from(partition))?;
             // The owner knows better than the record who is in sync.
-            let in_sync = core.sequencer.partition_view(partition).map_or(row.in_sync, |(_, set)| set);
+            let in_sync = core
+                .sequencer
+                .partition_view(partition)
+                .map_or(row.in_sync, |(_, set)| set);
             let able = |(i, node): (usize, &NodeId)| in_sync & (1 << i) != 0 && core.sequencer.is_up(*node);
-            row.replicas.iter().enumerate().find(|&(i, node)| able((i, node))).map(|(_, node)| *node)
+            row.replicas
+                .iter()
+                .enumerate()
+                .find(|&(i, node)| able((i, node)))
+                .map(|(_, node)| *node)
         };
         (0..table.partitions()).map(lister).collect()
     }
@@ -131,7 +157,9 @@ impl Worker {
         match pool {
             Pool::Scripts | Pool::KillScript => return self.script_command(core, id, command.special, &args),
             Pool::AnyNode => {
-                let Some(node) = core.sequencer.any_node() else { return self.no_nodes(core, id) };
+                let Some(node) = core.sequencer.any_node() else {
+                    return self.no_nodes(core, id);
+                };
                 let rule = command.downgrade(spans.len());
                 return self.ask_node(core, id, self.id(), node, frame.clone(), rule);
             }
@@ -149,7 +177,11 @@ impl Worker {
             Pool::Scan => self.scan(core, id, &args, &listers, &nodes),
             Pool::Dbsize => self.dbsize(core, id, &listers, nodes),
             Pool::Keys => {
-                let filter = KeyFilter { listers, nodes: nodes.clone(), count: false };
+                let filter = KeyFilter {
+                    listers,
+                    nodes: nodes.clone(),
+                    count: false,
+                };
                 self.ask_nodes(core, id, &nodes, frame, Recipe::Keys(filter))
             }
             _ => self.ask_nodes(core, id, &nodes, frame, Recipe::RandomKey),
@@ -161,17 +193,38 @@ impl Worker {
     }
 
     /// One command for one node, behind all that `owner` has sent there.
-    fn ask_node(&self, core: &mut Core, id: u32, owner: u16, node: NodeId, frame: Bytes, rule: Downgrade) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+    fn ask_node(
+        &self,
+        core: &mut Core,
+        id: u32,
+        owner: u16,
+        node: NodeId,
+        frame: Bytes,
+        rule: Downgrade,
+    ) -> Flow {
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let slot = client.expect_one(rule, core.now_us);
         let reply_to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
-        self.submit(core, owner, Request { partition: 0, db, action: Action::OnNode(node, frame), reply_to });
+        self.submit(
+            core,
+            owner,
+            Request {
+                partition: 0,
+                db,
+                action: Action::OnNode(node, frame),
+                reply_to,
+            },
+        );
         Flow::Next
     }
 
     fn ask_nodes(&self, core: &mut Core, id: u32, nodes: &[NodeId], frame: &Bytes, recipe: Recipe) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let slot = client.expect_parts(Gather::new(recipe, nodes.len()), core.now_us);
         let db = client.session.db;
         let request = |(part, &node): (usize, &NodeId)| Request {
@@ -191,8 +244,12 @@ impl Worker {
     fn dbsize(&self, core: &mut Core, id: u32, listers: &Arc<[Option<NodeId>]>, nodes: Vec<NodeId>) -> Flow {
         let table = self.shared().table.load();
         let whole = table.rows.iter().enumerate().all(|(partition, row)| {
-            let set = core.sequencer.partition_view(partition as PartitionId).map_or(row.in_sync, |(_, set)| set);
-            set.count_ones() as usize == row.replicas.len() && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
+            let set = core
+                .sequencer
+                .partition_view(partition as PartitionId)
+                .map_or(row.in_sync, |(_, set)| set);
+            set.count_ones() as usize == row.replicas.len()
+                && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
         });
         if whole {
             let all: Vec<NodeId> = (0..table.nodes.len() as NodeId).collect();
@@ -200,8 +257,18 @@ impl Worker {
             let frame = encode::command_frame(&[b"DBSIZE"]);
             return self.ask_nodes(core, id, &all, &frame, Recipe::Dbsize { copies });
         }
-        let filter = KeyFilter { listers: listers.clone(), nodes: nodes.clone(), count: true };
-        self.ask_nodes(core, id, &nodes, &encode::command_frame(&[b"KEYS", b"*"]), Recipe::Keys(filter))
+        let filter = KeyFilter {
+            listers: listers.clone(),
+            nodes: nodes.clone(),
+            count: true,
+        };
+        self.ask_nodes(
+            core,
+            id,
+            &nodes,
+            &encode::command_frame(&[b"KEYS", b"*"]),
+            Recipe::Keys(filter),
+        )
     }
 
     fn scan(
@@ -212,22 +279,43 @@ impl Worker {
         listers: &Arc<[Option<NodeId>]>,
         nodes: &[NodeId],
     ) -> Flow {
-        let Some(number) = number(args.arg(1)) else { return self.refuse(core, id, "ERR invalid cursor") };
+        let Some(number) = number(args.arg(1)) else {
+            return self.refuse(core, id, "ERR invalid cursor");
+        };
         let view = print_of(listers);
         let first = nodes.first().copied().unwrap_or_default();
         let from = match ScanCursor::of_number(number) {
             Some(cursor) if cursor.view == view && nodes.contains(&cursor.node) => cursor,
-            _ => ScanCursor { at: 0, view, node: first },
+            _ => ScanCursor {
+                at: 0,
+                view,
+                node: first,
+            },
         };
         let next_node = nodes.iter().copied().find(|&node| node > from.node);
-        let filter = KeyFilter { listers: listers.clone(), nodes: Vec::new(), count: false };
-        let page = ScanPage { node: from.node, view, next_node, filter: Some(filter) };
+        let filter = KeyFilter {
+            listers: listers.clone(),
+            nodes: Vec::new(),
+            count: false,
+        };
+        let page = ScanPage {
+            node: from.node,
+            view,
+            next_node,
+            filter: Some(filter),
+        };
         let at = from.at.to_string();
         let mut all: Vec<&[u8]> = args.iter().collect();
         if let Some(cursor) = all.get_mut(1) {
             *cursor = at.as_bytes();
         }
-        self.ask_nodes(core, id, &[from.node], &encode::command_frame(&all), Recipe::Scan(page))
+        self.ask_nodes(
+            core,
+            id,
+            &[from.node],
+            &encode::command_frame(&all),
+            Recipe::Scan(page),
+        )
     }
 
     /// `HSCAN`, `SSCAN`, `ZSCAN`: the walk stays on the node it began on.
@@ -239,7 +327,9 @@ impl Worker {
         command: &Command,
         args: &Args<'_>,
     ) -> Flow {
-        let Some(number) = number(args.arg(2)) else { return self.refuse(core, id, "ERR invalid cursor") };
+        let Some(number) = number(args.arg(2)) else {
+            return self.refuse(core, id, "ERR invalid cursor");
+        };
         let listers = self.listers(core);
         let Some(lister) = listers.get(usize::from(partition)).copied().flatten() else {
             return self.no_nodes(core, id);
@@ -247,7 +337,11 @@ impl Worker {
         let view = print_of(&[Some(lister)]);
         let from = match ScanCursor::of_number(number) {
             Some(cursor) if cursor.view == view && cursor.node == lister => cursor,
-            _ => ScanCursor { at: 0, view, node: lister },
+            _ => ScanCursor {
+                at: 0,
+                view,
+                node: lister,
+            },
         };
         let at = from.at.to_string();
         let mut all: Vec<&[u8]> = args.iter().collect();
@@ -255,24 +349,46 @@ impl Worker {
             *cursor = at.as_bytes();
         }
         let frame = encode::command_frame(&all);
-        let page = ScanPage { node: lister, view, next_node: None, filter: None };
+        let page = ScanPage {
+            node: lister,
+            view,
+            next_node: None,
+            filter: None,
+        };
         let _ = command;
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let slot = client.expect_parts(Gather::new(Recipe::Scan(page), 1), core.now_us);
         client.pending_reads.push((slot, partition));
         let reply_to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
         let action = Action::OnNode(lister, frame);
-        self.submit(core, self.shared().owner_of(partition), Request { partition, db, action, reply_to });
+        self.submit(
+            core,
+            self.shared().owner_of(partition),
+            Request {
+                partition,
+                db,
+                action,
+                reply_to,
+            },
+        );
         Flow::Next
     }
 
     /// `FLUSHDB`, `FLUSHALL`: a write of every partition at one place of the order.
     fn flush_pool(&self, core: &mut Core, id: u32, special: Special, frame: &Bytes) -> Flow {
         if self.shared().workers.len() > 1 {
-            return self.refuse(core, id, "ERR FLUSHDB and FLUSHALL are only available with threads = 1 yet");
+            return self.refuse(
+                core,
+                id,
+                "ERR FLUSHDB and FLUSHALL are only available with threads = 1 yet",
+            );
         }
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         if client.reads_pending(None) {
             return Flow::Again;
         }
@@ -284,7 +400,16 @@ impl Worker {
         let slot = client.expect_parts(Gather::new(Recipe::AllOk, 1), core.now_us);
         let reply_to = client.reply_to(self.id(), id, slot, 0);
         let action = Action::Everywhere(frame, count);
-        self.submit(core, self.id(), Request { partition: 0, db, action, reply_to });
+        self.submit(
+            core,
+            self.id(),
+            Request {
+                partition: 0,
+                db,
+                action,
+                reply_to,
+            },
+        );
         Flow::Next
     }
 

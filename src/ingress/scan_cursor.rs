@@ -56,9 +56,21 @@ mod tests {
     #[test]
     fn cursors_come_back() {
         for cursor in [
-            ScanCursor { at: 0, view: 1, node: 0 },
-            ScanCursor { at: (1 << 48) - 1, view: 255, node: 255 },
-            ScanCursor { at: 17, view: 9, node: 2 },
+            ScanCursor {
+                at: 0,
+                view: 1,
+                node: 0,
+            },
+            ScanCursor {
+                at: (1 << 48) - 1,
+                view: 255,
+                node: 255,
+            },
+            ScanCursor {
+                at: 17,
+                view: 9,
+                node: 2,
+            },
         ] {
             assert_eq!(ScanCursor::of_number(cursor.to_number()), Some(cursor));
         }

@@ -69,7 +69,9 @@ impl Worker {
             self.known(core, id, args.arg(2))?;
             return Ok(None);
         }
-        let Some((by_digest, read_only)) = kind_of(command.special) else { return Ok(None) };
+        let Some((by_digest, read_only)) = kind_of(command.special) else {
+            return Ok(None);
+        };
         let known = if by_digest {
             match parse_sha(args.arg(1)).and_then(|sha| self.shared().scripts.get(&sha)) {
                 Some(script) => script,
@@ -86,15 +88,33 @@ impl Worker {
             }
             return Err(self.refuse(core, id, line));
         }
-        Ok(Some(ScriptUse { known, by_digest, read_only }))
+        Ok(Some(ScriptUse {
+            known,
+            by_digest,
+            read_only,
+        }))
     }
 
     /// The same for a command of a transaction that is being executed: its text has been shown when it was queued.
-    pub(super) fn script_in_transaction(&self, command: &Command, args: &Args<'_>) -> Result<Option<ScriptUse>, Bytes> {
-        let Some((by_digest, read_only)) = kind_of(command.special) else { return Ok(None) };
-        let sha = if by_digest { parse_sha(args.arg(1)) } else { Some(Sha1::from(args.arg(1)).digest().bytes()) };
+    pub(super) fn script_in_transaction(
+        &self,
+        command: &Command,
+        args: &Args<'_>,
+    ) -> Result<Option<ScriptUse>, Bytes> {
+        let Some((by_digest, read_only)) = kind_of(command.special) else {
+            return Ok(None);
+        };
+        let sha = if by_digest {
+            parse_sha(args.arg(1))
+        } else {
+            Some(Sha1::from(args.arg(1)).digest().bytes())
+        };
         match sha.and_then(|sha| self.shared().scripts.get(&sha)) {
-            Some(known) => Ok(Some(ScriptUse { known, by_digest, read_only })),
+            Some(known) => Ok(Some(ScriptUse {
+                known,
+                by_digest,
+                read_only,
+            })),
             None => Err(encode::error(NOSCRIPT)),
         }
     }
@@ -106,7 +126,9 @@ impl Worker {
             return Ok(script);
         }
         let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
-        let Some(client) = core.clients.get_mut(id as usize) else { return Err(Flow::Leave) };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Err(Flow::Leave);
+        };
         match std::mem::take(&mut client.showing) {
             Showing::Asked => {
                 client.showing = Showing::Asked;
@@ -133,7 +155,16 @@ impl Worker {
                 let slot = client.expect_parts(Gather::new(Recipe::ScriptShown, 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
                 let action = Action::OnNode(node, load);
-                self.submit(core, self.id(), Request { partition: 0, db: 0, action, reply_to });
+                self.submit(
+                    core,
+                    self.id(),
+                    Request {
+                        partition: 0,
+                        db: 0,
+                        action,
+                        reply_to,
+                    },
+                );
                 Err(Flow::Again)
             }
         }
@@ -153,7 +184,13 @@ impl Worker {
                 || traits.names_time_or_random
                 || traits.relative_expiry
                 || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name))));
-        let major = self.shared().version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let major = self
+            .shared()
+            .version
+            .split('.')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
         let refusal = if traits.commands.iter().any(|name| out_of_bounds(name)) {
             Some(OUT_OF_BOUNDS)
         } else if differs && (traits.hidden || major < SHIM_MAJOR_MIN) {
@@ -164,11 +201,18 @@ impl Worker {
         let script = if differs {
             let text = shim::shimmed(text);
             let sha = Sha1::from(&text).digest().bytes();
-            Script { sha, load: encode::command_frame(&[b"SCRIPT", b"LOAD", &text]) }
+            Script {
+                sha,
+                load: encode::command_frame(&[b"SCRIPT", b"LOAD", &text]),
+            }
         } else {
             Script { sha, load }
         };
-        KnownScript { script: Arc::new(script), shimmed: differs, refusal }
+        KnownScript {
+            script: Arc::new(script),
+            shimmed: differs,
+            refusal,
+        }
     }
 
     /// `SCRIPT …`, `FUNCTION …`.
@@ -185,7 +229,9 @@ impl Worker {
     /// The same in a transaction, whose texts have been shown when they were queued.
     pub(super) fn script_reply(&self, special: Special, args: &Args<'_>) -> Bytes {
         match special {
-            Special::ScriptLoad => encode::bulk_frame(hex(&Sha1::from(args.arg(2)).digest().bytes()).as_bytes()),
+            Special::ScriptLoad => {
+                encode::bulk_frame(hex(&Sha1::from(args.arg(2)).digest().bytes()).as_bytes())
+            }
             Special::ScriptExists => {
                 let mut out = BytesMut::new();
                 encode::header(&mut out, b'*', args.len() - 2);

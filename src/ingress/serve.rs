@@ -51,7 +51,13 @@ struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     fn new(worker: &'a Rc<Worker>, id: u32, read: ReadHalf) -> Self {
         let command_max = worker.shared().config.limits.command_max.as_u64() as usize;
-        Self { worker, id, read, buf: BytesMut::new(), scanner: CommandScanner::new(command_max) }
+        Self {
+            worker,
+            id,
+            read,
+            buf: BytesMut::new(),
+            scanner: CommandScanner::new(command_max),
+        }
     }
 
     async fn hold(mut self) {
@@ -116,7 +122,10 @@ impl<'a> Conversation<'a> {
                 }
             };
             loop {
-                match self.worker.with(|core| self.worker.dispatch(core, self.id, &frame, &spans)) {
+                match self
+                    .worker
+                    .with(|core| self.worker.dispatch(core, self.id, &frame, &spans))
+                {
                     Flow::Next => break,
                     Flow::Leave => {
                         self.buf.clear();
@@ -157,7 +166,8 @@ impl<'a> Conversation<'a> {
 
     /// Tells the client what is wrong with its protocol, in its turn, and lets it go then.
     fn say_goodbye(&self, why: &str) {
-        self.worker.with(|core| self.worker.refuse(core, self.id, &format!("ERR {why}")));
+        self.worker
+            .with(|core| self.worker.refuse(core, self.id, &format!("ERR {why}")));
         self.leave_when_answered();
     }
 

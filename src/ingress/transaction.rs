@@ -62,7 +62,10 @@ impl Assembly {
                 Piece::Merged { gather, groups } => {
                     for (part, group) in groups.iter().enumerate() {
                         let frames = next(*group);
-                        gather.take(part as u16, crate::request::Outcome::Reply { frames, resp3: true });
+                        gather.take(
+                            part as u16,
+                            crate::request::Outcome::Reply { frames, resp3: true },
+                        );
                     }
                     gather.assemble(client_resp3)
                 }
@@ -97,7 +100,10 @@ impl Group {
         }
         match (&mut self.touched, commands.touched) {
             (Touched::Keys(all), Touched::Keys(keys)) if write => {
-                all.extend(keys.iter().map(|key| Span { start: key.start + offset, len: key.len }));
+                all.extend(keys.iter().map(|key| Span {
+                    start: key.start + offset,
+                    len: key.len,
+                }));
             }
             (touched, Touched::Partition) if write => *touched = Touched::Partition,
             _ => {}
@@ -118,7 +124,9 @@ impl Client {
 impl Worker {
     /// `MULTI`, `EXEC`, `DISCARD`, `WATCH`, `UNWATCH`.
     pub(super) fn transaction(&self, core: &mut Core, id: u32, special: Special, _args: &Args<'_>) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let open = client.session.transaction.is_some();
         match special {
             Special::Multi if open => self.refuse(core, id, "ERR MULTI calls can not be nested"),
@@ -149,7 +157,9 @@ impl Worker {
         spans: &Spans,
         route: &Route,
     ) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let refusal = match route {
             Route::Refused(line) => Some(line.clone()),
             Route::Pool(Pool::Scripts) => None,
@@ -171,7 +181,8 @@ impl Worker {
         let bytes_max = self.shared().config.limits.command_max.as_u64() as usize;
         if let Some(transaction) = &mut client.session.transaction {
             transaction.bytes += frame.len();
-            if transaction.commands.len() >= limits::TRANSACTION_COMMANDS_MAX || transaction.bytes > bytes_max {
+            if transaction.commands.len() >= limits::TRANSACTION_COMMANDS_MAX || transaction.bytes > bytes_max
+            {
                 transaction.spoilt = true;
                 transaction.commands.clear();
                 return self.refuse(
@@ -191,19 +202,33 @@ impl Worker {
     /// Whether one node has to decide the command's effect.
     fn decided_first(&self, command: &Command, frame: &Bytes, spans: &Spans) -> bool {
         // By a clock of its own: what it would be rewritten to is thrown away.
-        let mut clock = PoolClock { now_ms: self.shared().pool_ms(), ..PoolClock::default() };
-        matches!(self.prepare(&mut clock, command, frame, spans), Prepared::Decide(_))
+        let mut clock = PoolClock {
+            now_ms: self.shared().pool_ms(),
+            ..PoolClock::default()
+        };
+        matches!(
+            self.prepare(&mut clock, command, frame, spans),
+            Prepared::Decide(_)
+        )
     }
 
     fn exec(&self, core: &mut Core, id: u32) -> Flow {
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         // Its reads may concern any of the partitions.
         if client.reads_pending(None) {
             return Flow::Again;
         }
-        let Some(transaction) = client.session.transaction.take() else { return Flow::Next };
+        let Some(transaction) = client.session.transaction.take() else {
+            return Flow::Next;
+        };
         if transaction.spoilt {
-            return self.refuse(core, id, "EXECABORT Transaction discarded because of previous errors.");
+            return self.refuse(
+                core,
+                id,
+                "EXECABORT Transaction discarded because of previous errors.",
+            );
         }
         let mut groups: Vec<Group> = Vec::new();
         let mut assembly = Assembly::default();
@@ -214,7 +239,9 @@ impl Worker {
             };
             assembly.replies.push(piece);
         }
-        let Some(client) = core.clients.get_mut(id as usize) else { return Flow::Leave };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         if groups.is_empty() {
             let resp3 = client.session.resp3;
             let reply = assembly.assemble(&[], resp3);
@@ -232,12 +259,21 @@ impl Worker {
                 scripts: (!group.scripts.is_empty()).then(|| group.scripts.into_boxed_slice()),
                 second_chance: None,
             };
-            let action = if group.write { Action::Write(commands) } else { Action::Read(commands) };
+            let action = if group.write {
+                Action::Write(commands)
+            } else {
+                Action::Read(commands)
+            };
             if !group.write {
                 client.pending_reads.push((slot, group.partition));
             }
             let reply_to = client.reply_to(self.id(), id, slot, part as u16);
-            requests.push(Request { partition: group.partition, db: group.db, action, reply_to });
+            requests.push(Request {
+                partition: group.partition,
+                db: group.db,
+                action,
+                reply_to,
+            });
         }
         for request in requests {
             self.submit(core, self.shared().owner_of(request.partition), request);
@@ -246,7 +282,14 @@ impl Worker {
     }
 
     /// What one command of a transaction contributes to its reply; its work goes into the groups.
-    fn piece(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans, groups: &mut Vec<Group>) -> Piece {
+    fn piece(
+        &self,
+        core: &mut Core,
+        id: u32,
+        frame: &Bytes,
+        spans: &Spans,
+        groups: &mut Vec<Group>,
+    ) -> Piece {
         let args = Args { bytes: frame, spans };
         let command = match self.shared().commands.lookup(&args) {
             Ok(command) => command,
@@ -264,15 +307,26 @@ impl Worker {
                     None => frame.clone(),
                 };
                 let commands = match self.prepare(&mut core.clock, command, &frame, spans) {
-                    Prepared::Commands(commands) => {
-                        Commands { scripts: script.and_then(ScriptUse::into_loads), ..commands }
+                    Prepared::Commands(commands) => Commands {
+                        scripts: script.and_then(ScriptUse::into_loads),
+                        ..commands
+                    },
+                    Prepared::Decide(_) => {
+                        return Piece::Literal(encode::error("ERR not possible in a transaction"));
                     }
-                    Prepared::Decide(_) => return Piece::Literal(encode::error("ERR not possible in a transaction")),
                 };
                 let rule = command.downgrade(spans.len());
-                Piece::Of { group: put(groups, partition, db, commands, write), rule }
+                Piece::Of {
+                    group: put(groups, partition, db, commands, write),
+                    rule,
+                }
             }
-            Route::Several { merge, write, parts, step } => {
+            Route::Several {
+                merge,
+                write,
+                parts,
+                step,
+            } => {
                 let order: Vec<Vec<u32>> = parts
                     .iter()
                     .map(|(_, keys)| keys.iter().map(|&key| (key - 1) / step as u32).collect())
@@ -281,7 +335,13 @@ impl Worker {
                 let groups = parts
                     .iter()
                     .map(|(partition, keys)| {
-                        put(groups, *partition, db, part_of(&args, keys, step, command.compare), write)
+                        put(
+                            groups,
+                            *partition,
+                            db,
+                            part_of(&args, keys, step, command.compare),
+                            write,
+                        )
                     })
                     .collect::<Vec<_>>();
                 let gather = Box::new(Gather::new(Recipe::Split { merge, order, keys }, groups.len()));
@@ -290,7 +350,9 @@ impl Worker {
             Route::Local => Piece::Literal(self.local_reply(core, id, command, &args)),
             Route::Refused(line) | Route::Invalid(line) => Piece::Literal(line),
             Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
-            Route::Transaction | Route::Pool(_) => Piece::Literal(encode::error("ERR not possible in a transaction")),
+            Route::Transaction | Route::Pool(_) => {
+                Piece::Literal(encode::error("ERR not possible in a transaction"))
+            }
         }
     }
 }

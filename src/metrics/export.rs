@@ -45,10 +45,20 @@ impl Collector for Snapshot {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let of_nodes: [(&str, &str, fn(&NodeSample) -> u64); 5] = [
-            ("node_up", "1 while the node's streams are connected", |n| u64::from(n.up)),
-            ("node_partitions", "Partitions that should be on the node", |n| n.partitions),
-            ("node_partitions_in_sync", "Partitions of which the node has every acknowledged write", |n| n.in_sync),
-            ("node_lag_ops", "Writes the node has not acknowledged", |n| n.lag_ops),
+            ("node_up", "1 while the node's streams are connected", |n| {
+                u64::from(n.up)
+            }),
+            ("node_partitions", "Partitions that should be on the node", |n| {
+                n.partitions
+            }),
+            (
+                "node_partitions_in_sync",
+                "Partitions of which the node has every acknowledged write",
+                |n| n.in_sync,
+            ),
+            ("node_lag_ops", "Writes the node has not acknowledged", |n| {
+                n.lag_ops
+            }),
             ("node_memory_bytes", "Memory the node uses", |n| n.memory_bytes),
         ];
         for (name, help, value) in of_nodes {
@@ -59,7 +69,10 @@ impl Collector for Snapshot {
                 ConstGauge::new(value(node) as i64).encode(metric.encode_family(&labels)?)?;
             }
         }
-        let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::MAX]);
+        let bounds = LATENCY_BOUNDS_US
+            .iter()
+            .map(|&us| us as f64 / 1e6)
+            .chain([f64::MAX]);
         let buckets: Vec<(f64, u64)> = bounds.zip(self.latency_counts).collect();
         let mut latency = encoder.encode_descriptor(
             "command_seconds",
@@ -83,25 +96,52 @@ pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, partitions_sho
     let mut latency_sum_us = 0;
     for worker in workers {
         let (counts, sum_us) = worker.latencies.read();
-        latency_counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        latency_counts
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(total, count)| *total += count);
         latency_sum_us += sum_us;
     }
     let snapshot = Snapshot {
         totals: vec![
             ("commands", "Commands from clients", sum(|w| w.commands.get())),
-            ("errors", "Errors that the sidecar itself answered", sum(|w| w.errors.get())),
+            (
+                "errors",
+                "Errors that the sidecar itself answered",
+                sum(|w| w.errors.get()),
+            ),
             ("received_bytes", "Bytes from clients", sum(|w| w.bytes_in.get())),
             ("sent_bytes", "Bytes to clients", sum(|w| w.bytes_out.get())),
-            ("batches", "Batches of writes sent to nodes", sum(|w| w.batches.get())),
-            ("batched_writes", "Writes in those batches, once for each node", sum(|w| w.batched_writes.get())),
+            (
+                "batches",
+                "Batches of writes sent to nodes",
+                sum(|w| w.batches.get()),
+            ),
+            (
+                "batched_writes",
+                "Writes in those batches, once for each node",
+                sum(|w| w.batched_writes.get()),
+            ),
             ("writes", "Writes ordered", sum(|w| w.writes.get())),
             ("reads", "Reads ordered", sum(|w| w.reads.get())),
-            ("mismatches", "Replies that differed between mirrors", sum(|w| w.mismatches.get())),
-            ("resent_writes", "Writes given once more to a node that came back", sum(|w| w.resent.get())),
+            (
+                "mismatches",
+                "Replies that differed between mirrors",
+                sum(|w| w.mismatches.get()),
+            ),
+            (
+                "resent_writes",
+                "Writes given once more to a node that came back",
+                sum(|w| w.resent.get()),
+            ),
         ],
         gauges: vec![
             ("clients", "Clients connected now", sum(|w| w.clients.get())),
-            ("partitions_short", "Partitions with fewer nodes in sync than copies", partitions_short),
+            (
+                "partitions_short",
+                "Partitions with fewer nodes in sync than copies",
+                partitions_short,
+            ),
         ],
         nodes,
         latency_counts,
@@ -125,7 +165,14 @@ mod tests {
         let worker = WorkerMetrics::default();
         worker.commands.add(3);
         worker.latencies.note(70);
-        let node = NodeSample { name: "a".into(), up: true, partitions: 256, in_sync: 255, lag_ops: 1, memory_bytes: 9 };
+        let node = NodeSample {
+            name: "a".into(),
+            up: true,
+            partitions: 256,
+            in_sync: 255,
+            lag_ops: 1,
+            memory_bytes: 9,
+        };
         let text = render(&[&worker, &worker], vec![node], 1);
         for line in [
             "ringfence_commands_total 6",

@@ -9,8 +9,9 @@ pub use export::{NodeSample, render};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Upper bounds of the latency histogram's buckets, in microseconds.
-pub const LATENCY_BOUNDS_US: [u64; 14] =
-    [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600, 1_638_400];
+pub const LATENCY_BOUNDS_US: [u64; 14] = [
+    50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600, 1_638_400,
+];
 
 /// A number that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -43,7 +44,10 @@ pub struct Latencies {
 impl Latencies {
     /// Notes one.
     pub fn note(&self, us: u64) {
-        let bucket = LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        let bucket = LATENCY_BOUNDS_US
+            .iter()
+            .position(|&bound| us <= bound)
+            .unwrap_or(LATENCY_BOUNDS_US.len());
         if let Some(count) = self.buckets.get(bucket) {
             count.add(1);
         }

@@ -34,7 +34,10 @@ impl Instance {
     /// A new one.
     pub fn random() -> Self {
         let mut rng = rand::rng();
-        Self { id: format!("{:012x}", rng.random::<u64>() >> 16), secret: format!("{:032x}", rng.random::<u128>()) }
+        Self {
+            id: format!("{:012x}", rng.random::<u64>() >> 16),
+            secret: format!("{:032x}", rng.random::<u128>()),
+        }
     }
 
     /// Name of its user for a purpose: `w<n>` for worker n's streams, `c` for control connections.
@@ -62,7 +65,11 @@ impl Claim {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ':');
         let term = parts.next()?.parse().ok()?;
-        Some(Self { term, instance: parts.next()?.to_owned(), pool: parts.next()?.to_owned() })
+        Some(Self {
+            term,
+            instance: parts.next()?.to_owned(),
+            pool: parts.next()?.to_owned(),
+        })
     }
 }
 
@@ -129,7 +136,9 @@ async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result
 /// Step 2.
 async fn fence_others(control: &mut Control, instance: &Instance) -> Result<(), ControlError> {
     let own = instance.user("");
-    let BytesFrame::Array { data, .. } = control.call(&[b"ACL", b"USERS"]).await? else { return Ok(()) };
+    let BytesFrame::Array { data, .. } = control.call(&[b"ACL", b"USERS"]).await? else {
+        return Ok(());
+    };
     for user in data {
         let name = bytes_of(&user);
         if !name.starts_with(USER_PREFIX.as_bytes()) || name.starts_with(own.as_bytes()) {
@@ -138,7 +147,15 @@ async fn fence_others(control: &mut Control, instance: &Instance) -> Result<(), 
         transaction(
             control,
             &[
-                &[b"ACL", b"SETUSER", name, b"off", b"resetpass", b"resetkeys", b"-@all"],
+                &[
+                    b"ACL",
+                    b"SETUSER",
+                    name,
+                    b"off",
+                    b"resetpass",
+                    b"resetkeys",
+                    b"-@all",
+                ],
                 &[b"CLIENT", b"KILL", b"USER", name],
             ],
         )
@@ -158,15 +175,26 @@ async fn make_users(
     match read_claim(control).await? {
         Some(found) if found == *mine => {}
         Some(found) => return Err(AdmissionError::Superseded(found)),
-        None => return Err(ControlError::Refused("the claim has vanished: was the node emptied?".into()).into()),
+        None => {
+            return Err(ControlError::Refused("the claim has vanished: was the node emptied?".into()).into());
+        }
     }
     let password = format!(">{}", instance.secret);
     let names: Vec<String> = roles.iter().map(|role| instance.user(role)).collect();
     let commands: Vec<[&[u8]; 9]> = names
         .iter()
         .map(|name| {
-            let set: [&[u8]; 9] =
-                [b"ACL", b"SETUSER", name.as_bytes(), b"reset", b"on", password.as_bytes(), b"~*", b"&*", b"+@all"];
+            let set: [&[u8]; 9] = [
+                b"ACL",
+                b"SETUSER",
+                name.as_bytes(),
+                b"reset",
+                b"on",
+                password.as_bytes(),
+                b"~*",
+                b"&*",
+                b"+@all",
+            ];
             set
         })
         .collect();
@@ -181,7 +209,9 @@ async fn make_users(
 async fn transaction(control: &mut Control, commands: &[&[&[u8]]]) -> Result<bool, ControlError> {
     let multi: &[&[u8]] = &[b"MULTI"];
     let exec: &[&[u8]] = &[b"EXEC"];
-    let all = std::iter::once(multi).chain(commands.iter().copied()).chain(std::iter::once(exec));
+    let all = std::iter::once(multi)
+        .chain(commands.iter().copied())
+        .chain(std::iter::once(exec));
     let replies = control.call_all(all).await?;
     if let Some(error) = replies.iter().find(|reply| is_error(reply)) {
         return Err(ControlError::Refused(text_of(error)));
@@ -201,7 +231,11 @@ mod tests {
 
     #[test]
     fn claims_come_back() {
-        let claim = Claim { term: 7, instance: "ab12".into(), pool: "p:with:colons".into() };
+        let claim = Claim {
+            term: 7,
+            instance: "ab12".into(),
+            pool: "p:with:colons".into(),
+        };
         assert_eq!(Claim::parse(&claim.to_text()), Some(claim));
         assert_eq!(Claim::parse("x"), None);
         assert_ne!(Instance::random().id, Instance::random().id);

@@ -52,7 +52,10 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
     let info = ask(control, &[b"INFO"], "+info").await?;
     let info = text_of(&info);
     let field = |name: &str| {
-        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or_default()
+            .trim()
     };
     let version = field("redis_version").to_owned();
     if numbers(&version) < VERSION_MIN {
@@ -74,7 +77,9 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
         ));
     }
     if field("loading") == "1" {
-        return Err(CheckFailure::Unreachable(ControlError::Refused("it is still loading its data".into())));
+        return Err(CheckFailure::Unreachable(ControlError::Refused(
+            "it is still loading its data".into(),
+        )));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" && field("maxmemory") != "0" || !(policy == "noeviction" || policy.is_empty()) {
@@ -83,7 +88,10 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
              SET maxmemory-policy noeviction, and the same in its configuration file)"
         )));
     }
-    let select = control.call_raw(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await.map_err(lost)?;
+    let select = control
+        .call_raw(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await
+        .map_err(lost)?;
     if is_error(&select) {
         return Err(CheckFailure::unfit(format!(
             "has no database {bookkeeping_db} ({}): set \"databases\" to at least {} in its configuration, or choose \
@@ -99,7 +107,10 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
     let commands = control.call_bytes(&[b"COMMAND"]).await.map_err(lost)?;
     // 16 is the default of every version; an account may not be allowed to ask.
     let databases = match control.call(&[b"CONFIG", b"GET", b"databases"]).await {
-        Ok(reply) => pairs_of(reply).first().and_then(|(_, n)| text_of(n).parse().ok()).unwrap_or(16),
+        Ok(reply) => pairs_of(reply)
+            .first()
+            .and_then(|(_, n)| text_of(n).parse().ok())
+            .unwrap_or(16),
         Err(ControlError::Refused(_)) => 16,
         Err(error) => return Err(lost(error)),
     };
@@ -109,7 +120,13 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
             "has a clock {clock_offset_ms} ms off from this host's: run NTP on both, keys would expire at wrong times"
         )));
     }
-    Ok(Facts { version, run_id: field("run_id").to_owned(), clock_offset_ms, databases, commands })
+    Ok(Facts {
+        version,
+        run_id: field("run_id").to_owned(),
+        clock_offset_ms,
+        databases,
+        commands,
+    })
 }
 
 /// The node's clock minus the sidecar's in ms, taken in the middle of the round trip.
@@ -117,13 +134,21 @@ async fn clock_offset_ms(control: &mut Control) -> Result<i64, CheckFailure> {
     let before = unix_ms();
     let reply = ask(control, &[b"TIME"], "+time").await?;
     let middle = (before + unix_ms()) / 2;
-    let BytesFrame::Array { data, .. } = reply else { return Ok(0) };
-    let number = |i: usize| data.get(i).and_then(|f| text_of(f).parse::<i64>().ok()).unwrap_or(0);
+    let BytesFrame::Array { data, .. } = reply else {
+        return Ok(0);
+    };
+    let number = |i: usize| {
+        data.get(i)
+            .and_then(|f| text_of(f).parse::<i64>().ok())
+            .unwrap_or(0)
+    };
     Ok(number(0) * 1000 + number(1) / 1000 - middle)
 }
 
 fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }
 
 async fn ask(control: &mut Control, args: &[&[u8]], right: &str) -> Result<BytesFrame, CheckFailure> {

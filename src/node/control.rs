@@ -50,9 +50,16 @@ impl Control {
         timeout: Duration,
     ) -> Result<Self, ControlError> {
         let (read, write) = Socket::connect(address, timeout).await?.into_split();
-        let mut control = Self { read, write, buf: BytesMut::new(), timeout };
+        let mut control = Self {
+            read,
+            write,
+            buf: BytesMut::new(),
+            timeout,
+        };
         if let Some((user, password)) = login {
-            control.call(&[b"AUTH", user.as_bytes(), password.as_bytes()]).await?;
+            control
+                .call(&[b"AUTH", user.as_bytes(), password.as_bytes()])
+                .await?;
         }
         control.call(&[b"HELLO", b"3"]).await?;
         Ok(control)
@@ -69,7 +76,10 @@ impl Control {
     /// Sends one command; an error reply is a frame like any other.
     pub async fn call_raw(&mut self, args: &[&[u8]]) -> Result<BytesFrame, ControlError> {
         let frame = encode::command_frame(args);
-        self.exchange(&frame, 1).await?.pop().ok_or(ControlError::Protocol)
+        self.exchange(&frame, 1)
+            .await?
+            .pop()
+            .ok_or(ControlError::Protocol)
     }
 
     /// Sends commands side by side; error replies are frames like any other.
@@ -107,10 +117,18 @@ impl Control {
     async fn exchange_untimed(&mut self, wire: &[u8], count: usize) -> Result<Vec<BytesFrame>, ControlError> {
         // Looked at before it is decoded: the library's decoder would call itself for each level.
         let decode = |bytes: Bytes| match depth(&bytes) <= DEPTH_MAX {
-            true => decode_bytes(&bytes).ok().flatten().map(|(frame, _)| frame).ok_or(ControlError::Protocol),
+            true => decode_bytes(&bytes)
+                .ok()
+                .flatten()
+                .map(|(frame, _)| frame)
+                .ok_or(ControlError::Protocol),
             false => Err(ControlError::Protocol),
         };
-        self.exchange_bytes(wire, count).await?.into_iter().map(decode).collect()
+        self.exchange_bytes(wire, count)
+            .await?
+            .into_iter()
+            .map(decode)
+            .collect()
     }
 
     async fn exchange_bytes(&mut self, wire: &[u8], count: usize) -> Result<Vec<Bytes>, ControlError> {
@@ -147,7 +165,14 @@ impl Control {
 }
 
 fn closed(n: usize) -> io::Result<()> {
-    if n == 0 { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the node closed the connection")) } else { Ok(()) }
+    if n == 0 {
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the node closed the connection",
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// An upper bound of a reply's nesting: aggregates that begin right inside each other.
@@ -157,7 +182,9 @@ fn depth(bytes: &[u8]) -> usize {
     let mut pos = 0;
     while let Some(&kind) = bytes.get(pos) {
         let line = bytes.get(pos + 1..).unwrap_or_default();
-        let Some(end) = line.iter().position(|&b| b == b'\n') else { break };
+        let Some(end) = line.iter().position(|&b| b == b'\n') else {
+            break;
+        };
         let n: i64 = line
             .get(..end.saturating_sub(1))
             .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
@@ -182,12 +209,17 @@ fn depth(bytes: &[u8]) -> usize {
 
 /// Whether the frame is an error.
 pub fn is_error(frame: &BytesFrame) -> bool {
-    matches!(frame, BytesFrame::SimpleError { .. } | BytesFrame::BlobError { .. })
+    matches!(
+        frame,
+        BytesFrame::SimpleError { .. } | BytesFrame::BlobError { .. }
+    )
 }
 
 /// The frame's text, for people and for numbers; empty for aggregates and null.
 pub fn text_of(frame: &BytesFrame) -> String {
-    frame.to_string().unwrap_or_else(|| String::from_utf8_lossy(bytes_of(frame)).into_owned())
+    frame
+        .to_string()
+        .unwrap_or_else(|| String::from_utf8_lossy(bytes_of(frame)).into_owned())
 }
 
 /// The frame's bytes; empty if it has none.
@@ -210,4 +242,3 @@ pub fn pairs_of(frame: BytesFrame) -> Vec<(BytesFrame, BytesFrame)> {
         _ => Vec::new(),
     }
 }
-

@@ -53,7 +53,12 @@ pub async fn copy_keys(
     for chunk in keys.chunks(CHUNK_KEYS) {
         let commands: Vec<[&[u8]; 2]> = chunk
             .iter()
-            .flat_map(|key| [[b"DUMP".as_slice(), key.as_slice()], [b"PEXPIRETIME".as_slice(), key.as_slice()]])
+            .flat_map(|key| {
+                [
+                    [b"DUMP".as_slice(), key.as_slice()],
+                    [b"PEXPIRETIME".as_slice(), key.as_slice()],
+                ]
+            })
             .collect();
         let replies = source.call_all(commands.iter().map(|c| &c[..])).await?;
         let mut writes: Vec<Vec<Vec<u8>>> = Vec::with_capacity(chunk.len());
@@ -72,14 +77,22 @@ pub async fn copy_keys(
             } else {
                 text_of(expiry).parse::<i64>().unwrap_or(-1).max(0)
             };
-            let mut restore = vec![b"RESTORE".to_vec(), key.clone(), at.to_string().into_bytes(), payload.to_vec()];
+            let mut restore = vec![
+                b"RESTORE".to_vec(),
+                key.clone(),
+                at.to_string().into_bytes(),
+                payload.to_vec(),
+            ];
             restore.push(b"REPLACE".to_vec());
             if at > 0 {
                 restore.push(b"ABSTTL".to_vec());
             }
             writes.push(restore);
         }
-        let borrowed: Vec<Vec<&[u8]>> = writes.iter().map(|w| w.iter().map(Vec::as_slice).collect()).collect();
+        let borrowed: Vec<Vec<&[u8]>> = writes
+            .iter()
+            .map(|w| w.iter().map(Vec::as_slice).collect())
+            .collect();
         let replies = target.call_all(borrowed.iter().map(|w| &w[..])).await?;
         if let Some(error) = replies.iter().find(|reply| is_error(reply)) {
             return Err(CopyError::Restore(text_of(error)));
@@ -112,7 +125,10 @@ pub async fn copy_partitions(
 /// The databases that have keys.
 async fn databases(control: &mut Control) -> Result<HashSet<u16>, ControlError> {
     let info = text_of(&control.call(&[b"INFO", b"keyspace"]).await?);
-    Ok(info.lines().filter_map(|l| l.strip_prefix("db")?.split(':').next()?.parse().ok()).collect())
+    Ok(info
+        .lines()
+        .filter_map(|l| l.strip_prefix("db")?.split(':').next()?.parse().ok())
+        .collect())
 }
 
 async fn keys_of(control: &mut Control, db: u16, scope: &Scope<'_>) -> Result<Vec<Vec<u8>>, ControlError> {
@@ -121,7 +137,9 @@ async fn keys_of(control: &mut Control, db: u16, scope: &Scope<'_>) -> Result<Ve
     let mut found = HashSet::new();
     loop {
         let reply = control.call(&[b"SCAN", &cursor, b"COUNT", SCAN_COUNT]).await?;
-        let BytesFrame::Array { data, .. } = reply else { return Err(ControlError::Protocol) };
+        let BytesFrame::Array { data, .. } = reply else {
+            return Err(ControlError::Protocol);
+        };
         let [next, BytesFrame::Array { data: keys, .. }] = data.as_slice() else {
             return Err(ControlError::Protocol);
         };
@@ -140,13 +158,21 @@ async fn keys_of(control: &mut Control, db: u16, scope: &Scope<'_>) -> Result<Ve
 
 /// When a key expires, in Unix ms, on a server that has no `PEXPIRETIME`; 0: never.
 async fn expiry_before_7(source: &mut Control, key: &[u8]) -> Result<i64, ControlError> {
-    let ttl: i64 = text_of(&source.call(&[b"PTTL", key]).await?).parse().unwrap_or(-1);
+    let ttl: i64 = text_of(&source.call(&[b"PTTL", key]).await?)
+        .parse()
+        .unwrap_or(-1);
     let now_ms = millis(&source.call(&[b"TIME"]).await?);
     Ok(if ttl < 0 { 0 } else { now_ms + ttl })
 }
 
 fn millis(time: &BytesFrame) -> i64 {
-    let BytesFrame::Array { data, .. } = time else { return 0 };
-    let number = |i: usize| data.get(i).and_then(|f| text_of(f).parse::<i64>().ok()).unwrap_or(0);
+    let BytesFrame::Array { data, .. } = time else {
+        return 0;
+    };
+    let number = |i: usize| {
+        data.get(i)
+            .and_then(|f| text_of(f).parse::<i64>().ok())
+            .unwrap_or(0)
+    };
     number(0) * 1000 + number(1) / 1000
 }

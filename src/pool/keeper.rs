@@ -82,12 +82,20 @@ impl Admissions {
             return false;
         }
         let mut nodes = nodes;
-        nodes.any(|node| self.full.get(usize::from(node)).is_some_and(|full| full.load(Relaxed)))
+        nodes.any(|node| {
+            self.full
+                .get(usize::from(node))
+                .is_some_and(|full| full.load(Relaxed))
+        })
     }
 
     fn set_full(&self, node: NodeId, is_full: bool) -> bool {
-        let before = self.full.get(usize::from(node)).is_some_and(|full| full.swap(is_full, Relaxed));
-        self.any_full.store(self.full.iter().any(|full| full.load(Relaxed)), Relaxed);
+        let before = self
+            .full
+            .get(usize::from(node))
+            .is_some_and(|full| full.swap(is_full, Relaxed));
+        self.any_full
+            .store(self.full.iter().any(|full| full.load(Relaxed)), Relaxed);
         before != is_full
     }
 
@@ -156,7 +164,10 @@ impl Keeper {
 
     /// How a node is.
     pub fn health(&self, node: NodeId) -> NodeHealth {
-        self.health.get(usize::from(node)).map(|h| lock(h).clone()).unwrap_or_default()
+        self.health
+            .get(usize::from(node))
+            .map(|h| lock(h).clone())
+            .unwrap_or_default()
     }
 
     /// Asks for a partition's nodes in sync to be recorded.
@@ -167,8 +178,15 @@ impl Keeper {
 
     /// Looks after one node, for ever.
     pub async fn watch_node(self: Arc<Self>, id: NodeId) {
-        let name = self.table().nodes.get(usize::from(id)).map(|n| n.name.clone()).unwrap_or_default();
-        let Some(node) = self.config.nodes.iter().find(|n| n.name == name) else { return };
+        let name = self
+            .table()
+            .nodes
+            .get(usize::from(id))
+            .map(|n| n.name.clone())
+            .unwrap_or_default();
+        let Some(node) = self.config.nodes.iter().find(|n| n.name == name) else {
+            return;
+        };
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             match self.take(id, node).await {
@@ -200,7 +218,9 @@ impl Keeper {
 
     /// Whether what is said about the node is news.
     fn set_trouble(&self, id: NodeId, trouble: Option<String>) -> bool {
-        let Some(health) = self.health.get(usize::from(id)) else { return false };
+        let Some(health) = self.health.get(usize::from(id)) else {
+            return false;
+        };
         let mut health = lock(health);
         let news = health.trouble != trouble;
         health.trouble = trouble;
@@ -219,8 +239,12 @@ impl Keeper {
         }
         let user = self.instance.user("c");
         let login = Some((user.as_str(), self.instance.secret.as_str()));
-        let mut own = Control::connect(&node.address, login, timeout).await.map_err(CheckFailure::Unreachable)?;
-        let Some(slot) = self.controls.get(usize::from(id)) else { return Ok(control) };
+        let mut own = Control::connect(&node.address, login, timeout)
+            .await
+            .map_err(CheckFailure::Unreachable)?;
+        let Some(slot) = self.controls.get(usize::from(id)) else {
+            return Ok(control);
+        };
         // Under the lock, so that an older record cannot overtake a newer one.
         let mut slot = slot.lock().await;
         let record = lock(&self.attempted).to_json();
@@ -233,14 +257,20 @@ impl Keeper {
 
     /// Watches a claimed node until something is wrong with it: what it was.
     async fn watch_claimed(&self, id: NodeId, control: &mut Control) -> String {
-        let Some(lost) = self.admissions.lost.get(usize::from(id)) else { return String::new() };
+        let Some(lost) = self.admissions.lost.get(usize::from(id)) else {
+            return String::new();
+        };
         loop {
             match control.call(&[b"INFO", b"memory"]).await {
                 Ok(reply) => self.note_memory(id, &text_of(&reply)),
                 Err(error) => return error.to_string(),
             }
             let (used, max) = self.health(id).memory_bytes;
-            let interval = if used * 2 > max && max > 0 { WATCH_INTERVAL_FILLING } else { WATCH_INTERVAL };
+            let interval = if used * 2 > max && max > 0 {
+                WATCH_INTERVAL_FILLING
+            } else {
+                WATCH_INTERVAL
+            };
             if tokio::time::timeout(interval, lost.notified()).await.is_ok() {
                 return "a stream lost it".into();
             }
@@ -249,7 +279,9 @@ impl Keeper {
 
     fn note_memory(&self, id: NodeId, info: &str) {
         let field = |name: &str| {
-            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let value = info
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
         };
         if let Some(health) = self.health.get(usize::from(id)) {
@@ -260,7 +292,10 @@ impl Keeper {
                 let table = lock(&self.table);
                 let name = table.nodes.get(usize::from(id)).map_or("", |n| &n.name);
                 if is_full {
-                    warn!(node = name, used, max, "the node's memory is nearly full: growing writes are refused (-OOM)");
+                    warn!(
+                        node = name,
+                        used, max, "the node's memory is nearly full: growing writes are refused (-OOM)"
+                    );
                 } else {
                     info!(node = name, used, max, "the node has memory again");
                 }
@@ -286,10 +321,18 @@ impl Keeper {
             }
             *lock(&self.attempted) = next.clone();
             if self.write_everywhere(&next).await {
-                debug!(version = next.version, partitions = wanted.len(), "the table is recorded");
+                debug!(
+                    version = next.version,
+                    partitions = wanted.len(),
+                    "the table is recorded"
+                );
                 *lock(&self.table) = next;
                 // The receiver lives as long as the program.
-                drop(self.events.send(PoolEvent::Recorded(wanted.into_iter().collect())).await);
+                drop(
+                    self.events
+                        .send(PoolEvent::Recorded(wanted.into_iter().collect()))
+                        .await,
+                );
             } else {
                 // Later changes of the same partitions have precedence.
                 self.want_again(wanted);

@@ -13,7 +13,8 @@ use super::table::{Table, TableNode};
 use crate::account;
 use crate::config::{self, Config};
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, admit, bytes_of, look_over, read_claim,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, admit, bytes_of, look_over,
+    read_claim,
 };
 use crate::request::NodeId;
 
@@ -33,7 +34,9 @@ pub enum OpenError {
     #[error("{0}")]
     Settings(String),
     /// Other sidecars take the nodes away again and again.
-    #[error("another sidecar is taking over this pool at the same time: start one, and let the other stand by")]
+    #[error(
+        "another sidecar is taking over this pool at the same time: start one, and let the other stand by"
+    )]
     Contest,
 }
 
@@ -109,7 +112,10 @@ struct Reached {
 
 async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
-    let visits = config.nodes.iter().map(|node| visit(node, bookkeeping_db, config.timeouts.connect));
+    let visits = config
+        .nodes
+        .iter()
+        .map(|node| visit(node, bookkeeping_db, config.timeouts.connect));
     let mut reached: HashMap<String, Reached> = HashMap::new();
     let mut absent = Vec::new();
     let mut unfit = Vec::new();
@@ -119,7 +125,10 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
                 reached.insert(node.name.clone(), found);
             }
             Err(CheckFailure::Unreachable(error)) => {
-                absent.push(format!("node {:?} at {} cannot be reached ({error})", node.name, node.address));
+                absent.push(format!(
+                    "node {:?} at {} cannot be reached ({error})",
+                    node.name, node.address
+                ));
             }
             Err(CheckFailure::Unfit(why)) => {
                 unfit.push(format!("node {:?} at {} {why}", node.name, node.address));
@@ -132,10 +141,19 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     }
     let mut table = find_table(config, &reached, &absent)?;
     settings_fit(config, &table)?;
-    let found_term = reached.values().filter_map(|r| r.claim.as_ref()).map(|claim| claim.term).max().unwrap_or(0);
+    let found_term = reached
+        .values()
+        .filter_map(|r| r.claim.as_ref())
+        .map(|claim| claim.term)
+        .max()
+        .unwrap_or(0);
     let term = found_term.max(table.term) + 1;
     let instance = Instance::random();
-    let claim = Claim { term, instance: instance.id.clone(), pool: table.id.clone() };
+    let claim = Claim {
+        term,
+        instance: instance.id.clone(),
+        pool: table.id.clone(),
+    };
 
     let mut controls: HashMap<NodeId, Control> = HashMap::new();
     let mut commands = Vec::new();
@@ -143,14 +161,18 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     let mut versions = Vec::new();
     let mut databases = u16::MAX;
     for (id, node) in table.nodes.iter().enumerate() {
-        let Some(found) = reached.get_mut(&node.name) else { continue };
+        let Some(found) = reached.get_mut(&node.name) else {
+            continue;
+        };
         let creating = table.version == 0;
         if let Some(other) = &found.claim
             && other.pool != table.id
             && !(creating && found.table.is_none())
         {
             let why = AdmissionError::OtherPool(other.pool.clone());
-            return Err(OpenError::Nodes(vec![format!("node {:?} at {} {why}", node.name, node.address)]).into());
+            return Err(
+                OpenError::Nodes(vec![format!("node {:?} at {} {why}", node.name, node.address)]).into(),
+            );
         }
         match admit(&mut found.control, &claim, creating, &instance, roles).await {
             Ok(()) => {}
@@ -203,14 +225,22 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         written += usize::from(write_table(control, bookkeeping_db, &record).await.is_ok());
     }
     if written * 2 <= table.nodes.len() {
-        return Err(Setback::Wait("the table could not be written to more than half of the nodes".into()));
+        return Err(Setback::Wait(
+            "the table could not be written to more than half of the nodes".into(),
+        ));
     }
     for absent in absent {
         warn!("going on without a node: {absent}");
     }
     offsets.sort_unstable();
     versions.sort();
-    info!(pool = table.pool, term, version = table.version, nodes = table.nodes.len(), "the pool is open");
+    info!(
+        pool = table.pool,
+        term,
+        version = table.version,
+        nodes = table.nodes.len(),
+        "the pool is open"
+    );
     Ok(Opened {
         clock_offset_ms: offsets.get(offsets.len() / 2).copied().unwrap_or(0),
         databases,
@@ -225,14 +255,29 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
 async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> Result<Reached, CheckFailure> {
     let mut control = connect_as_operator(node, timeout).await?;
     let facts = look_over(&mut control, bookkeeping_db).await?;
-    let claim = read_claim(&mut control).await.map_err(CheckFailure::Unreachable)?;
-    let table = read_table(&mut control, bookkeeping_db).await.map_err(CheckFailure::Unreachable)?;
-    Ok(Reached { control, facts, claim, table })
+    let claim = read_claim(&mut control)
+        .await
+        .map_err(CheckFailure::Unreachable)?;
+    let table = read_table(&mut control, bookkeeping_db)
+        .await
+        .map_err(CheckFailure::Unreachable)?;
+    Ok(Reached {
+        control,
+        facts,
+        claim,
+        table,
+    })
 }
 
 /// Connects with the account that `proxy.toml` names.
-pub(super) async fn connect_as_operator(node: &config::Node, timeout: Duration) -> Result<Control, CheckFailure> {
-    let login = node.password.as_ref().map(|password| (node.user(), password.expose()));
+pub(super) async fn connect_as_operator(
+    node: &config::Node,
+    timeout: Duration,
+) -> Result<Control, CheckFailure> {
+    let login = node
+        .password
+        .as_ref()
+        .map(|password| (node.user(), password.expose()));
     match Control::connect(&node.address, login, timeout).await {
         Ok(control) => Ok(control),
         Err(ControlError::Refused(why)) if why.starts_with("LOADING") => {
@@ -246,15 +291,26 @@ pub(super) async fn connect_as_operator(node: &config::Node, timeout: Duration) 
 }
 
 /// Reads the table's record; `None` if there is none that can be read.
-pub(super) async fn read_table(control: &mut Control, bookkeeping_db: u16) -> Result<Option<Table>, ControlError> {
-    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+pub(super) async fn read_table(
+    control: &mut Control,
+    bookkeeping_db: u16,
+) -> Result<Option<Table>, ControlError> {
+    control
+        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await?;
     let reply = control.call(&[b"GET", account::TABLE]).await?;
     Ok(Table::parse(bytes_of(&reply)))
 }
 
 /// Writes the table's record.
-pub(super) async fn write_table(control: &mut Control, bookkeeping_db: u16, record: &[u8]) -> Result<(), ControlError> {
-    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+pub(super) async fn write_table(
+    control: &mut Control,
+    bookkeeping_db: u16,
+    record: &[u8],
+) -> Result<(), ControlError> {
+    control
+        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await?;
     control.call(&[b"SET", account::TABLE, record]).await?;
     Ok(())
 }
@@ -280,8 +336,15 @@ fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<String> {
 }
 
 /// The latest table among the nodes, or that of a new pool if no node has ever been in one.
-fn find_table(config: &Config, reached: &HashMap<String, Reached>, absent: &[String]) -> Result<Table, Setback> {
-    let latest = reached.values().filter_map(|r| r.table.as_ref()).max_by_key(|table| table.stamp());
+fn find_table(
+    config: &Config,
+    reached: &HashMap<String, Reached>,
+    absent: &[String],
+) -> Result<Table, Setback> {
+    let latest = reached
+        .values()
+        .filter_map(|r| r.table.as_ref())
+        .max_by_key(|table| table.stamp());
     if let Some(latest) = latest {
         for (name, found) in reached {
             if let Some(other) = &found.table
@@ -345,9 +408,17 @@ fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
     };
     let mut mistakes: Vec<String> = [
         differs("name", format!("{:?}", pool.name), format!("{:?}", table.pool)),
-        differs("partitions", pool.partitions.to_string(), table.partitions().to_string()),
+        differs(
+            "partitions",
+            pool.partitions.to_string(),
+            table.partitions().to_string(),
+        ),
         differs("replicas", pool.replicas.to_string(), table.replicas.to_string()),
-        differs("write_quorum", pool.write_quorum.to_string(), table.write_quorum.to_string()),
+        differs(
+            "write_quorum",
+            pool.write_quorum.to_string(),
+            table.write_quorum.to_string(),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -369,5 +440,9 @@ fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
             ));
         }
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(OpenError::Settings(mistakes.join("\n"))) }
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(OpenError::Settings(mistakes.join("\n")))
+    }
 }

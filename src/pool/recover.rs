@@ -81,9 +81,14 @@ pub fn decide(
         .rev()
         .max_by_key(|&&node| of(node).map(|a| (position(a), !a.repairing.contains_key(&partition))));
     let (Some(&winner), true) = (furthest, witnesses.len() >= wanted) else {
-        return Verdict::Unreachable { here: witnesses.len(), wanted };
+        return Verdict::Unreachable {
+            here: witnesses.len(),
+            wanted,
+        };
     };
-    let Some(best) = of(winner) else { return Verdict::Unreachable { here: 0, wanted } };
+    let Some(best) = of(winner) else {
+        return Verdict::Unreachable { here: 0, wanted };
+    };
     let stands = position(best);
     let needs = row
         .replicas
@@ -94,7 +99,10 @@ pub fn decide(
             let need = if node == winner {
                 Need::Nothing
             } else if in_sync(i) {
-                let cut_short = [account, best].into_iter().filter_map(|a| a.repairing.get(&partition)).flatten();
+                let cut_short = [account, best]
+                    .into_iter()
+                    .filter_map(|a| a.repairing.get(&partition))
+                    .flatten();
                 need(partition, position(account), stands, &best.touched, cut_short)
             } else {
                 Need::Partition
@@ -102,7 +110,11 @@ pub fn decide(
             Some((node, need))
         })
         .collect();
-    Verdict::Recoverable { winner, position: stands, needs }
+    Verdict::Recoverable {
+        winner,
+        position: stands,
+        needs,
+    }
 }
 
 /// What a node at `here` needs to stand at `there`, given what the winner's last batches touched.
@@ -125,7 +137,10 @@ fn need<'a>(
             return Need::Partition;
         }
         let mut named = BTreeSet::new();
-        for record in touched.iter().filter(|r| r.partition == partition && r.seq > here.seq) {
+        for record in touched
+            .iter()
+            .filter(|r| r.partition == partition && r.seq > here.seq)
+        {
             named.insert(record.seq);
             match &record.key {
                 Some(key) => keys.insert((record.db, key.clone())),
@@ -136,7 +151,11 @@ fn need<'a>(
             return Need::Partition;
         }
     }
-    if keys.is_empty() { Need::Nothing } else { Need::Keys(keys) }
+    if keys.is_empty() {
+        Need::Nothing
+    } else {
+        Need::Keys(keys)
+    }
 }
 
 #[cfg(test)]
@@ -148,14 +167,25 @@ mod tests {
             applied: HashMap::from([(0, Position { epoch, seq })]),
             touched: touched
                 .iter()
-                .map(|&(seq, key)| TouchedRecord { partition: 0, db: 0, seq, key: Some(key.to_vec()) })
+                .map(|&(seq, key)| TouchedRecord {
+                    partition: 0,
+                    db: 0,
+                    seq,
+                    key: Some(key.to_vec()),
+                })
                 .collect(),
             repairing: HashMap::new(),
         }
     }
 
     fn row() -> Row {
-        Row { epoch: 3, start: 0, since: 0, replicas: [0, 1, 2].into_iter().collect(), in_sync: 0b111 }
+        Row {
+            epoch: 3,
+            start: 0,
+            since: 0,
+            replicas: [0, 1, 2].into_iter().collect(),
+            in_sync: 0b111,
+        }
     }
 
     #[test]
@@ -165,16 +195,28 @@ mod tests {
             (1, account(3, 10, &[(8, b"old"), (9, b"a"), (10, b"b")])),
             (2, account(3, 3, &[])),
         ]);
-        let Verdict::Recoverable { winner, position, needs } = decide(0, &row(), 2, &accounts) else { panic!() };
+        let Verdict::Recoverable {
+            winner,
+            position,
+            needs,
+        } = decide(0, &row(), 2, &accounts)
+        else {
+            panic!()
+        };
         assert_eq!((winner, position), (1, Position { epoch: 3, seq: 10 }));
-        assert_eq!(needs[&0], Need::Keys([(0, b"a".to_vec()), (0, b"b".to_vec())].into()));
+        assert_eq!(
+            needs[&0],
+            Need::Keys([(0, b"a".to_vec()), (0, b"b".to_vec())].into())
+        );
         assert_eq!(needs[&2], Need::Partition, "touched does not reach back to 4");
     }
 
     #[test]
     fn an_older_epoch_further_on_is_not_behind() {
         let accounts = HashMap::from([(0, account(4, 10, &[])), (2, account(3, 11, &[(11, b"x")]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+            panic!()
+        };
         assert_eq!(winner, 0);
         assert_eq!(needs[&2], Need::Partition);
     }
@@ -182,12 +224,21 @@ mod tests {
     #[test]
     fn too_few_witnesses_is_said() {
         let accounts = HashMap::from([(0, account(3, 10, &[]))]);
-        assert_eq!(decide(0, &row(), 2, &accounts), Verdict::Unreachable { here: 1, wanted: 2 });
+        assert_eq!(
+            decide(0, &row(), 2, &accounts),
+            Verdict::Unreachable { here: 1, wanted: 2 }
+        );
         // With W = 3 every node has everything, so one is enough.
-        assert!(matches!(decide(0, &row(), 3, &accounts), Verdict::Recoverable { .. }));
+        assert!(matches!(
+            decide(0, &row(), 3, &accounts),
+            Verdict::Recoverable { .. }
+        ));
         let mut smaller = row();
         smaller.in_sync = 0b001;
-        assert!(matches!(decide(0, &smaller, 2, &accounts), Verdict::Recoverable { .. }));
+        assert!(matches!(
+            decide(0, &smaller, 2, &accounts),
+            Verdict::Recoverable { .. }
+        ));
     }
 
     #[test]
@@ -195,15 +246,22 @@ mod tests {
         let mut cut = account(3, 10, &[]);
         cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
         let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[(10, b"b")]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+            panic!()
+        };
         assert_eq!(winner, 1, "of two at the same place, the one that is whole");
         assert_eq!(needs[&0], Need::Keys([(0, b"half".to_vec())].into()));
         // Alone with a write that may have been acknowledged, the half repaired node must be the winner.
         let mut cut = account(3, 11, &[(11, b"c")]);
         cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
         let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else { panic!() };
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+            panic!()
+        };
         assert_eq!(winner, 0);
-        assert_eq!(needs[&1], Need::Keys([(0, b"c".to_vec()), (0, b"half".to_vec())].into()));
+        assert_eq!(
+            needs[&1],
+            Need::Keys([(0, b"c".to_vec()), (0, b"half".to_vec())].into())
+        );
     }
 }

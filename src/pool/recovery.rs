@@ -13,7 +13,10 @@ use tracing::{info, warn};
 use super::recover::{self, Account, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position};
-use crate::node::{Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of, text_of};
+use crate::node::{
+    Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
+    text_of,
+};
 use crate::request::{NodeId, PartitionId};
 
 /// Why the pool cannot serve yet.
@@ -25,7 +28,11 @@ pub(super) enum RecoveryError {
         "partition {partition}: {here} of its nodes that are in sync can be reached, and {wanted} must be, or an \
          acknowledged write could be missing"
     )]
-    Unreachable { partition: PartitionId, here: usize, wanted: usize },
+    Unreachable {
+        partition: PartitionId,
+        here: usize,
+        wanted: usize,
+    },
     #[error("partition {partition}: fewer than {wanted} nodes could be brought to its last position")]
     TooFew { partition: PartitionId, wanted: u32 },
 }
@@ -38,13 +45,20 @@ pub(super) async fn recover_all(
     controls: &mut HashMap<NodeId, Control>,
 ) -> Result<(), RecoveryError> {
     let name = |table: &Table, node: NodeId| {
-        table.nodes.get(usize::from(node)).map_or_else(String::new, |n| n.name.clone())
+        table
+            .nodes
+            .get(usize::from(node))
+            .map_or_else(String::new, |n| n.name.clone())
     };
     let mut accounts = HashMap::new();
     for (&node, control) in controls.iter_mut() {
-        let account = read_account(control, bookkeeping_db)
-            .await
-            .map_err(|error| RecoveryError::Control { node: name(table, node), error })?;
+        let account =
+            read_account(control, bookkeeping_db)
+                .await
+                .map_err(|error| RecoveryError::Control {
+                    node: name(table, node),
+                    error,
+                })?;
         accounts.insert(node, account);
     }
     let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
@@ -53,15 +67,27 @@ pub(super) async fn recover_all(
         let partition = partition as PartitionId;
         match recover::decide(partition, row, table.write_quorum, &accounts) {
             Verdict::Unreachable { here, wanted } => {
-                return Err(RecoveryError::Unreachable { partition, here, wanted });
+                return Err(RecoveryError::Unreachable {
+                    partition,
+                    here,
+                    wanted,
+                });
             }
-            Verdict::Recoverable { winner, position, needs } => {
+            Verdict::Recoverable {
+                winner,
+                position,
+                needs,
+            } => {
                 reached.push((position, needs.keys().copied().collect()));
                 for (node, need) in needs {
                     match need {
                         Need::Nothing => {}
                         Need::Keys(keys) => {
-                            plans.entry((winner, node)).or_default().keys.insert(partition, keys.into_iter().collect());
+                            plans
+                                .entry((winner, node))
+                                .or_default()
+                                .keys
+                                .insert(partition, keys.into_iter().collect());
                         }
                         Need::Partition => {
                             plans.entry((winner, node)).or_default().whole.insert(partition);
@@ -78,8 +104,16 @@ pub(super) async fn recover_all(
             continue;
         };
         let (from, to) = (name(table, winner), name(table, node));
-        info!(from, to, keys = plan.keys.len(), partitions = plan.whole.len(), "bringing a node up to date");
-        let done = plan.carry_out(&mut source, &mut target, scope_partitions, bookkeeping_db).await;
+        info!(
+            from,
+            to,
+            keys = plan.keys.len(),
+            partitions = plan.whole.len(),
+            "bringing a node up to date"
+        );
+        let done = plan
+            .carry_out(&mut source, &mut target, scope_partitions, bookkeeping_db)
+            .await;
         if let Err(error) = done {
             warn!(node = to, %error, "the node could not be brought up to date and stays out of sync");
             failed.extend(plan.partitions().map(|partition| (node, partition)));
@@ -100,13 +134,19 @@ pub(super) async fn recover_all(
             }
         }
         if row.in_sync.count_ones() < table.write_quorum {
-            return Err(RecoveryError::TooFew { partition: partition as PartitionId, wanted: table.write_quorum });
+            return Err(RecoveryError::TooFew {
+                partition: partition as PartitionId,
+                wanted: table.write_quorum,
+            });
         }
     }
     for (&node, control) in controls.iter_mut() {
         begin_epoch(table, node, bookkeeping_db, control)
             .await
-            .map_err(|error| RecoveryError::Control { node: name(table, node), error })?;
+            .map_err(|error| RecoveryError::Control {
+                node: name(table, node),
+                error,
+            })?;
     }
     Ok(())
 }
@@ -139,8 +179,12 @@ impl Plan {
             announce.push(partition.to_string().into_bytes());
             announce.push(Vec::new());
         }
-        target.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
-        target.call(&announce.iter().map(Vec::as_slice).collect::<Vec<_>>()).await?;
+        target
+            .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+            .await?;
+        target
+            .call(&announce.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            .await?;
         let mut by_db: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
         for (db, key) in self.keys.values().flatten() {
             by_db.entry(*db).or_default().push(key.clone());
@@ -149,7 +193,11 @@ impl Plan {
             copy_keys(source, target, db, &keys).await?;
         }
         if !self.whole.is_empty() {
-            let scope = Scope { partitions, wanted: &self.whole, bookkeeping_db };
+            let scope = Scope {
+                partitions,
+                wanted: &self.whole,
+                bookkeeping_db,
+            };
             copy_partitions(source, target, &scope).await?;
         }
         Ok(())
@@ -171,9 +219,14 @@ async fn begin_epoch(
             applied.push(format!("{}:{}", row.epoch, row.start).into_bytes());
         }
     }
-    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
+    control
+        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await?;
     let applied: Vec<&[u8]> = applied.iter().map(Vec::as_slice).collect();
-    let mut commands: Vec<&[&[u8]]> = vec![&[b"MULTI"], &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED]];
+    let mut commands: Vec<&[&[u8]]> = vec![
+        &[b"MULTI"],
+        &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED],
+    ];
     if applied.len() > 2 {
         commands.push(&applied);
     }
@@ -186,15 +239,24 @@ async fn begin_epoch(
 }
 
 async fn read_account(control: &mut Control, bookkeeping_db: u16) -> Result<Account, ControlError> {
-    control.call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]).await?;
-    let mut account = Account { applied: read_applied(control).await?, ..Account::default() };
+    control
+        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await?;
+    let mut account = Account {
+        applied: read_applied(control).await?,
+        ..Account::default()
+    };
     for (_, records) in pairs_of(control.call(&[b"HGETALL", account::TOUCHED]).await?) {
         // Records that cannot be read name nothing, so the stretch counts as missing: the partition is copied.
-        account.touched.extend(account::parse_touched(bytes_of(&records)).unwrap_or_default());
+        account
+            .touched
+            .extend(account::parse_touched(bytes_of(&records)).unwrap_or_default());
     }
     for (partition, keys) in pairs_of(control.call(&[b"HGETALL", account::REPAIR]).await?) {
         if let Ok(partition) = text_of(&partition).parse() {
-            account.repairing.insert(partition, decode_repair(bytes_of(&keys)));
+            account
+                .repairing
+                .insert(partition, decode_repair(bytes_of(&keys)));
         }
     }
     Ok(account)
@@ -212,7 +274,10 @@ fn parse_applied(reply: BytesFrame) -> HashMap<PartitionId, Position> {
     pairs_of(reply)
         .iter()
         .filter_map(|(partition, position)| {
-            Some((text_of(partition).parse().ok()?, Position::parse(bytes_of(position))?))
+            Some((
+                text_of(partition).parse().ok()?,
+                Position::parse(bytes_of(position))?,
+            ))
         })
         .collect()
 }
@@ -228,9 +293,10 @@ fn encode_repair(keys: &[(u16, Vec<u8>)]) -> Vec<u8> {
 
 fn decode_repair(bytes: &[u8]) -> Vec<Option<(u16, Vec<u8>)>> {
     match account::parse_touched(bytes) {
-        Some(records) if !records.is_empty() => {
-            records.into_iter().map(|r| r.key.map(|key| (r.db, key))).collect()
-        }
+        Some(records) if !records.is_empty() => records
+            .into_iter()
+            .map(|r| r.key.map(|key| (r.db, key)))
+            .collect(),
         _ => vec![None],
     }
 }
@@ -242,7 +308,10 @@ mod tests {
     #[test]
     fn a_repair_is_announced_and_read_back() {
         let keys = vec![(0, b"a".to_vec()), (3, b"".to_vec())];
-        let back: Vec<_> = decode_repair(&encode_repair(&keys)).into_iter().flatten().collect();
+        let back: Vec<_> = decode_repair(&encode_repair(&keys))
+            .into_iter()
+            .flatten()
+            .collect();
         assert_eq!(back, keys);
         assert_eq!(decode_repair(b""), [None], "nothing named: the partition");
     }

@@ -76,7 +76,11 @@ impl Table {
     ) -> Self {
         let ring: Vec<RingNode<'_>> = nodes
             .iter()
-            .map(|n| RingNode { name: &n.name, weight: n.weight, zone: n.zone.as_deref() })
+            .map(|n| RingNode {
+                name: &n.name,
+                weight: n.weight,
+                zone: n.zone.as_deref(),
+            })
             .collect();
         let rows = ring::place(&ring, partitions, replicas as usize)
             .into_iter()
@@ -110,9 +114,12 @@ impl Table {
     pub fn parse(json: &[u8]) -> Option<Self> {
         let table: Self = serde_json::from_slice(json).ok()?;
         let nodes = table.nodes.len();
-        let sound = |row: &Row| row.replicas.iter().all(|&n| usize::from(n) < nodes) && row.replicas.len() <= 8;
-        (!table.rows.is_empty() && table.rows.len() <= crate::limits::PARTITIONS_MAX && table.rows.iter().all(sound))
-            .then_some(table)
+        let sound =
+            |row: &Row| row.replicas.iter().all(|&n| usize::from(n) < nodes) && row.replicas.len() <= 8;
+        (!table.rows.is_empty()
+            && table.rows.len() <= crate::limits::PARTITIONS_MAX
+            && table.rows.iter().all(sound))
+        .then_some(table)
     }
 
     /// Writes the record.
@@ -152,9 +159,21 @@ mod tests {
             weight: 1,
             zone: None,
         };
-        let table = Table::create("p", "id".into(), vec![node("a"), node("bb"), node("ccc")], 16, 2, 2);
+        let table = Table::create(
+            "p",
+            "id".into(),
+            vec![node("a"), node("bb"), node("ccc")],
+            16,
+            2,
+            2,
+        );
         assert_eq!(table.rows.len(), 16);
-        assert!(table.rows.iter().all(|row| row.in_sync == 0b11 && row.replicas.len() == 2));
+        assert!(
+            table
+                .rows
+                .iter()
+                .all(|row| row.in_sync == 0b11 && row.replicas.len() == 2)
+        );
         assert_eq!(Table::parse(&table.to_json()), Some(table.clone()));
         let mut broken = table;
         broken.rows[3].replicas[0] = 9;

@@ -43,7 +43,11 @@ impl ReplyScanner {
     /// `None` if more bytes are needed (then call again with the same bytes, more, and the same `count`).
     pub fn scan(&mut self, buf: &[u8], count: u32) -> Result<Option<(usize, bool)>, ReplyError> {
         if !self.started {
-            *self = Self { frames_left: u64::from(count), started: true, ..Self::default() };
+            *self = Self {
+                frames_left: u64::from(count),
+                started: true,
+                ..Self::default()
+            };
         }
         while self.frames_left > 0 {
             let Some(&kind) = buf.get(self.pos) else {

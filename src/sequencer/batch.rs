@@ -18,7 +18,9 @@ const ACCOUNT_COMMANDS: u32 = 3;
 impl Sequencer {
     /// Nodes that something waits for.
     pub fn has_work(&self, node: NodeId) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(|n| n.up && (n.ping_wanted || !n.todo.is_empty()))
+        self.nodes
+            .get(usize::from(node))
+            .is_some_and(|n| n.up && (n.ping_wanted || !n.todo.is_empty()))
     }
 
     /// Ends a round of [`Sequencer::next_batch`] calls over all nodes: reads that come from now on need answers to
@@ -30,7 +32,9 @@ impl Sequencer {
     /// Appends the node's next batch to `out`, if there is something to send and room to send it. Whether there was.
     pub fn next_batch(&mut self, id: NodeId, out: &mut OutBuf) -> bool {
         let keeps_account = self.settings.replicas > 1;
-        let Some(node) = self.nodes.get_mut(usize::from(id)) else { return false };
+        let Some(node) = self.nodes.get_mut(usize::from(id)) else {
+            return false;
+        };
         if !node.up {
             return false;
         }
@@ -48,7 +52,10 @@ impl Sequencer {
                 Item::Read(..) if node.reads_in_flight >= node.read_window() => break,
                 Item::Read(read_id, generation) => {
                     node.todo.pop_front();
-                    let Some(read) = self.reads.get(read_id as usize).filter(|r| r.generation == generation)
+                    let Some(read) = self
+                        .reads
+                        .get(read_id as usize)
+                        .filter(|r| r.generation == generation)
                     else {
                         continue;
                     };
@@ -61,7 +68,9 @@ impl Sequencer {
                         break;
                     }
                     node.todo.pop_front();
-                    let Some(entry) = self.log.get_mut(pos) else { continue };
+                    let Some(entry) = self.log.get_mut(pos) else {
+                        continue;
+                    };
                     // Expelled since it was queued: what is missing before it makes it useless there.
                     if entry.everywhere.is_none()
                         && let Some(Some(p)) = self.partitions.get(usize::from(entry.partition))
@@ -92,9 +101,10 @@ impl Sequencer {
                         None => entry.partition..entry.partition + 1,
                     };
                     for partition in range {
-                        let (Some(seq), Some(Some(p))) =
-                            (entry.seq_in(partition), self.partitions.get_mut(usize::from(partition)))
-                        else {
+                        let (Some(seq), Some(Some(p))) = (
+                            entry.seq_in(partition),
+                            self.partitions.get_mut(usize::from(partition)),
+                        ) else {
                             continue;
                         };
                         if p.bit_of(id).is_none_or(|(_, bit)| p.streaming & bit == 0) {
@@ -130,14 +140,24 @@ impl Sequencer {
             encode::bulk(tail, b"HSET");
             encode::bulk(tail, account::APPLIED);
             for &partition in &self.marks {
-                let Some(Some(p)) = self.partitions.get(usize::from(partition)) else { continue };
+                let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+                    continue;
+                };
                 put_number(tail, u64::from(partition));
-                Position { epoch: p.epoch, seq: p.batch_seq }.put(tail);
+                Position {
+                    epoch: p.epoch,
+                    seq: p.batch_seq,
+                }
+                .put(tail);
             }
             encode::header(tail, b'*', 4);
             encode::bulk(tail, b"HSET");
             encode::bulk(tail, account::TOUCHED);
-            let field = format!("{}:{}", self.settings.worker, node.batches % account::TOUCHED_BATCHES);
+            let field = format!(
+                "{}:{}",
+                self.settings.worker,
+                node.batches % account::TOUCHED_BATCHES
+            );
             encode::bulk(tail, field.as_bytes());
             encode::bulk(tail, &self.touched);
             node.expected.extend([Expect::Skip; ACCOUNT_COMMANDS as usize]);
@@ -154,7 +174,11 @@ impl Sequencer {
             return false;
         }
         node.ping_wanted = false;
-        node.expected.push_back(Expect::End { round: self.round, wrote, sent_ms: self.now_ms });
+        node.expected.push_back(Expect::End {
+            round: self.round,
+            wrote,
+            sent_ms: self.now_ms,
+        });
         true
     }
 }
@@ -171,8 +195,12 @@ impl Section {
         out.put(MULTI);
         node.expected.push_back(Expect::Skip);
         let queued_at = node.expected.len();
-        node.expected.extend([Expect::Queued(0), Expect::Exec { account }]);
-        Self { queued_at, commands: 0 }
+        node.expected
+            .extend([Expect::Queued(0), Expect::Exec { account }]);
+        Self {
+            queued_at,
+            commands: 0,
+        }
     }
 
     fn close(self, node: &mut Node, out: &mut OutBuf, more: u32) {
@@ -204,14 +232,18 @@ fn put_item(
         select(node, out.tail(), db);
         before += 1;
     }
-    node.expected.extend(std::iter::repeat_n(Expect::Skip, before as usize));
+    node.expected
+        .extend(std::iter::repeat_n(Expect::Skip, before as usize));
     // Opened after the `SELECT`: that one stands even if the section is refused.
     let own = match section {
         Some(section) => {
             section.commands += count + before;
             None
         }
-        None if count > 1 => Some(Section { commands: count, ..Section::open(node, out, false) }),
+        None if count > 1 => Some(Section {
+            commands: count,
+            ..Section::open(node, out, false)
+        }),
         None => None,
     };
     out.put_shared(&commands.frame);

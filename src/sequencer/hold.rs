@@ -16,7 +16,9 @@ use crate::request::{Commands, Decide, Outcome, PartitionId, Refusal, ReplyTo, T
 impl Sequencer {
     pub(super) fn order_decide(&mut self, partition: PartitionId, db: u16, decide: Box<Decide>, to: ReplyTo) {
         let min = self.settings.min_in_sync;
-        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else { return };
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
         if p.available() < min {
             return self.refuse(to, Refusal::TooFewNodes);
         }
@@ -26,12 +28,20 @@ impl Sequencer {
     }
 
     /// The probe has been answered.
-    pub(super) fn decided(&mut self, partition: PartitionId, db: u16, decide: Decide, to: ReplyTo, reply: &Bytes) {
+    pub(super) fn decided(
+        &mut self,
+        partition: PartitionId,
+        db: u16,
+        decide: Decide,
+        to: ReplyTo,
+        reply: &Bytes,
+    ) {
         let conclusion = decide.decision.conclude(&decide.args(), reply, self.pool_ms);
         let frame = match conclusion.write.as_slice() {
             [] => {
                 let frames = conclusion.finish([]);
-                self.effects.push(Effect::Complete(to, Outcome::Reply { frames, resp3: true }));
+                self.effects
+                    .push(Effect::Complete(to, Outcome::Reply { frames, resp3: true }));
                 return self.let_go(partition);
             }
             [one] => one.clone(),
@@ -52,7 +62,9 @@ impl Sequencer {
 
     /// Orders what has waited, up to the next command that has to be decided.
     pub(super) fn let_go(&mut self, partition: PartitionId) {
-        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else { return };
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
         let Some(mut waiting) = p.held.take() else { return };
         while let Some(request) = waiting.pop_front() {
             self.order(request);

@@ -27,8 +27,16 @@ pub enum Broken {
 /// One thing that was found in the node's bytes.
 #[derive(Debug)]
 pub(super) enum Unit {
-    Reply { item: Item, start: usize, end: usize, resp3: bool },
-    End { round: u64, wrote: bool },
+    Reply {
+        item: Item,
+        start: usize,
+        end: usize,
+        resp3: bool,
+    },
+    End {
+        round: u64,
+        wrote: bool,
+    },
 }
 
 impl Sequencer {
@@ -42,10 +50,20 @@ impl Sequencer {
         let chunk = buf.split_to(consumed).freeze();
         for unit in units.drain(..) {
             match unit {
-                Unit::Reply { item: Item::Write(pos), start, end, resp3 } => {
+                Unit::Reply {
+                    item: Item::Write(pos),
+                    start,
+                    end,
+                    resp3,
+                } => {
                     self.write_acked(id, pos, chunk.slice(start..end), resp3);
                 }
-                Unit::Reply { item: Item::Read(read, generation), start, end, resp3 } => {
+                Unit::Reply {
+                    item: Item::Read(read, generation),
+                    start,
+                    end,
+                    resp3,
+                } => {
                     if let Some(node) = self.nodes.get_mut(usize::from(id)) {
                         node.read_answered(end - start);
                     }
@@ -78,13 +96,17 @@ impl Sequencer {
 
     /// How many bytes the reply that the node has begun to send has at least.
     pub fn needed_bytes(&self, id: NodeId) -> usize {
-        self.nodes.get(usize::from(id)).map_or(0, |node| node.scanner.needed_bytes())
+        self.nodes
+            .get(usize::from(id))
+            .map_or(0, |node| node.scanner.needed_bytes())
     }
 
     /// Finds complete units in `buf`: how many bytes they take, and what is wrong with the rest.
     fn scan(&mut self, id: NodeId, buf: &[u8], units: &mut Vec<Unit>) -> (usize, Option<Broken>) {
         let mut at = 0;
-        let Some(node) = self.nodes.get_mut(usize::from(id)) else { return (at, None) };
+        let Some(node) = self.nodes.get_mut(usize::from(id)) else {
+            return (at, None);
+        };
         loop {
             let rest = buf.get(at..).unwrap_or_default();
             let Some(expect) = node.expected.front_mut() else {
@@ -92,7 +114,10 @@ impl Sequencer {
                 return (at, surplus);
             };
             match expect {
-                Expect::End { round, wrote, .. } => units.push(Unit::End { round: *round, wrote: *wrote }),
+                Expect::End { round, wrote, .. } => units.push(Unit::End {
+                    round: *round,
+                    wrote: *wrote,
+                }),
                 Expect::Queued(left) if *left > 0 => {
                     if rest.starts_with(QUEUED) {
                         at += QUEUED.len();
@@ -121,7 +146,9 @@ impl Sequencer {
                 Expect::Exec { account } => match rest.first() {
                     None => return (at, None),
                     Some(b'*') => {
-                        let Some(end) = rest.iter().position(|&b| b == b'\n') else { return (at, None) };
+                        let Some(end) = rest.iter().position(|&b| b == b'\n') else {
+                            return (at, None);
+                        };
                         at += end + 1;
                     }
                     Some(_) => match node.scanner.scan(rest, 1) {
@@ -134,7 +161,12 @@ impl Sequencer {
                             node.queue_errors.clear();
                             node.expected.pop_front();
                             if let Some(Expect::Item(item, _)) = node.expected.front() {
-                                units.push(Unit::Reply { item: *item, start: at, end: at + len, resp3: false });
+                                units.push(Unit::Reply {
+                                    item: *item,
+                                    start: at,
+                                    end: at + len,
+                                    resp3: false,
+                                });
                             }
                             at += len;
                         }
@@ -153,7 +185,12 @@ impl Sequencer {
                 },
                 Expect::Item(item, count) => match node.scanner.scan(rest, *count) {
                     Ok(Some((len, resp3))) => {
-                        units.push(Unit::Reply { item: *item, start: at, end: at + len, resp3 });
+                        units.push(Unit::Reply {
+                            item: *item,
+                            start: at,
+                            end: at + len,
+                            resp3,
+                        });
                         at += len;
                     }
                     Ok(None) => return (at, None),
@@ -169,9 +206,13 @@ impl Sequencer {
     /// What only this node refused, it will be given again. What every node refuses is answered with the error and
     /// left out: nobody has executed it, so nobody will miss it.
     fn batch_refused(&mut self, id: NodeId, why: &str) {
-        let Some(node) = self.nodes.get_mut(usize::from(id)) else { return };
+        let Some(node) = self.nodes.get_mut(usize::from(id)) else {
+            return;
+        };
         let errors = std::mem::take(&mut node.queue_errors);
-        let first = errors.first().map_or_else(|| why.to_owned(), |(_, text)| first_line(text));
+        let first = errors
+            .first()
+            .map_or_else(|| why.to_owned(), |(_, text)| first_line(text));
         node.trouble = Trouble::Refused(first);
         let mut index = 0u32;
         let mut refused: Vec<(Item, Vec<u8>)> = Vec::new();
@@ -198,8 +239,12 @@ impl Sequencer {
                     continue;
                 }
             };
-            let Some(entry) = self.log.get_mut(pos) else { continue };
-            let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else { continue };
+            let Some(entry) = self.log.get_mut(pos) else {
+                continue;
+            };
+            let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else {
+                continue;
+            };
             let Some((_, bit)) = p.bit_of(id) else { continue };
             entry.refused |= bit;
             entry.sent &= !bit;
@@ -219,7 +264,10 @@ impl Sequencer {
 
 /// The first line of a reply, for people; errors without their `-`.
 fn first_line(reply: &[u8]) -> String {
-    let line = reply.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
+    let line = reply
+        .split(|&b| b == b'\r' || b == b'\n')
+        .next()
+        .unwrap_or_default();
     let line = line.strip_prefix(b"-").unwrap_or(line);
     String::from_utf8_lossy(line.get(..line.len().min(200)).unwrap_or_default()).into_owned()
 }

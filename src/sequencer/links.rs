@@ -50,7 +50,9 @@ impl Sequencer {
             let Some(p) = p else { continue };
             let Some((i, bit)) = p.bit_of(id) else { continue };
             let standing = p.standing(applied.get(&partition).copied().unwrap_or_default());
-            let Some(replica) = p.replicas.get_mut(i) else { continue };
+            let Some(replica) = p.replicas.get_mut(i) else {
+                continue;
+            };
             if !keeps_account {
                 replica.acked = p.last;
             } else if let Some(seq) = standing {
@@ -62,7 +64,10 @@ impl Sequencer {
                 if p.in_sync & bit != 0 {
                     p.in_sync &= !bit;
                     self.effects.push(Effect::Expelled { node: id, partition });
-                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                    self.effects.push(Effect::InSync {
+                        partition,
+                        set: p.in_sync,
+                    });
                 }
                 continue;
             }
@@ -71,7 +76,10 @@ impl Sequencer {
                 p.live |= bit;
                 if p.in_sync & bit == 0 {
                     p.in_sync |= bit;
-                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                    self.effects.push(Effect::InSync {
+                        partition,
+                        set: p.in_sync,
+                    });
                 }
             }
             if replica.acked == p.last {
@@ -107,9 +115,16 @@ impl Sequencer {
 
     fn lacks(&self, id: NodeId, entry: &super::Entry) -> bool {
         let lacks_in = |partition: PartitionId| {
-            let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
-            let (Some(p), Some(seq)) = (p, entry.seq_in(partition)) else { return false };
-            let Some((i, bit)) = p.bit_of(id) else { return false };
+            let p = self
+                .partitions
+                .get(usize::from(partition))
+                .and_then(Option::as_ref);
+            let (Some(p), Some(seq)) = (p, entry.seq_in(partition)) else {
+                return false;
+            };
+            let Some((i, bit)) = p.bit_of(id) else {
+                return false;
+            };
             p.streaming & bit != 0 && p.replicas.get(i).is_some_and(|r| r.acked < seq)
         };
         match &entry.everywhere {
@@ -120,8 +135,13 @@ impl Sequencer {
 
     /// The node's account says that it has not executed the write, whatever it was sent.
     fn not_executed(&mut self, id: NodeId, pos: LogPos) {
-        let Some(entry) = self.log.get_mut(pos) else { return };
-        let p = self.partitions.get(usize::from(entry.partition)).and_then(Option::as_ref);
+        let Some(entry) = self.log.get_mut(pos) else {
+            return;
+        };
+        let p = self
+            .partitions
+            .get(usize::from(entry.partition))
+            .and_then(Option::as_ref);
         if let Some((_, bit)) = p.and_then(|p| p.bit_of(id)) {
             entry.sent &= !bit;
         }
@@ -130,11 +150,17 @@ impl Sequencer {
     /// The stream to the node is gone. What it was to answer is asked elsewhere; what it was to write, it will be given
     /// again once its account says what it has.
     pub fn link_down(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(usize::from(id)) else { return };
+        let Some(node) = self.nodes.get_mut(usize::from(id)) else {
+            return;
+        };
         if !node.up {
             return;
         }
-        let fresh = Node { batches: node.batches, trouble: std::mem::take(&mut node.trouble), ..Node::default() };
+        let fresh = Node {
+            batches: node.batches,
+            trouble: std::mem::take(&mut node.trouble),
+            ..Node::default()
+        };
         let gone = std::mem::replace(node, fresh);
         for p in self.partitions.iter_mut().flatten() {
             if let Some((_, bit)) = p.bit_of(id) {
@@ -180,7 +206,10 @@ impl Sequencer {
                 p.recorded = set;
                 p.recording = None;
                 if p.in_sync != set {
-                    self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                    self.effects.push(Effect::InSync {
+                        partition,
+                        set: p.in_sync,
+                    });
                 }
             }
         }
@@ -213,7 +242,10 @@ impl Sequencer {
             {
                 p.in_sync &= !bit;
                 let partition = partition as PartitionId;
-                self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                self.effects.push(Effect::InSync {
+                    partition,
+                    set: p.in_sync,
+                });
             }
         }
     }
@@ -223,7 +255,9 @@ impl Sequencer {
         let now = self.now_ms;
         let mut impatient = Vec::new();
         for (id, node) in self.nodes.iter_mut().enumerate() {
-            let Some(sent_ms) = node.oldest_sent_ms() else { continue };
+            let Some(sent_ms) = node.oldest_sent_ms() else {
+                continue;
+            };
             // A long reply that keeps coming is not silence.
             let owed_ms = now.saturating_sub(sent_ms.max(node.heard_ms));
             if owed_ms >= self.settings.node_timeout_ms {
@@ -242,16 +276,21 @@ impl Sequencer {
             // A command for this node alone stays with it.
             let elsewhere = |item: &Item| {
                 let Item::Read(read, _) = item else { return false };
-                self.reads.get(*read as usize).is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)) && r.moves == 0)
+                self.reads
+                    .get(*read as usize)
+                    .is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)) && r.moves == 0)
             };
             let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
             self.reroute(late.into_iter());
         }
         let deadline = now.saturating_sub(self.settings.write_timeout_ms);
         while let Some(pos) = self.log.first_open() {
-            let Some(entry) = self.log.get_mut(pos).filter(|e| e.ordered_ms < deadline) else { break };
+            let Some(entry) = self.log.get_mut(pos).filter(|e| e.ordered_ms < deadline) else {
+                break;
+            };
             entry.released = true;
-            self.effects.push(Effect::Complete(entry.reply_to, Outcome::Unknown));
+            self.effects
+                .push(Effect::Complete(entry.reply_to, Outcome::Unknown));
         }
         self.tick_reads();
         self.settle_reads();
@@ -266,9 +305,10 @@ impl Sequencer {
                 None => entry.partition..entry.partition + 1,
             };
             for partition in range {
-                let (Some(seq), Some(Some(p))) =
-                    (entry.seq_in(partition), self.partitions.get_mut(usize::from(partition)))
-                else {
+                let (Some(seq), Some(Some(p))) = (
+                    entry.seq_in(partition),
+                    self.partitions.get_mut(usize::from(partition)),
+                ) else {
                     continue;
                 };
                 p.trimmed = seq;
@@ -280,11 +320,17 @@ impl Sequencer {
                     if replica.acked < seq && p.streaming & bit != 0 {
                         p.streaming &= !bit;
                         p.live &= !bit;
-                        self.effects.push(Effect::Expelled { node: replica.node, partition });
+                        self.effects.push(Effect::Expelled {
+                            node: replica.node,
+                            partition,
+                        });
                     }
                     if replica.acked < seq && p.in_sync & bit != 0 {
                         p.in_sync &= !bit;
-                        self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                        self.effects.push(Effect::InSync {
+                            partition,
+                            set: p.in_sync,
+                        });
                     }
                 }
             }
@@ -293,12 +339,18 @@ impl Sequencer {
 
     /// How the node stands.
     pub fn node_view(&self, id: NodeId) -> NodeView {
-        let Some(node) = self.nodes.get(usize::from(id)) else { return NodeView::default() };
+        let Some(node) = self.nodes.get(usize::from(id)) else {
+            return NodeView::default();
+        };
         let refused = match &node.trouble {
             Trouble::None => None,
             Trouble::Refused(why) => Some(why.clone()),
         };
-        let mut view = NodeView { up: node.up, refused, ..NodeView::default() };
+        let mut view = NodeView {
+            up: node.up,
+            refused,
+            ..NodeView::default()
+        };
         for p in self.partitions.iter().flatten() {
             let Some((i, bit)) = p.bit_of(id) else { continue };
             view.partitions += 1;
@@ -313,12 +365,21 @@ impl Sequencer {
     /// Where the partition stands: its position and the nodes in sync, by bit.
     pub fn partition_view(&self, partition: PartitionId) -> Option<(Position, u8)> {
         let p = self.partitions.get(usize::from(partition))?.as_ref()?;
-        Some((Position { epoch: p.epoch, seq: p.last }, p.in_sync))
+        Some((
+            Position {
+                epoch: p.epoch,
+                seq: p.last,
+            },
+            p.in_sync,
+        ))
     }
 
     /// Whether every partition has the nodes it needs to take writes.
     pub fn is_ready(&self) -> bool {
-        self.partitions.iter().flatten().all(|p| p.available() >= self.settings.min_in_sync)
+        self.partitions
+            .iter()
+            .flatten()
+            .all(|p| p.available() >= self.settings.min_in_sync)
     }
 
     /// Whether the stream to a node is connected.
@@ -329,6 +390,8 @@ impl Sequencer {
     /// Any node that is connected, the quickest to ask first.
     pub fn any_node(&self) -> Option<NodeId> {
         let up = || self.nodes.iter().enumerate().filter(|(_, n)| n.up);
-        up().find(|(_, n)| !n.slow).or_else(|| up().next()).map(|(id, _)| id as NodeId)
+        up().find(|(_, n)| !n.slow)
+            .or_else(|| up().next())
+            .map(|(id, _)| id as NodeId)
     }
 }

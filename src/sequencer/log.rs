@@ -66,7 +66,13 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { base: 0, entries: VecDeque::new(), bytes: 0, bytes_max, open: 0 }
+        Self {
+            base: 0,
+            entries: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            open: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, entry: Entry) -> LogPos {
@@ -100,7 +106,8 @@ impl Log {
 
     /// Whether unanswered writes alone fill the log.
     pub(crate) fn is_overloaded(&self) -> bool {
-        self.bytes > self.bytes_max + OVERLOAD_SLACK_BYTES && self.entries.front().is_some_and(|e| !e.released)
+        self.bytes > self.bytes_max + OVERLOAD_SLACK_BYTES
+            && self.entries.front().is_some_and(|e| !e.released)
     }
 
     /// The oldest entry whose client has not been answered.

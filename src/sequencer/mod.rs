@@ -166,8 +166,11 @@ impl Sequencer {
     pub fn new(settings: Settings, nodes: usize, starts: &[PartitionStart]) -> Self {
         let mut partitions: Vec<Option<Partition>> = (0..settings.partitions).map(|_| None).collect();
         for start in starts {
-            let replicas: SmallVec<[Replica; 3]> =
-                start.replicas.iter().map(|&node| Replica { node, acked: 0 }).collect();
+            let replicas: SmallVec<[Replica; 3]> = start
+                .replicas
+                .iter()
+                .map(|&node| Replica { node, acked: 0 })
+                .collect();
             if let Some(slot) = partitions.get_mut(usize::from(start.partition)) {
                 *slot = Some(Partition {
                     epoch: start.position.epoch,
@@ -188,7 +191,11 @@ impl Sequencer {
                 });
             }
         }
-        let backlog_bytes = if settings.replicas > 1 { settings.backlog_bytes } else { 0 };
+        let backlog_bytes = if settings.replicas > 1 {
+            settings.backlog_bytes
+        } else {
+            0
+        };
         Self {
             now_ms: 0,
             pool_ms: 0,
@@ -228,7 +235,12 @@ impl Sequencer {
 
     /// Puts a request in its place.
     pub fn order(&mut self, request: Request) {
-        let Request { partition, db, action, reply_to } = request;
+        let Request {
+            partition,
+            db,
+            action,
+            reply_to,
+        } = request;
         match action {
             Action::OnNode(node, frame) => return self.order_on_node(node, db, frame, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
@@ -238,7 +250,12 @@ impl Sequencer {
             return self.refuse(reply_to, Refusal::NotOwner);
         };
         if let Some(held) = &mut p.held {
-            held.push_back(Request { partition, db, action, reply_to });
+            held.push_back(Request {
+                partition,
+                db,
+                action,
+                reply_to,
+            });
             return;
         }
         match action {
@@ -265,7 +282,9 @@ impl Sequencer {
         if self.log.is_overloaded() {
             return self.refuse(reply_to, Refusal::Overloaded);
         }
-        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else { return };
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
         if p.available() < self.settings.min_in_sync {
             return self.refuse(reply_to, Refusal::TooFewNodes);
         }
@@ -333,7 +352,10 @@ impl Sequencer {
             everywhere: Some(seqs),
         });
         for (id, node) in self.nodes.iter_mut().enumerate() {
-            let streams = |p: &Partition| p.bit_of(id as NodeId).is_some_and(|(_, bit)| p.streaming & bit != 0);
+            let streams = |p: &Partition| {
+                p.bit_of(id as NodeId)
+                    .is_some_and(|(_, bit)| p.streaming & bit != 0)
+            };
             if node.up && self.partitions.iter().flatten().any(streams) {
                 node.todo.push_back(Item::Write(pos));
             }
@@ -344,7 +366,9 @@ impl Sequencer {
     /// A node has executed the write at `pos`.
     fn write_acked(&mut self, node: NodeId, pos: LogPos, frames: Bytes, resp3: bool) {
         let write_quorum = self.settings.write_quorum;
-        let Some(entry) = self.log.get_mut(pos) else { return };
+        let Some(entry) = self.log.get_mut(pos) else {
+            return;
+        };
         if self.settings.replicas > 1 && entry.commands.count > 0 {
             let digest = crate::command::compare::digest(entry.commands.compare, &frames);
             match entry.digest {
@@ -354,8 +378,14 @@ impl Sequencer {
                 }
                 Some(first) if first != digest => {
                     self.counters.mismatches += 1;
-                    self.effects.push(Effect::Mismatch { node, partition: entry.partition });
-                    let p = self.partitions.get(usize::from(entry.partition)).and_then(Option::as_ref);
+                    self.effects.push(Effect::Mismatch {
+                        node,
+                        partition: entry.partition,
+                    });
+                    let p = self
+                        .partitions
+                        .get(usize::from(entry.partition))
+                        .and_then(Option::as_ref);
                     if !entry.released && p.and_then(Partition::primary) == Some(node) {
                         entry.reply = Some((frames, resp3));
                     }
@@ -371,9 +401,10 @@ impl Sequencer {
             None => entry.partition..entry.partition + 1,
         };
         for partition in range {
-            let (Some(seq), Some(Some(p))) =
-                (entry.seq_in(partition), self.partitions.get_mut(usize::from(partition)))
-            else {
+            let (Some(seq), Some(Some(p))) = (
+                entry.seq_in(partition),
+                self.partitions.get_mut(usize::from(partition)),
+            ) else {
                 continue;
             };
             if let Some((i, bit)) = p.bit_of(node)
@@ -385,7 +416,10 @@ impl Sequencer {
                     p.live |= bit;
                     if p.in_sync & bit == 0 {
                         p.in_sync |= bit;
-                        self.effects.push(Effect::InSync { partition, set: p.in_sync });
+                        self.effects.push(Effect::InSync {
+                            partition,
+                            set: p.in_sync,
+                        });
                     }
                 }
             }
@@ -406,7 +440,12 @@ impl Sequencer {
             if let Some(chance) = entry.commands.second_chance.take() {
                 let action = Action::Decide(chance);
                 let (partition, db, reply_to) = (entry.partition, entry.db, entry.reply_to);
-                self.second_chances.push(Request { partition, db, action, reply_to });
+                self.second_chances.push(Request {
+                    partition,
+                    db,
+                    action,
+                    reply_to,
+                });
             }
             return;
         }
@@ -427,7 +466,9 @@ impl Sequencer {
             p.raise_committed(write_quorum);
         }
         for pos in self.log.positions() {
-            let Some(entry) = self.log.get_mut(pos) else { continue };
+            let Some(entry) = self.log.get_mut(pos) else {
+                continue;
+            };
             if entry.released || entry.reply.is_none() {
                 continue;
             }
@@ -436,8 +477,12 @@ impl Sequencer {
                 None => entry.partition..entry.partition + 1,
             };
             let is_safe = |partition: PartitionId| {
-                let p = self.partitions.get(usize::from(partition)).and_then(Option::as_ref);
-                p.zip(entry.seq_in(partition)).is_none_or(|(p, seq)| p.acks(seq) >= write_quorum)
+                let p = self
+                    .partitions
+                    .get(usize::from(partition))
+                    .and_then(Option::as_ref);
+                p.zip(entry.seq_in(partition))
+                    .is_none_or(|(p, seq)| p.acks(seq) >= write_quorum)
             };
             if range.into_iter().all(is_safe) {
                 release(entry, &mut self.effects);
@@ -449,7 +494,9 @@ impl Sequencer {
 /// Answers the client of a safe write.
 fn release(entry: &mut Entry, effects: &mut Vec<Effect>) {
     entry.released = true;
-    let Some((frames, resp3)) = entry.reply.take() else { return };
+    let Some((frames, resp3)) = entry.reply.take() else {
+        return;
+    };
     let outcome = match entry.conclusion.take() {
         None => Outcome::Reply { frames, resp3 },
         Some(conclusion) => {
@@ -462,7 +509,10 @@ fn release(entry: &mut Entry, effects: &mut Vec<Effect>) {
                 replies.push(reply);
                 rest = after;
             }
-            Outcome::Reply { frames: conclusion.finish(replies.iter().copied()), resp3: true }
+            Outcome::Reply {
+                frames: conclusion.finish(replies.iter().copied()),
+                resp3: true,
+            }
         }
     };
     effects.push(Effect::Complete(entry.reply_to, outcome));

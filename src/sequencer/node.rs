@@ -84,7 +84,8 @@ impl Node {
     /// How many reads it may be given before it has answered some: large replies, or very many, would keep it from
     /// everything else for long, since a server makes all replies of a pipeline before it sends the first.
     pub(crate) fn read_window(&self) -> usize {
-        (limits::READ_WINDOW_BYTES / self.peak_reply_bytes.max(1)).clamp(limits::READ_WINDOW_MIN, limits::READ_WINDOW_MAX)
+        (limits::READ_WINDOW_BYTES / self.peak_reply_bytes.max(1))
+            .clamp(limits::READ_WINDOW_MIN, limits::READ_WINDOW_MAX)
     }
 
     /// Notes a read's reply.

@@ -81,7 +81,12 @@ impl Partition {
 
     /// Moves `committed` to the last write that W replicas have, when that was not learnt from an acknowledgement.
     pub(crate) fn raise_committed(&mut self, write_quorum: u32) {
-        let best = self.replicas.iter().map(|r| r.acked).filter(|&seq| self.acks(seq) >= write_quorum).max();
+        let best = self
+            .replicas
+            .iter()
+            .map(|r| r.acked)
+            .filter(|&seq| self.acks(seq) >= write_quorum)
+            .max();
         self.committed = self.committed.max(best.unwrap_or(0));
     }
 
@@ -93,11 +98,15 @@ impl Partition {
     /// How many nodes of the replica set must show that nobody has fenced this owner, for a read to be current
     /// (invariant 6): a successor that serves has fenced W of them, so at most R - W are left.
     pub(crate) fn confirmations(&self, write_quorum: u32) -> u32 {
-        (self.replicas.len() as u32 + 1).saturating_sub(write_quorum).max(1)
+        (self.replicas.len() as u32 + 1)
+            .saturating_sub(write_quorum)
+            .max(1)
     }
 
     /// The first replica in sync.
     pub(crate) fn primary(&self) -> Option<NodeId> {
-        self.replicas.get(self.in_sync.trailing_zeros() as usize).map(|r| r.node)
+        self.replicas
+            .get(self.in_sync.trailing_zeros() as usize)
+            .map(|r| r.node)
     }
 }

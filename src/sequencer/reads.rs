@@ -59,7 +59,9 @@ impl Sequencer {
         let Some(node) = self.choose(partition) else {
             return self.read_failed(partition, purpose);
         };
-        let Some(Some(p)) = self.partitions.get(usize::from(partition)) else { return };
+        let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+            return;
+        };
         let after = p.last;
         self.counters.reads += 1;
         self.queue_read(Read {
@@ -111,29 +113,49 @@ impl Sequencer {
     fn choose(&mut self, partition: PartitionId) -> Option<NodeId> {
         let p = self.partitions.get(usize::from(partition))?.as_ref()?;
         let able = p.in_sync & p.live;
-        let needed = if self.settings.linearizable { p.confirmations(self.settings.write_quorum) } else { 1 };
+        let needed = if self.settings.linearizable {
+            p.confirmations(self.settings.write_quorum)
+        } else {
+            1
+        };
         let n = p.replicas.len();
         let is_up = |i: usize| {
-            p.replicas.get(i).and_then(|r| self.nodes.get(usize::from(r.node))).is_some_and(|node| node.up)
+            p.replicas
+                .get(i)
+                .and_then(|r| self.nodes.get(usize::from(r.node)))
+                .is_some_and(|node| node.up)
         };
         if ((0..n).filter(|&i| is_up(i)).count() as u32) < needed {
             return None;
         }
-        let start = if self.settings.read_any { (self.round as usize).wrapping_add(usize::from(partition)) } else { 0 };
+        let start = if self.settings.read_any {
+            (self.round as usize).wrapping_add(usize::from(partition))
+        } else {
+            0
+        };
         let all = (0..n).map(|i| (start + i) % n);
         let in_turn = all.clone().filter(|i| able & (1 << i) != 0);
         let is_slow = |i: usize| {
-            let node = p.replicas.get(i).and_then(|r| self.nodes.get(usize::from(r.node)));
+            let node = p
+                .replicas
+                .get(i)
+                .and_then(|r| self.nodes.get(usize::from(r.node)));
             node.is_none_or(|node| node.slow)
         };
-        let chosen = in_turn.clone().find(|&i| !is_slow(i)).or_else(|| in_turn.clone().next())?;
+        let chosen = in_turn
+            .clone()
+            .find(|&i| !is_slow(i))
+            .or_else(|| in_turn.clone().next())?;
         let mut wanted = needed - 1;
         for i in all {
             if wanted == 0 {
                 break;
             }
             if i != chosen
-                && let Some(node) = p.replicas.get(i).and_then(|r| self.nodes.get_mut(usize::from(r.node)))
+                && let Some(node) = p
+                    .replicas
+                    .get(i)
+                    .and_then(|r| self.nodes.get_mut(usize::from(r.node)))
                 && node.up
                 && !node.slow
             {
@@ -145,7 +167,13 @@ impl Sequencer {
     }
 
     pub(super) fn read_answered(&mut self, id: u32, generation: u32, frames: Bytes, resp3: bool) {
-        let Some(read) = self.reads.get_mut(id as usize).filter(|r| r.generation == generation) else { return };
+        let Some(read) = self
+            .reads
+            .get_mut(id as usize)
+            .filter(|r| r.generation == generation)
+        else {
+            return;
+        };
         read.reply = Some((frames, resp3));
         self.parked.push(id);
     }
@@ -161,15 +189,22 @@ impl Sequencer {
 
     /// Whether the read is done with.
     fn settle(&mut self, id: u32) -> bool {
-        let Some(read) = self.reads.get(id as usize) else { return true };
+        let Some(read) = self.reads.get(id as usize) else {
+            return true;
+        };
         if matches!(read.purpose, Purpose::Client(_)) && !self.is_current(read) {
             return false;
         }
-        let Some(read) = self.reads.try_remove(id as usize) else { return true };
-        let Some((frames, resp3)) = read.reply else { return true };
+        let Some(read) = self.reads.try_remove(id as usize) else {
+            return true;
+        };
+        let Some((frames, resp3)) = read.reply else {
+            return true;
+        };
         match read.purpose {
             Purpose::Client(to) | Purpose::OnNode(to) => {
-                self.effects.push(Effect::Complete(to, Outcome::Reply { frames, resp3 }));
+                self.effects
+                    .push(Effect::Complete(to, Outcome::Reply { frames, resp3 }));
             }
             Purpose::Probe(decide, to) => self.decided(read.partition, read.db, *decide, to, &frames),
         }
@@ -177,7 +212,9 @@ impl Sequencer {
     }
 
     fn is_current(&self, read: &Read) -> bool {
-        let Some(Some(p)) = self.partitions.get(usize::from(read.partition)) else { return false };
+        let Some(Some(p)) = self.partitions.get(usize::from(read.partition)) else {
+            return false;
+        };
         if p.committed < read.after {
             return false;
         }
@@ -185,7 +222,9 @@ impl Sequencer {
             return true;
         }
         let confirmed = p.replicas.iter().filter(|r| {
-            self.nodes.get(usize::from(r.node)).is_some_and(|n| n.up && n.confirmed_round >= read.round)
+            self.nodes
+                .get(usize::from(r.node))
+                .is_some_and(|n| n.up && n.confirmed_round >= read.round)
         });
         confirmed.count() as u32 >= p.confirmations(self.settings.write_quorum)
     }
@@ -193,9 +232,15 @@ impl Sequencer {
     /// Asks another node, for the reads that this one was to answer.
     pub(super) fn reroute(&mut self, items: impl Iterator<Item = Item>) {
         for item in items {
-            let Item::Read(id, generation) = item else { continue };
+            let Item::Read(id, generation) = item else {
+                continue;
+            };
             let id = id as usize;
-            if self.reads.get(id).is_none_or(|r| r.generation != generation || r.reply.is_some()) {
+            if self
+                .reads
+                .get(id)
+                .is_none_or(|r| r.generation != generation || r.reply.is_some())
+            {
                 continue;
             }
             let read = self.reads.remove(id);
@@ -220,8 +265,12 @@ impl Sequencer {
     /// Refuses reads that have waited too long, and asks every node for a sign while any wait.
     pub(super) fn tick_reads(&mut self) {
         let deadline = self.now_ms.saturating_sub(self.settings.write_timeout_ms);
-        let late: Vec<usize> =
-            self.reads.iter().filter(|(_, r)| r.asked_ms < deadline).map(|(id, _)| id).collect();
+        let late: Vec<usize> = self
+            .reads
+            .iter()
+            .filter(|(_, r)| r.asked_ms < deadline)
+            .map(|(id, _)| id)
+            .collect();
         for id in late {
             let read = self.reads.remove(id);
             self.read_failed(read.partition, read.purpose);

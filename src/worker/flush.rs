@@ -62,7 +62,9 @@ impl Worker {
     }
 
     fn send_batches(self: &Rc<Self>, core: &mut Core) {
-        let Core { sequencer, streams, .. } = core;
+        let Core {
+            sequencer, streams, ..
+        } = core;
         for (node, slot) in streams.iter_mut().enumerate() {
             let node = node as NodeId;
             if slot.blocked || slot.write.is_none() || !sequencer.has_work(node) {
@@ -93,9 +95,15 @@ impl Worker {
             return;
         }
         let mut core = self.core.borrow_mut();
-        let Some(slot) = core.streams.get_mut(usize::from(node)) else { return };
+        let Some(slot) = core.streams.get_mut(usize::from(node)) else {
+            return;
+        };
         // Another stream may have taken the place meanwhile.
-        if slot.write.as_ref().is_some_and(|current| Rc::ptr_eq(current, &write)) {
+        if slot
+            .write
+            .as_ref()
+            .is_some_and(|current| Rc::ptr_eq(current, &write))
+        {
             slot.blocked = false;
             self.write_stream(node, slot);
             drop(core);
@@ -107,13 +115,25 @@ impl Worker {
         let mut dirty = std::mem::take(&mut core.dirty);
         let output_max = self.shared.config.limits.client_output_max.as_u64() as usize;
         for id in dirty.drain(..) {
-            let Some(client) = core.clients.get_mut(id as usize) else { continue };
+            let Some(client) = core.clients.get_mut(id as usize) else {
+                continue;
+            };
             client.dirty = false;
+            if client.blocked && client.out.len() + client.held_bytes > output_max {
+                warn!(
+                    client = client.session.id,
+                    "a client does not read its replies (or asks for too much at once, setting limits.client_output_max): disconnected"
+                );
+                client.leave();
+            }
             if client.blocked || client.gone {
                 continue;
             }
             let before = client.out.len();
-            match client.out.write_with(|slices| client.write.try_write_vectored(slices)) {
+            match client
+                .out
+                .write_with(|slices| client.write.try_write_vectored(slices))
+            {
                 Ok(true) => {
                     if client.closing && client.slots.is_empty() {
                         client.leave();
@@ -121,15 +141,14 @@ impl Worker {
                 }
                 Ok(false) => {
                     client.blocked = true;
-                    spawn_local(self.clone().unblock_client(id, client.generation, client.write.clone()));
+                    spawn_local(
+                        self.clone()
+                            .unblock_client(id, client.generation, client.write.clone()),
+                    );
                 }
                 Err(_) => client.leave(),
             }
             self.metrics.bytes_out.add((before - client.out.len()) as u64);
-            if client.out.len() + client.held_bytes > output_max {
-                warn!(client = client.session.id, "a client does not read its replies (or asks for too much at once, setting limits.client_output_max): disconnected");
-                client.leave();
-            }
         }
         core.dirty = dirty;
     }
@@ -137,7 +156,11 @@ impl Worker {
     async fn unblock_client(self: Rc<Self>, id: u32, generation: u32, write: Rc<crate::net::WriteHalf>) {
         let writable: io::Result<()> = write.writable().await;
         self.with(|core| {
-            let Some(client) = core.clients.get_mut(id as usize).filter(|c| c.generation == generation) else {
+            let Some(client) = core
+                .clients
+                .get_mut(id as usize)
+                .filter(|c| c.generation == generation)
+            else {
                 return;
             };
             client.blocked = false;

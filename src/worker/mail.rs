@@ -19,8 +19,16 @@ use crate::shared::{Message, WorkerView};
 impl Worker {
     /// Sends this worker's messages to `peer`, for ever.
     pub(super) async fn forward_to(self: Rc<Self>, peer: usize) {
-        let Some(sender) = self.shared.workers.get(peer) else { return };
-        let ready = self.core.borrow().outboxes.get(peer).map(|outbox| outbox.ready.clone()).unwrap_or_default();
+        let Some(sender) = self.shared.workers.get(peer) else {
+            return;
+        };
+        let ready = self
+            .core
+            .borrow()
+            .outboxes
+            .get(peer)
+            .map(|outbox| outbox.ready.clone())
+            .unwrap_or_default();
         loop {
             ready.notified().await;
             let messages = match self.core.borrow_mut().outboxes.get_mut(peer) {
@@ -70,7 +78,9 @@ impl Worker {
         let table = self.shared.table.load();
         WorkerView {
             ready: core.sequencer.is_ready(),
-            nodes: (0..table.nodes.len()).map(|node| core.sequencer.node_view(node as NodeId)).collect(),
+            nodes: (0..table.nodes.len())
+                .map(|node| core.sequencer.node_view(node as NodeId))
+                .collect(),
             partitions: (0..table.partitions())
                 .filter_map(|p| {
                     let (position, set) = core.sequencer.partition_view(p)?;

@@ -254,7 +254,10 @@ impl Worker {
     ) -> LinkReport {
         self.with(|core| {
             if let Some(slot) = core.streams.get_mut(usize::from(node)) {
-                *slot = StreamSlot { write: Some(Rc::new(write)), ..StreamSlot::default() };
+                *slot = StreamSlot {
+                    write: Some(Rc::new(write)),
+                    ..StreamSlot::default()
+                };
             }
             core.sequencer.link_up(node, applied)
         })
@@ -262,7 +265,12 @@ impl Worker {
 
     /// Is notified when the stream to a node should be given up.
     pub(crate) fn stream_closed(&self, node: NodeId) -> Rc<Notify> {
-        self.core.borrow().streams.get(usize::from(node)).map(|slot| slot.closed.clone()).unwrap_or_default()
+        self.core
+            .borrow()
+            .streams
+            .get(usize::from(node))
+            .map(|slot| slot.closed.clone())
+            .unwrap_or_default()
     }
 
     /// A stream to a node is gone.
@@ -270,7 +278,10 @@ impl Worker {
         self.with(|core| {
             let now_us = core.now_us;
             if let Some(slot) = core.streams.get_mut(usize::from(node)) {
-                *slot = StreamSlot { down_since_us: now_us, ..StreamSlot::default() };
+                *slot = StreamSlot {
+                    down_since_us: now_us,
+                    ..StreamSlot::default()
+                };
             }
             core.sequencer.link_down(node);
         });
@@ -308,7 +319,11 @@ impl Worker {
                     core.sequencer.give_up(node as NodeId);
                 }
             }
-            let Core { unrecorded, sequencer, .. } = core;
+            let Core {
+                unrecorded,
+                sequencer,
+                ..
+            } = core;
             unrecorded.retain(|&partition| match sequencer.to_record(partition) {
                 Some(set) => {
                     self.shared.keeper.record(partition, set);
@@ -335,6 +350,9 @@ impl Worker {
     }
 
     fn note_mismatch(&self, node: NodeId, partition: PartitionId) {
-        warn!(node = self.shared.node_name(node), partition, "a mirror answered otherwise than the first node");
+        warn!(
+            node = self.shared.node_name(node),
+            partition, "a mirror answered otherwise than the first node"
+        );
     }
 }

@@ -42,7 +42,7 @@ pub struct Takeover {
     claimed: BTreeSet<usize>,
     record: Rc<Record>,
     accounts: HashMap<NodeId, Account>,
-    reached: Vec<(Position, BTreeSet<NodeId>)>,
+    reached: Vec<(Position, bool, BTreeSet<NodeId>)>,
     plans: Vec<Plan>,
     rows: Option<Rc<Record>>,
     written: usize,
@@ -270,7 +270,12 @@ impl Takeover {
                     position,
                     needs,
                 } => {
-                    self.reached.push((position, needs.keys().copied().collect()));
+                    let half = self
+                        .accounts
+                        .get(&winner)
+                        .is_some_and(|a| a.repairing.contains_key(&partition));
+                    self.reached
+                        .push((position, half, needs.keys().copied().collect()));
                     for (node, need) in needs {
                         if need != Need::Nothing {
                             plans.entry((winner, node)).or_default().insert(partition, need);
@@ -336,8 +341,10 @@ impl Takeover {
                 .any(|p| p.announced.contains_key(&(partition as PartitionId)))
         };
         let mut rows = self.record.rows.clone();
-        for (partition, (row, (position, nodes))) in rows.iter_mut().zip(&self.reached).enumerate() {
-            if position.seq != row.start {
+        for (partition, (row, (position, half, nodes))) in rows.iter_mut().zip(&self.reached).enumerate() {
+            if *half {
+                row.since = view.me.term;
+            } else if position.seq != row.start || position.epoch > row.epoch {
                 row.since = position.epoch;
             }
             row.epoch = view.me.term;

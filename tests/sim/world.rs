@@ -281,7 +281,11 @@ impl World {
         }
         let s = *self.rng.pick(&serving);
         // The first clients are let in when the streams are connected; later they come whatever there is.
-        if self.serving(s).is_some_and(|serving| !serving.sequencer.is_ready()) && self.rng.percent(70) {
+        if self
+            .serving(s)
+            .is_some_and(|serving| !serving.sequencer.is_ready())
+            && self.rng.percent(70)
+        {
             return;
         }
         self.tally.zombie_requests += u64::from(s + 1 < self.sidecars.len());
@@ -880,8 +884,8 @@ impl World {
         }
         let ready = self.is_quiet()
             && self
-            .serving(0)
-            .is_some_and(|serving| serving.sequencer.is_ready());
+                .serving(0)
+                .is_some_and(|serving| serving.sequencer.is_ready());
         if ready {
             self.ask_everything(false)?;
         }
@@ -895,7 +899,10 @@ impl World {
         self.check_equal(false)?;
         for partition in 0..self.plan.partitions {
             let replicas = self.table().rows[usize::from(partition)].replicas.clone();
-            let set = self.serving(0).and_then(|s| s.sequencer.partition_view(partition)).map_or(0, |(_, set)| set);
+            let set = self
+                .serving(0)
+                .and_then(|s| s.sequencer.partition_view(partition))
+                .map_or(0, |(_, set)| set);
             let first = replicas[set.trailing_zeros() as usize];
             let found = self.nodes[usize::from(first)].keys_of(partition);
             self.history.check_final(partition, &found)?;
@@ -938,11 +945,20 @@ impl World {
                 return Ok(());
             }
         }
-        let open: Vec<_> = self.history.open.iter().map(|&id| (id, &self.history.ops[id as usize])).collect();
+        let open: Vec<_> = self
+            .history
+            .open
+            .iter()
+            .map(|&id| (id, &self.history.ops[id as usize]))
+            .collect();
         let life = match self.sidecars.first().map(|s| &s.life) {
             Some(Life::Serves(serving)) => {
                 let views = (0..self.plan.nodes).map(|n| serving.sequencer.node_view(n as u16));
-                format!("{:?}, keeper idle {}", views.collect::<Vec<_>>(), serving.keeper.is_idle())
+                format!(
+                    "{:?}, keeper idle {}",
+                    views.collect::<Vec<_>>(),
+                    serving.keeper.is_idle()
+                )
             }
             other => format!("{other:?}"),
         };
@@ -969,8 +985,19 @@ impl World {
 
     /// A partition has too few nodes left for anything to be decided about a write that they refuse.
     fn is_stuck(&self) -> bool {
-        let Some(Sidecar { life: Life::Serves(serving), .. }) = self.sidecars.first() else { return false };
-        let few = |p| serving.sequencer.partition_view(p).is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum);
+        let Some(Sidecar {
+            life: Life::Serves(serving),
+            ..
+        }) = self.sidecars.first()
+        else {
+            return false;
+        };
+        let few = |p| {
+            serving
+                .sequencer
+                .partition_view(p)
+                .is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum)
+        };
         self.plan.booms && (0..self.plan.partitions).any(few)
     }
 

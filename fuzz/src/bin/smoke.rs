@@ -1,7 +1,7 @@
 //! A fuzzer for every toolchain: changes seeds at random for a few seconds a target. Not led by coverage, so no match for
 //! libFuzzer, but it finds what is easily found, everywhere, before a change goes in.
 //!
-//! `smoke [--seconds S] [--seed N] [--input FILE] [--seeds DIR] [TARGET…]`. The same seed gives the same inputs in the
+//! `smoke [--seconds S] [--seed N] [--input FILE] [TARGET…]`. The same seed gives the same inputs in the
 //! same order. An input that makes a target panic, or keeps it busy for [`HANG_MS`], is saved and ends the run.
 
 use std::fs;

@@ -86,7 +86,7 @@ pub fn downgrade(data: &[u8]) {
 /// Digests depend on the bytes only, and where the order does not matter, not on it.
 pub fn compare(data: &[u8]) {
     for rule in [Compare::Exact, Compare::Unordered, Compare::Shape, Compare::Skip] {
-        assert_eq!(digest(rule, data), digest(rule, &data.to_vec()));
+        assert_eq!(digest(rule, data), digest(rule, &Vec::from(data)));
     }
     if !valid::is_resp3(data) || data.contains(&b'|') || !matches!(data[0], b'*' | b'~' | b'>') {
         return;

@@ -17,7 +17,9 @@ const SHIM: &str = include_str!("shim.lua");
 /// The script with the shim in front, behind its `#!` line if it has one.
 pub fn shimmed(text: &[u8]) -> Vec<u8> {
     let head = if text.starts_with(b"#!") {
-        text.iter().position(|&b| b == b'\n').map_or(text.len(), |end| end + 1)
+        text.iter()
+            .position(|&b| b == b'\n')
+            .map_or(text.len(), |end| end + 1)
     } else {
         0
     };
@@ -82,11 +84,19 @@ mod tests {
             "return #ARGV",
         ] {
             let replies: Vec<Vec<u8>> = servers.iter().map(|s| run(s, script, "1900000000123")).collect();
-            assert_eq!(replies[0], replies[1], "{script}: {}", String::from_utf8_lossy(&replies[0]));
+            assert_eq!(
+                replies[0],
+                replies[1],
+                "{script}: {}",
+                String::from_utf8_lossy(&replies[0])
+            );
             let failed = replies[0].starts_with(b"-") && !script.contains("FLUSHALL");
             assert!(!failed, "{script}: {}", String::from_utf8_lossy(&replies[0]));
         }
-        assert_eq!(run(&servers[0], "return redis.call('TIME')[2]", "1900000000123"), b"$6\r\n123000\r\n");
+        assert_eq!(
+            run(&servers[0], "return redis.call('TIME')[2]", "1900000000123"),
+            b"$6\r\n123000\r\n"
+        );
         assert_eq!(run(&servers[0], "return #ARGV", "1"), b":0\r\n");
     }
 

@@ -175,7 +175,11 @@ fn without_a_quorum_writes_are_refused_at_once() {
     });
     let outcome = finish(&pool, &sidecar, workload, seed);
     // Whoever was waiting for an answer all the time has seen no error at all.
-    assert!(outcome.errors.iter().all(|text| text == "NOREPLICAS"), "SEED={seed}: {:?}", outcome.errors);
+    assert!(
+        outcome.errors.iter().all(|text| text == "NOREPLICAS"),
+        "SEED={seed}: {:?}",
+        outcome.errors
+    );
     // "Refused" is a promise: nothing was written.
     let mut client = sidecar.client();
     for at in 1..200 {
