@@ -81,6 +81,17 @@ impl Position {
     }
 }
 
+/// Appends the name under which a batch's records are kept: `<worker>:<n % J>`, as a bulk string.
+pub fn put_batch_name(out: &mut BytesMut, worker: u16, batch: u64) {
+    let place = batch % TOUCHED_BATCHES;
+    let digits = |n: u64| n.checked_ilog10().unwrap_or(0) as usize + 1;
+    encode::header(out, b'$', digits(u64::from(worker)) + 1 + digits(place));
+    encode::decimal(out, u64::from(worker));
+    out.put_u8(b':');
+    encode::decimal(out, place);
+    out.put_slice(b"\r\n");
+}
+
 /// One record of `rf:touched`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TouchedRecord {

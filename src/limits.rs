@@ -56,3 +56,6 @@ pub const READ_REPLY_BYTES_FIRST: usize = 1024 * 1024;
 /// How often a read is asked of another node, because one has died or does not answer, before it is refused: a read
 /// that brings nodes to a halt must not be taken to all of them.
 pub const READ_MOVES_MAX: u8 = 2;
+
+/// Memory that a stream's outgoing buffer keeps while it is empty, in bytes.
+pub const STREAM_BUFFER_BYTES: usize = 256 * 1024;

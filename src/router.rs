@@ -48,6 +48,9 @@ pub enum Route {
 const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same partition. Give keys that are used together \
                          the same hash tag, as in {user1}.a and {user1}.b";
 
+const KEYS: &str =
+    "ERR the nodes describe this command's keys in a way that cannot be, so it cannot be routed";
+
 const BLOCKING: &str = "ERR this command cannot wait for data yet; use the form that does not wait (LPOP, RPOP, LMOVE, \
                         ZPOPMIN, XREAD without BLOCK) and ask again";
 
@@ -124,7 +127,14 @@ fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) ->
             positions.push(key);
         }
     }
+    if keys
+        .iter()
+        .any(|&key| key == 0 || key as usize + split.step > args.len())
+    {
+        return Route::Refused(encode::error(KEYS));
+    }
     match parts.as_slice() {
+        [] => Route::Refused(encode::error(KEYS)),
         [(partition, _)] => Route::One {
             partition: *partition,
             write,

@@ -103,6 +103,10 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
     }
     let tokens = tokens(text);
     let aliases = aliases(&tokens);
+    if aliases.len() > ALIASES_MAX {
+        traits.unclear = true;
+        return traits;
+    }
     let mut rest = tokens.as_slice();
     while let Some((&token, after)) = rest.split_first() {
         let at = tokens.len() - rest.len();
@@ -151,8 +155,10 @@ impl ScriptTraits {
         match after {
             [Token::Text(name), ..] => self.command(name, &[]),
             [Token::Mark(b'('), Token::Text(name), Token::Mark(b')' | b','), ..] => {
-                let args = arguments(after.split_first().map_or(&[], |(_, inside)| inside));
-                self.command(name, &args);
+                match arguments(after.split_first().map_or(&[], |(_, inside)| inside)) {
+                    Some(args) => self.command(name, &args),
+                    None => self.unclear = true,
+                }
             }
             _ if defines => {}
             _ => self.unclear = true,
@@ -249,32 +255,38 @@ fn is_entry_id(id: &[u8]) -> bool {
 }
 
 /// The arguments of a call, from behind its opening bracket on.
-fn arguments<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
+fn arguments<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<Vec<&'t [Token<'a>]>> {
+    let tokens = tokens.get(..CALL_TOKENS_MAX).unwrap_or(tokens);
     let mut depth = 0_usize;
-    let mut end = tokens.len();
+    let mut end = None;
     for (i, token) in tokens.iter().enumerate() {
         match token {
             Token::Mark(b'(' | b'{' | b'[') => depth += 1,
             Token::Mark(b')' | b'}' | b']') if depth == 0 => {
-                end = i;
+                end = Some(i);
                 break;
             }
             Token::Mark(b')' | b'}' | b']') => depth -= 1,
             _ => {}
         }
     }
-    let (inside, _) = tokens.split_at_checked(end).unwrap_or((tokens, &[]));
-    inside
-        .split(|token| {
-            match token {
-                Token::Mark(b'(' | b'{' | b'[') => depth += 1,
-                Token::Mark(b')' | b'}' | b']') => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            depth == 0 && *token == Token::Mark(b',')
-        })
-        .collect()
+    let (inside, _) = tokens.split_at_checked(end?)?;
+    let arguments = inside.split(|token| {
+        match token {
+            Token::Mark(b'(' | b'{' | b'[') => depth += 1,
+            Token::Mark(b')' | b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && *token == Token::Mark(b',')
+    });
+    Some(arguments.collect())
 }
+
+/// Most tokens of one call that are looked at: without a bound, calls within calls would be looked at again and again.
+const CALL_TOKENS_MAX: usize = 256;
+
+/// Most other names of `redis.call` that are kept track of.
+const ALIASES_MAX: usize = 16;
 
 /// Another name of `redis.call`.
 struct Alias<'a> {
@@ -428,6 +440,26 @@ mod tests {
         for options in ["'KEEPTTL'", "'EXAT', ARGV[2]", "'nx', 'get'"] {
             let script = format!("redis.call('SET', KEYS[1], f(1, {{2, 3}}) .. 'EX', {options})");
             assert!(!differs(&script), "{script}");
+        }
+    }
+
+    #[test]
+    fn no_text_takes_long() {
+        for part in [
+            "redis.call('a',",
+            "redis.call('set',{",
+            "local a=redis.call a('x',1) ",
+            "local a=redis.call ",
+        ] {
+            let text = part.repeat(SCRIPT_BYTES_MAX / part.len());
+            let start = std::time::Instant::now();
+            assert!(analyse(text.as_bytes()).unclear, "{part}");
+            // Seconds, if each call or each name were compared with all of the text.
+            assert!(
+                start.elapsed().as_millis() < 3000,
+                "{part}: {:?}",
+                start.elapsed()
+            );
         }
     }
 

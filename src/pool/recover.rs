@@ -117,6 +117,20 @@ pub fn decide(
     }
 }
 
+/// The first epoch in which what a partition holds at `position` was there: `pool::table::Row::since` of the new epoch.
+///
+/// Only a node that stands at the same place since then has the same contents. A winner that was itself in the middle of a
+/// repair has contents that no epoch before had; so may one that an unrecorded takeover in between has left.
+pub fn since(row: &Row, position: Position, winner_was_cut_short: bool, epoch: u64) -> u64 {
+    if winner_was_cut_short {
+        epoch
+    } else if position.seq != row.start || position.epoch > row.epoch {
+        position.epoch
+    } else {
+        row.since
+    }
+}
+
 /// What a node at `here` needs to stand at `there`, given what the winner's last batches touched.
 fn need<'a>(
     partition: PartitionId,

@@ -62,7 +62,7 @@ pub(super) async fn recover_all(
         accounts.insert(node, account);
     }
     let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
-    let mut reached: Vec<(Position, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
+    let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
         match recover::decide(partition, row, table.write_quorum, &accounts) {
@@ -78,7 +78,10 @@ pub(super) async fn recover_all(
                 position,
                 needs,
             } => {
-                reached.push((position, needs.keys().copied().collect()));
+                let cut_short = accounts
+                    .get(&winner)
+                    .is_some_and(|a| a.repairing.contains_key(&partition));
+                reached.push((position, cut_short, needs.keys().copied().collect()));
                 for (node, need) in needs {
                     match need {
                         Need::Nothing => {}
@@ -121,10 +124,8 @@ pub(super) async fn recover_all(
         controls.insert(winner, source);
         controls.insert(node, target);
     }
-    for (partition, (row, (position, nodes))) in table.rows.iter_mut().zip(&reached).enumerate() {
-        if position.seq != row.start {
-            row.since = position.epoch;
-        }
+    for (partition, (row, (position, cut_short, nodes))) in table.rows.iter_mut().zip(&reached).enumerate() {
+        row.since = recover::since(row, *position, *cut_short, epoch);
         row.epoch = epoch;
         row.start = position.seq;
         row.in_sync = 0;

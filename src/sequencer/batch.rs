@@ -67,22 +67,29 @@ impl Sequencer {
                     if keeps_account && node.write_in_flight {
                         break;
                     }
-                    node.todo.pop_front();
                     let Some(entry) = self.log.get_mut(pos) else {
+                        node.todo.pop_front();
                         continue;
                     };
-                    // Expelled since it was queued: what is missing before it makes it useless there.
-                    if entry.everywhere.is_none()
-                        && let Some(Some(p)) = self.partitions.get(usize::from(entry.partition))
-                    {
-                        match p.bit_of(id) {
-                            Some((_, bit)) if p.streaming & bit != 0 => {
-                                entry.sent |= bit;
-                                entry.refused &= !bit;
-                            }
-                            _ => continue,
+                    let p = self
+                        .partitions
+                        .get(usize::from(entry.partition))
+                        .and_then(Option::as_ref);
+                    let bit = p.and_then(|p| Some(p.bit_of(id)?.1 & p.streaming)).unwrap_or(0);
+                    if entry.everywhere.is_none() {
+                        // What the node has refused begins a batch, so that it does not keep others from being executed.
+                        if entry.refused & bit != 0 && section.is_some() {
+                            break;
                         }
+                        // Expelled since it was queued: what is missing before it makes it useless there.
+                        if bit == 0 {
+                            node.todo.pop_front();
+                            continue;
+                        }
+                        entry.sent |= bit;
+                        entry.refused &= !bit;
                     }
+                    node.todo.pop_front();
                     if keeps_account && section.is_none() {
                         section = Some(Section::open(node, out, true));
                         self.batch_mark += 1;

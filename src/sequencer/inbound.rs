@@ -56,7 +56,7 @@ impl Sequencer {
                     end,
                     resp3,
                 } => {
-                    self.write_acked(id, pos, chunk.slice(start..end), resp3);
+                    self.write_acked(id, pos, &chunk, start..end, resp3);
                 }
                 Unit::Reply {
                     item: Item::Read(read, generation),

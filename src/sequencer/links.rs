@@ -91,8 +91,12 @@ impl Sequencer {
         let mut todo = std::collections::VecDeque::new();
         if keeps_account {
             for pos in self.log.positions() {
-                if self.log.get(pos).is_some_and(|entry| self.lacks(id, entry)) {
+                let Some(entry) = self.log.get(pos) else { continue };
+                if self.lacks(id, entry) {
                     todo.push_back(Item::Write(pos));
+                    self.not_executed(id, pos);
+                } else if !self.is_given(id, entry.partition) {
+                    // It is copied before it counts again, whatever it has executed.
                     self.not_executed(id, pos);
                 }
             }
@@ -111,6 +115,15 @@ impl Sequencer {
         }
         self.release_all_safe();
         report
+    }
+
+    fn is_given(&self, id: NodeId, partition: PartitionId) -> bool {
+        let p = self
+            .partitions
+            .get(usize::from(partition))
+            .and_then(Option::as_ref);
+        p.and_then(|p| Some(p.streaming & p.bit_of(id)?.1 != 0))
+            .unwrap_or(false)
     }
 
     fn lacks(&self, id: NodeId, entry: &super::Entry) -> bool {

@@ -28,6 +28,8 @@ mod reads;
 pub use inbound::Broken;
 pub use links::{LinkReport, NodeView};
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -364,17 +366,20 @@ impl Sequencer {
     }
 
     /// A node has executed the write at `pos`.
-    fn write_acked(&mut self, node: NodeId, pos: LogPos, frames: Bytes, resp3: bool) {
+    fn write_acked(&mut self, node: NodeId, pos: LogPos, chunk: &Bytes, at: Range<usize>, resp3: bool) {
         let write_quorum = self.settings.write_quorum;
         let Some(entry) = self.log.get_mut(pos) else {
             return;
         };
         if self.settings.replicas > 1 && entry.commands.count > 0 {
-            let digest = crate::command::compare::digest(entry.commands.compare, &frames);
+            let digest = crate::command::compare::digest(
+                entry.commands.compare,
+                chunk.get(at.clone()).unwrap_or_default(),
+            );
             match entry.digest {
                 None => {
                     entry.digest = Some(digest);
-                    entry.reply = Some((frames, resp3));
+                    entry.reply = Some((chunk.slice(at), resp3));
                 }
                 Some(first) if first != digest => {
                     self.counters.mismatches += 1;
@@ -387,13 +392,13 @@ impl Sequencer {
                         .get(usize::from(entry.partition))
                         .and_then(Option::as_ref);
                     if !entry.released && p.and_then(Partition::primary) == Some(node) {
-                        entry.reply = Some((frames, resp3));
+                        entry.reply = Some((chunk.slice(at), resp3));
                     }
                 }
                 Some(_) => {}
             }
         } else if entry.reply.is_none() {
-            entry.reply = Some((frames, resp3));
+            entry.reply = Some((chunk.slice(at), resp3));
         }
         let mut safe = true;
         let range = match &entry.everywhere {

@@ -174,6 +174,17 @@ impl Sequencer {
         else {
             return;
         };
+        let p = self
+            .partitions
+            .get(usize::from(read.partition))
+            .and_then(Option::as_ref);
+        let is_kept_up = p
+            .and_then(|p| Some(p.streaming & p.bit_of(read.node)?.1 != 0))
+            .unwrap_or(false);
+        if !is_kept_up && !matches!(read.purpose, Purpose::OnNode(_)) {
+            // Expelled while the read waited there: it may have been executed without the writes before it.
+            return self.reroute(std::iter::once(Item::Read(id, generation)));
+        }
         read.reply = Some((frames, resp3));
         self.parked.push(id);
     }
@@ -192,6 +203,9 @@ impl Sequencer {
         let Some(read) = self.reads.get(id as usize) else {
             return true;
         };
+        if read.reply.is_none() {
+            return true;
+        }
         if matches!(read.purpose, Purpose::Client(_)) && !self.is_current(read) {
             return false;
         }
@@ -271,11 +285,12 @@ impl Sequencer {
             .filter(|(_, r)| r.asked_ms < deadline)
             .map(|(id, _)| id)
             .collect();
-        for id in late {
-            let read = self.reads.remove(id);
+        let late: Vec<Read> = late.into_iter().map(|id| self.reads.remove(id)).collect();
+        // Before anything is asked anew: a new read may take the number of one of these.
+        self.parked.retain(|&id| self.reads.contains(id as usize));
+        for read in late {
             self.read_failed(read.partition, read.purpose);
         }
-        self.parked.retain(|&id| self.reads.contains(id as usize));
         if !self.parked.is_empty() {
             for node in self.nodes.iter_mut().filter(|n| n.up) {
                 node.ping_wanted = true;

@@ -80,7 +80,7 @@ pub(crate) struct Core {
 }
 
 /// The writing side of a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StreamSlot {
     write: Option<Rc<WriteHalf>>,
     out: OutBuf,
@@ -88,6 +88,19 @@ struct StreamSlot {
     blocked: bool,
     closed: Rc<Notify>,
     down_since_us: u64,
+}
+
+impl Default for StreamSlot {
+    fn default() -> Self {
+        Self {
+            write: None,
+            // Batches come one after the other: the memory of one serves the next.
+            out: OutBuf::keeping(limits::STREAM_BUFFER_BYTES),
+            blocked: false,
+            closed: Rc::default(),
+            down_since_us: 0,
+        }
+    }
 }
 
 /// Messages for another worker, until its mailbox has taken them.

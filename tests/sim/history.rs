@@ -209,11 +209,7 @@ impl History {
                 let mut digest = [0; 20];
                 digest[..sha.len()].copy_from_slice(&sha);
                 let load = encode::command_frame(&[b"SCRIPT", b"LOAD", &sha]);
-                let script = std::sync::Arc::new(Script {
-                    sha: digest,
-                    load,
-                    refusal: None,
-                });
+                let script = std::sync::Arc::new(Script { sha: digest, load });
                 let scripts: Option<Box<[_]>> = Some(Box::new([script]));
                 (
                     db,

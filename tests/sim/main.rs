@@ -16,6 +16,7 @@
     reason = "tests: a failed expectation is a failed test"
 )]
 
+mod examples;
 mod history;
 mod link;
 mod node;

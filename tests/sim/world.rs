@@ -514,7 +514,7 @@ impl World {
                     Progress::Setback => {
                         sidecar.life = Life::Waits(self.now_us + self.rng.below(20_000) as u64);
                         for reach in &mut sidecar.reach {
-                            *reach |= self.rng.percent(50);
+                            *reach |= self.rng.percent(20);
                         }
                         tell!(self, "{}: setback", me.instance);
                     }
@@ -709,10 +709,14 @@ impl World {
         match self.rng.below(12) {
             0 if self.plan.crashes && self.lifes < self.plan.lifes_max => self.kill_sidecar(s),
             1 if self.plan.zombies && self.lifes < self.plan.lifes_max && self.sidecars.len() < 3 => {
-                for reach in &mut self.sidecars[s].reach {
-                    *reach &= !self.rng.percent(30);
-                }
+                // A cut through the network: the old one is on one side, the new one on the other.
                 self.start_sidecar();
+                let new = self.sidecars.len() - 1;
+                for n in 0..self.plan.nodes {
+                    let old_side = self.rng.percent(40);
+                    self.sidecars[new].reach[n] = !old_side || self.rng.percent(15);
+                    self.sidecars[s].reach[n] &= old_side || self.rng.percent(50);
+                }
             }
             2 | 3 if self.plan.cuts => return self.cut(s, n),
             4 if self.plan.hangs => {

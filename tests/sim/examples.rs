@@ -1,0 +1,468 @@
+//! What becomes of a node whose account says this or that: one case a row, with the reason beside the expectation.
+//!
+//! First to the owner of a partition that goes on (a stream comes up), then to a successor (a takeover decides).
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::BytesMut;
+use ringfence::account::{Position, TouchedRecord};
+use ringfence::pool::recover::{self, Account, Need, Verdict};
+use ringfence::pool::table::Row;
+use ringfence::request::{Action, Commands, ReplyTo, Request, Touched};
+use ringfence::resp::{OutBuf, encode};
+use ringfence::sequencer::{Effect, LinkReport, PartitionStart, Sequencer, Settings};
+use smallvec::smallvec;
+
+use crate::node::{BOOKKEEPING_DB, Node, Session, Value};
+
+const LIST: &[u8] = b"L0";
+const START: Position = Position { epoch: 5, seq: 10 };
+/// Writes that two of three nodes have acknowledged when the third comes.
+const WRITES: u64 = 4;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Becomes {
+    InSync { resent: u64 },
+    OutOfSync,
+}
+use Becomes::{InSync, OutOfSync};
+
+struct Returns {
+    /// What it is, and why this follows.
+    why: &'static str,
+    /// Its account: epoch and seq; `None`: it has nothing.
+    account: Option<(u64, u64)>,
+    backlog_bytes: usize,
+    becomes: Becomes,
+}
+
+const LARGE: usize = 1 << 20;
+
+/// The partition stands at 5:14. Epoch 5 began at seq 10, which was reached in epoch 3.
+const RETURNS: &[Returns] = &[
+    Returns {
+        why: "equal: it lacks nothing, so nothing is sent and it counts at once",
+        account: Some((5, 14)),
+        backlog_bytes: LARGE,
+        becomes: InSync { resent: 0 },
+    },
+    Returns {
+        why: "behind, within the backlog: it is given just the rest",
+        account: Some((5, 12)),
+        backlog_bytes: LARGE,
+        becomes: InSync { resent: 2 },
+    },
+    Returns {
+        why: "behind since the epoch began: still within the backlog",
+        account: Some((5, 10)),
+        backlog_bytes: LARGE,
+        becomes: InSync { resent: 4 },
+    },
+    Returns {
+        why: "of an earlier epoch, but it stands where this one began: nothing has happened in between that it lacks",
+        account: Some((4, 10)),
+        backlog_bytes: LARGE,
+        becomes: InSync { resent: 4 },
+    },
+    Returns {
+        why: "the same, but what has happened in this epoch has left the backlog",
+        account: Some((4, 10)),
+        backlog_bytes: 0,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "behind past the backlog: nobody can tell it what it lacks, so it needs a copy",
+        account: Some((5, 11)),
+        backlog_bytes: 0,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "equal, with no backlog at all: nothing is needed from it",
+        account: Some((5, 14)),
+        backlog_bytes: 0,
+        becomes: InSync { resent: 0 },
+    },
+    Returns {
+        why: "empty: it restarted without its data",
+        account: None,
+        backlog_bytes: LARGE,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "ahead: it has a write that nobody has acknowledged and nobody else has",
+        account: Some((5, 15)),
+        backlog_bytes: LARGE,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "of an earlier epoch that did not end there: its last writes were given up by the takeover",
+        account: Some((4, 12)),
+        backlog_bytes: LARGE,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "of an epoch before the seq was reached for good: its seq 10 was another write",
+        account: Some((2, 10)),
+        backlog_bytes: LARGE,
+        becomes: OutOfSync,
+    },
+    Returns {
+        why: "of a later epoch: somebody else has taken over, so nothing here can be compared",
+        account: Some((6, 14)),
+        backlog_bytes: LARGE,
+        becomes: OutOfSync,
+    },
+];
+
+fn settings(backlog_bytes: usize) -> Settings {
+    Settings {
+        worker: 0,
+        partitions: 1,
+        replicas: 3,
+        write_quorum: 2,
+        min_in_sync: 2,
+        backlog_bytes,
+        batch_commands_max: 100,
+        batch_bytes_max: 100_000,
+        bookkeeping_db: BOOKKEEPING_DB,
+        read_any: true,
+        linearizable: true,
+        write_timeout_ms: 1000,
+        node_timeout_ms: 1000,
+        read_patience_ms: 1000,
+    }
+}
+
+/// Three nodes and their owner, without delays.
+struct Pool {
+    sequencer: Sequencer,
+    nodes: Vec<(Node, Session)>,
+    effects: Vec<Effect>,
+}
+
+impl Pool {
+    fn new(backlog_bytes: usize) -> Self {
+        let start = PartitionStart {
+            partition: 0,
+            position: START,
+            since: 3,
+            replicas: smallvec![0, 1, 2],
+            in_sync: 0b111,
+        };
+        let record = std::rc::Rc::new(crate::node::Record {
+            stamp: (5, 1),
+            rows: Vec::new(),
+        });
+        let node = |id| (Node::new(id, record.clone()), Session::default());
+        Self {
+            sequencer: Sequencer::new(settings(backlog_bytes), 3, &[start]),
+            nodes: (0..3).map(node).collect(),
+            effects: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self, id: usize, stands: Option<Position>) -> LinkReport {
+        let applied: BTreeMap<u16, Position> = stands.into_iter().map(|position| (0, position)).collect();
+        self.nodes[id].0.begin_epoch(applied);
+        let applied: HashMap<u16, Position> = self.nodes[id].0.account().applied;
+        self.sequencer.link_up(id as u16, &applied)
+    }
+
+    fn push(&mut self, value: u64) {
+        let text = value.to_string();
+        let frame = encode::command_frame(&[b"RPUSH", LIST, text.as_bytes()]);
+        let key = ringfence::resp::Span { start: 19, len: 2 };
+        assert_eq!(&frame[19..21], LIST);
+        let commands = Commands {
+            touched: Touched::Keys(smallvec![key]),
+            ..Commands::one(frame)
+        };
+        let reply_to = ReplyTo {
+            worker: 0,
+            part: 0,
+            client: 0,
+            generation: 0,
+            slot: value,
+        };
+        self.sequencer.order(Request {
+            partition: 0,
+            db: 0,
+            action: Action::Write(commands),
+            reply_to,
+        });
+    }
+
+    /// Everything that is under way arrives.
+    fn run(&mut self) {
+        loop {
+            let mut idle = true;
+            for (id, (node, session)) in self.nodes.iter_mut().enumerate() {
+                let mut out = OutBuf::default();
+                if !self.sequencer.next_batch(id as u16, &mut out) {
+                    continue;
+                }
+                idle = false;
+                let mut wire = Vec::new();
+                let take = |slices: &[std::io::IoSlice<'_>]| {
+                    Ok(slices
+                        .iter()
+                        .map(|s| {
+                            wire.extend_from_slice(s);
+                            s.len()
+                        })
+                        .sum())
+                };
+                out.write_with(take).unwrap();
+                let mut answer = Vec::new();
+                node.feed(session, &wire, &mut answer);
+                self.sequencer
+                    .receive(id as u16, &mut BytesMut::from(&answer[..]))
+                    .unwrap();
+            }
+            self.sequencer.end_round();
+            self.effects.append(self.sequencer.effects());
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn values(&self, id: usize) -> Vec<String> {
+        match self.nodes[id].0.data.get(&(0, LIST.to_vec())) {
+            Some(Value::List(values)) => values
+                .iter()
+                .map(|v| String::from_utf8_lossy(v).into_owned())
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[test]
+fn a_node_that_returns() {
+    for case in RETURNS {
+        let why = case.why;
+        let mut pool = Pool::new(case.backlog_bytes);
+        pool.connect(0, Some(START));
+        pool.connect(1, Some(START));
+        for value in 11..=START.seq + WRITES {
+            pool.push(value);
+            pool.run();
+        }
+        // One more, so that the log lets go of what it may.
+        let answered = pool
+            .effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Complete(..)))
+            .count() as u64;
+        assert_eq!(answered, WRITES, "{why}: two of three have them");
+        let here = case.account.map(|(epoch, seq)| Position { epoch, seq });
+        let report = pool.connect(2, here);
+        assert_eq!(report.equal + report.behind + report.out, 1, "{why}");
+        pool.run();
+        let counts = pool.sequencer.node_view(2).live == 1;
+        let got = pool.values(2);
+        let found = if counts {
+            InSync {
+                resent: got.len() as u64,
+            }
+        } else {
+            OutOfSync
+        };
+        // A node that was trimmed away earlier is out whatever it says; the table's rows are about what it says.
+        assert_eq!(found, case.becomes, "{why} ({report:?})");
+        match case.becomes {
+            InSync { resent } => {
+                assert_eq!(report.out, 0, "{why}");
+                let expected: Vec<String> = (15 - resent..15).map(|value| value.to_string()).collect();
+                assert_eq!(got, expected, "{why}: just what it lacked, in order");
+                assert_eq!(
+                    pool.nodes[2].0.position(0),
+                    Position {
+                        epoch: pool_epoch(resent, here),
+                        seq: 14
+                    },
+                    "{why}"
+                );
+            }
+            OutOfSync => {
+                assert_eq!(report.out, 1, "{why}");
+                assert!(
+                    got.is_empty(),
+                    "{why}: it is given nothing on top of what it should not have"
+                );
+                assert!(
+                    pool.effects.iter().any(|e| *e
+                        == Effect::InSync {
+                            partition: 0,
+                            set: 0b011
+                        }),
+                    "{why}: the table is to record that it is out"
+                );
+            }
+        }
+        let before = pool.effects.len();
+        pool.push(15);
+        pool.run();
+        let done = pool.effects[before..]
+            .iter()
+            .any(|e| matches!(e, Effect::Complete(to, _) if to.slot == 15));
+        assert!(done, "{why}: the others go on");
+        assert_eq!(pool.values(2).last().is_some_and(|v| v == "15"), counts, "{why}");
+    }
+}
+
+/// A node's account names the new epoch as soon as it has executed something of it.
+fn pool_epoch(resent: u64, here: Option<Position>) -> u64 {
+    if resent > 0 {
+        START.epoch
+    } else {
+        here.map_or(0, |position| position.epoch)
+    }
+}
+
+enum Wants {
+    Nothing,
+    Keys(&'static [&'static str]),
+    Partition,
+}
+
+struct Found {
+    why: &'static str,
+    /// The account of the node, and whether the table has it in sync.
+    account: Option<(u64, u64)>,
+    in_sync: bool,
+    /// What it was being given when an earlier takeover died.
+    cut_short: Option<&'static str>,
+    wants: Wants,
+}
+
+/// The winner stands at 5:14 and remembers what 12, 13 and 14 touched.
+const FOUND: &[Found] = &[
+    Found {
+        why: "equal: it has all that the winner has",
+        account: Some((5, 14)),
+        in_sync: true,
+        cut_short: None,
+        wants: Wants::Nothing,
+    },
+    Found {
+        why: "behind, and the winner knows what the rest touched: just those keys",
+        account: Some((5, 12)),
+        in_sync: true,
+        cut_short: None,
+        wants: Wants::Keys(&["k13", "k14"]),
+    },
+    Found {
+        why: "behind by more than the winner remembers",
+        account: Some((5, 10)),
+        in_sync: true,
+        cut_short: None,
+        wants: Wants::Partition,
+    },
+    Found {
+        why: "empty, though the table has it in sync: it restarted without its data after the owner died",
+        account: None,
+        in_sync: true,
+        cut_short: None,
+        wants: Wants::Partition,
+    },
+    Found {
+        why: "of an epoch that did not end there",
+        account: Some((4, 13)),
+        in_sync: true,
+        cut_short: None,
+        wants: Wants::Partition,
+    },
+    Found {
+        why: "ahead, and not in sync: what it has more was never acknowledged",
+        account: Some((5, 15)),
+        in_sync: false,
+        cut_short: None,
+        wants: Wants::Partition,
+    },
+    Found {
+        why: "not in sync: whatever its account says, the table knows better",
+        account: Some((5, 14)),
+        in_sync: false,
+        cut_short: None,
+        wants: Wants::Partition,
+    },
+    Found {
+        why: "equal, but it was being given a key when an earlier takeover died: once more",
+        account: Some((5, 14)),
+        in_sync: true,
+        cut_short: Some("half"),
+        wants: Wants::Keys(&["half"]),
+    },
+    Found {
+        why: "behind and cut short: both",
+        account: Some((5, 13)),
+        in_sync: true,
+        cut_short: Some("half"),
+        wants: Wants::Keys(&["half", "k14"]),
+    },
+];
+
+#[test]
+fn what_a_successor_finds() {
+    let applied = |account: Option<(u64, u64)>| {
+        account
+            .into_iter()
+            .map(|(epoch, seq)| (0, Position { epoch, seq }))
+            .collect::<HashMap<_, _>>()
+    };
+    let key = |seq| TouchedRecord {
+        partition: 0,
+        db: 0,
+        seq,
+        key: Some(format!("k{seq}").into_bytes()),
+    };
+    for case in FOUND {
+        let why = case.why;
+        let winner = Account {
+            applied: applied(Some((5, 14))),
+            touched: (12..=14).map(key).collect(),
+            ..Account::default()
+        };
+        let half = case
+            .cut_short
+            .map(|half| (0, vec![Some((0, half.as_bytes().to_vec()))]));
+        let other = Account {
+            applied: applied(case.account),
+            repairing: half.into_iter().collect(),
+            ..Account::default()
+        };
+        let in_sync = if case.in_sync { 0b111 } else { 0b011 };
+        let row = Row {
+            epoch: 5,
+            start: 10,
+            since: 3,
+            replicas: [0, 1, 2].into_iter().collect(),
+            in_sync,
+        };
+        // Node 1 is away; the other one is node 2.
+        let accounts = HashMap::from([(0, winner), (2, other)]);
+        let Verdict::Recoverable {
+            winner,
+            position,
+            needs,
+            ..
+        } = recover::decide(0, &row, 2, &accounts)
+        else {
+            panic!("{why}: one node away is no reason to wait")
+        };
+        assert_eq!((winner, position), (0, Position { epoch: 5, seq: 14 }), "{why}");
+        let expected = match &case.wants {
+            Wants::Nothing => Need::Nothing,
+            Wants::Keys(keys) => Need::Keys(keys.iter().map(|k| (0, k.as_bytes().to_vec())).collect()),
+            Wants::Partition => Need::Partition,
+        };
+        assert_eq!(needs.get(&2), Some(&expected), "{why}");
+        assert_eq!(
+            needs.get(&0),
+            Some(&Need::Nothing),
+            "{why}: nobody gives the winner anything"
+        );
+    }
+}
