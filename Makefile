@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 3600
 # Arguments for the demo, as in: make demo ARGS='--seconds 60 --kill-every 10'
 ARGS ?=
 
-.PHONY: help setup build demo test lint unit doc-test fuzz-smoke bench soak clean
+.PHONY: help setup build demo test lint unit doc-test bench-smoke fuzz-smoke bench soak clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ build: ## The release binary, target/release/ringfence
 demo: setup build ## 15 s of traffic while a node is killed and comes back; says what was lost (nothing)
 	@scripts/demo $(ARGS)
 
-test: setup lint unit doc-test fuzz-smoke ## Everything that must pass before a change goes in
+test: setup lint unit doc-test bench-smoke fuzz-smoke ## Everything that must pass before a change goes in
 
 lint: ## Format and clippy
 	@cargo fmt --check
@@ -39,10 +39,14 @@ unit: ## Unit and integration tests, with real servers
 doc-test: ## The examples in the documentation
 	@cargo test --locked --doc --quiet
 
+bench-smoke: ## The benchmarks, a few commands each, so that they do not rot
+	@cargo test --locked --quiet --bench data_path
+	@cargo test --locked --quiet --bench pool -- --allow-missing
+
 fuzz-smoke: ## The fuzz targets for a few seconds, on the stable toolchain (fuzz/smoke)
 	@if [ -x fuzz/smoke ]; then fuzz/smoke; fi
 
-bench: ## Throughput and latency against plain Redis and nutcracker
+bench: ## Throughput and latency against plain Redis and others
 	@scripts/setup bench
 	@cargo bench --locked --bench pool
 

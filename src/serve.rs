@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::account::Position;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, PidOf};
 use crate::command::{CommandTable, TableError};
 use crate::config::Config;
 use crate::limits;
@@ -68,7 +68,7 @@ pub enum ServeError {
 #[derive(Default)]
 pub struct Extras {
     /// The process of a node, for `/v1/nodes`.
-    pub pid_of: Option<Box<dyn Fn(&str) -> Option<u32> + Send + Sync>>,
+    pub pid_of: Option<PidOf>,
 }
 
 impl std::fmt::Debug for Extras {

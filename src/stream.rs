@@ -131,7 +131,6 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
         let missing = worker.needed_bytes(node).saturating_sub(buf.len());
         buf.reserve(missing.max(READ_BYTES));
         let reading = poll_fn(|cx| poll_read_buf(Pin::new(&mut read), cx, &mut buf));
-        let read_bytes;
         let n = tokio::select! {
             biased;
             n = reading => n,
@@ -139,7 +138,7 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
                 return End { why: "it owed an answer for longer than timeouts.node, or broke".into(), refused: false };
             }
         };
-        match n {
+        let read_bytes = match n {
             Ok(0) => {
                 return End {
                     why: "the node closed the connection".into(),
@@ -152,8 +151,8 @@ async fn receive(worker: &Worker, node: NodeId, mut read: crate::net::ReadHalf, 
                     refused: false,
                 };
             }
-            Ok(n) => read_bytes = n,
-        }
+            Ok(n) => n,
+        };
         if let Err(broken) = worker.receive(node, &mut buf) {
             let refused = matches!(broken, crate::sequencer::Broken::Refused(_));
             return End {

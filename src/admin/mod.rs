@@ -21,12 +21,15 @@ use crate::shared::{Shared, WorkerView};
 /// How long a worker may take to answer before it counts as stuck.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Under `dev`: tells the process of a node by its name.
+pub type PidOf = Box<dyn Fn(&str) -> Option<u32> + Send + Sync>;
+
 /// What the admin port knows before the pool is open, and after.
 pub struct Admin {
     /// Set once the pool is open.
     pub shared: tokio::sync::watch::Receiver<Option<Arc<Shared>>>,
     /// Under `dev`: the process of a node.
-    pub pid_of: Option<Box<dyn Fn(&str) -> Option<u32> + Send + Sync>>,
+    pub pid_of: Option<PidOf>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -144,14 +147,10 @@ struct NodeEntry {
 async fn nodes(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<NodeEntry>>, Unavailable> {
     let shared = admin.open()?;
     let views = views(&shared).await?;
-    Ok(Json(entries(&shared, &views, admin.pid_of.as_deref())))
+    Ok(Json(entries(&shared, &views, admin.pid_of.as_ref())))
 }
 
-fn entries(
-    shared: &Shared,
-    views: &[WorkerView],
-    pid_of: Option<&(dyn Fn(&str) -> Option<u32> + Send + Sync)>,
-) -> Vec<NodeEntry> {
+fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec<NodeEntry> {
     let table = shared.table.load();
     let entry = |(id, node): (usize, &crate::pool::table::TableNode)| {
         let of_node = || views.iter().filter_map(move |view| view.nodes.get(id));

@@ -44,7 +44,8 @@ impl Collector for Snapshot {
             let gauge = ConstGauge::new(*value as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        let of_nodes: [(&str, &str, fn(&NodeSample) -> u64); 5] = [
+        type Of = fn(&NodeSample) -> u64;
+        let of_nodes: [(&str, &str, Of); 5] = [
             ("node_up", "1 while the node's streams are connected", |n| {
                 u64::from(n.up)
             }),

@@ -82,7 +82,7 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
         )));
     }
     let policy = field("maxmemory_policy");
-    if policy != "noeviction" && field("maxmemory") != "0" || !(policy == "noeviction" || policy.is_empty()) {
+    if policy != "noeviction" && !policy.is_empty() {
         return Err(CheckFailure::unfit(format!(
             "has maxmemory-policy {policy}, under which it throws data away by itself: set it to noeviction (CONFIG \
              SET maxmemory-policy noeviction, and the same in its configuration file)"

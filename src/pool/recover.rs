@@ -20,8 +20,11 @@ pub struct Account {
     /// What its last batches touched.
     pub touched: Vec<TouchedRecord>,
     /// Keys that a repair was overwriting when it was cut short: database, key; `None`: the partition.
-    pub repairing: HashMap<PartitionId, Vec<Option<(u16, Vec<u8>)>>>,
+    pub repairing: HashMap<PartitionId, Vec<Option<DbKey>>>,
 }
+
+/// A key of a database.
+pub type DbKey = (u16, Vec<u8>);
 
 /// What a node needs to stand where the winner stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Need {
     /// Nothing.
     Nothing,
     /// These keys (database, key).
-    Keys(BTreeSet<(u16, Vec<u8>)>),
+    Keys(BTreeSet<DbKey>),
     /// Everything.
     Partition,
 }
@@ -137,7 +140,7 @@ fn need<'a>(
     here: Position,
     there: Position,
     touched: &[TouchedRecord],
-    cut_short: impl Iterator<Item = &'a Option<(u16, Vec<u8>)>>,
+    cut_short: impl Iterator<Item = &'a Option<DbKey>>,
 ) -> Need {
     let mut keys = BTreeSet::new();
     for item in cut_short {

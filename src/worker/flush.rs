@@ -35,7 +35,7 @@ impl Worker {
                 Effect::InSync { partition, .. } => {
                     core.unrecorded.insert(partition);
                 }
-                Effect::Mismatch { node, partition } => self.note_mismatch(node, partition),
+                Effect::Mismatch { node, partition } => self.note_mismatch(core.now_us, node, partition),
                 Effect::Expelled { node, partition } => {
                     warn!(
                         node = self.shared.node_name(node),

@@ -40,6 +40,9 @@ use crate::stream;
 /// How often time is looked at: hung nodes, late writes.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Differences between mirrors are logged at most so often, in us.
+const MISMATCH_LOG_INTERVAL_US: u64 = 1_000_000;
+
 /// Longest step of the clock that others are judged by, in us: a few ticks.
 const AWAKE_STEP_US_MAX: u64 = 50_000;
 
@@ -54,6 +57,8 @@ pub struct Worker {
     core: RefCell<Core>,
     flush: Notify,
     flush_wanted: Cell<bool>,
+    /// When a difference between mirrors was last logged (us), and how many there have been since.
+    mismatches: Cell<(u64, u64)>,
     started: Instant,
     metrics: Arc<WorkerMetrics>,
 }
@@ -155,6 +160,7 @@ impl Worker {
             shared,
             flush: Notify::new(),
             flush_wanted: Cell::new(false),
+            mismatches: Cell::new((0, 0)),
             started: Instant::now(),
             metrics,
         });
@@ -362,10 +368,18 @@ impl Worker {
         }
     }
 
-    fn note_mismatch(&self, node: NodeId, partition: PartitionId) {
+    /// Logs a difference between mirrors, but not each of many.
+    fn note_mismatch(&self, now_us: u64, node: NodeId, partition: PartitionId) {
+        let (logged_us, since) = self.mismatches.get();
+        if logged_us > 0 && now_us < logged_us + MISMATCH_LOG_INTERVAL_US {
+            return self.mismatches.set((logged_us, since + 1));
+        }
+        self.mismatches.set((now_us, 0));
         warn!(
             node = self.shared.node_name(node),
-            partition, "a mirror answered otherwise than the first node"
+            partition,
+            others_since = since,
+            "a mirror answered otherwise than the first node"
         );
     }
 }

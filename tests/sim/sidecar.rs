@@ -128,9 +128,9 @@ impl Serving {
             if stream.link.is_none() || stream.greeting.is_some() {
                 continue;
             }
-            if stream.blocked {
-                stream.write(rng, all);
-            } else if self.sequencer.has_work(node) && self.sequencer.next_batch(node, &mut stream.out) {
+            if stream.blocked
+                || (self.sequencer.has_work(node) && self.sequencer.next_batch(node, &mut stream.out))
+            {
                 stream.write(rng, all);
             }
         }

@@ -255,7 +255,7 @@ impl Takeover {
             let bad = in_sync.filter(|(_, n)| {
                 damaged(usize::from(**n), partition as PartitionId) || !self.accounts.contains_key(n)
             });
-            bad.count() <= view.write_quorum as usize - 1
+            bad.count() < view.write_quorum as usize
         })
     }
 
@@ -342,11 +342,7 @@ impl Takeover {
         };
         let mut rows = self.record.rows.clone();
         for (partition, (row, (position, half, nodes))) in rows.iter_mut().zip(&self.reached).enumerate() {
-            if *half {
-                row.since = view.me.term;
-            } else if position.seq != row.start || position.epoch > row.epoch {
-                row.since = position.epoch;
-            }
+            row.since = recover::since(row, *position, *half, view.me.term);
             row.epoch = view.me.term;
             row.start = position.seq;
             row.in_sync = 0;
