@@ -81,13 +81,23 @@ impl Sequencer {
                         if entry.refused & bit != 0 && section.is_some() {
                             break;
                         }
+                        // Nor is it tried again while others have yet to say what they make of it.
+                        let asked = p.map_or(0, |p| {
+                            if p.has_executed(entry.seq) {
+                                0
+                            } else {
+                                entry.sent & p.streaming
+                            }
+                        });
+                        if entry.refused & bit != 0 && asked & !bit != 0 {
+                            break;
+                        }
                         // Expelled since it was queued: what is missing before it makes it useless there.
                         if bit == 0 {
                             node.todo.pop_front();
                             continue;
                         }
                         entry.sent |= bit;
-                        entry.refused &= !bit;
                     }
                     node.todo.pop_front();
                     if keeps_account && section.is_none() {

@@ -242,19 +242,26 @@ impl Sequencer {
             let Some(entry) = self.log.get_mut(pos) else {
                 continue;
             };
-            let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else {
+            let Some(Some(p)) = self.partitions.get_mut(usize::from(entry.partition)) else {
                 continue;
             };
             let Some((_, bit)) = p.bit_of(id) else { continue };
             entry.refused |= bit;
             entry.sent &= !bit;
-            let executed = p.replicas.iter().any(|r| r.acked >= entry.seq);
-            // Whoever may have executed it, or must have it, has to have refused it.
-            let others = (p.in_sync | p.recorded | entry.sent) & !entry.refused;
-            if !executed && others == 0 && entry.everywhere.is_none() && !entry.released {
-                entry.commands.frame = Bytes::new();
-                entry.commands.count = 0;
-                entry.conclusion = None;
+            // Whoever must have it has refused it, and nobody is about to execute it: it is annulled.
+            let must_have = (p.in_sync | p.recorded) & !entry.refused;
+            if p.has_executed(entry.seq)
+                || must_have != 0
+                || entry.sent & p.streaming != 0
+                || entry.everywhere.is_some()
+            {
+                continue;
+            }
+            p.suspect(entry.sent, entry.seq);
+            entry.commands.frame = Bytes::new();
+            entry.commands.count = 0;
+            entry.conclusion = None;
+            if !entry.released {
                 entry.reply = Some((Bytes::from(text), false));
                 release(entry, &mut self.effects);
             }

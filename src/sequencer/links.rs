@@ -49,7 +49,7 @@ impl Sequencer {
             let partition = partition as PartitionId;
             let Some(p) = p else { continue };
             let Some((i, bit)) = p.bit_of(id) else { continue };
-            let standing = p.standing(applied.get(&partition).copied().unwrap_or_default());
+            let standing = p.standing(bit, applied.get(&partition).copied().unwrap_or_default());
             let Some(replica) = p.replicas.get_mut(i) else {
                 continue;
             };

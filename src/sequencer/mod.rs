@@ -189,6 +189,8 @@ impl Sequencer {
                     streaming: 0,
                     batch_mark: 0,
                     batch_seq: 0,
+                    suspects: 0,
+                    annulled: 0,
                     held: None,
                 });
             }

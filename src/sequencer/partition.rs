@@ -45,6 +45,9 @@ pub(crate) struct Partition {
     pub(crate) batch_mark: u64,
     /// Its last write in that batch.
     pub(crate) batch_seq: u64,
+    /// Nodes that may have executed a write that was annulled because all others refused it, and its seq.
+    pub(crate) suspects: u8,
+    pub(crate) annulled: u64,
     /// Requests that wait while a command is decided on one node.
     pub(crate) held: Option<VecDeque<Request>>,
 }
@@ -52,10 +55,33 @@ pub(crate) struct Partition {
 impl Partition {
     /// The seq at which a node stands whose account says `here`, if nothing that has happened since was before this
     /// epoch or is out of the backlog.
-    pub(crate) fn standing(&self, here: Position) -> Option<u64> {
+    pub(crate) fn standing(&mut self, bit: u8, here: Position) -> Option<u64> {
+        if self.suspects & bit != 0 {
+            if here.epoch == self.epoch && here.seq >= self.annulled {
+                return None;
+            }
+            self.suspects &= !bit;
+        }
         let same = here.epoch == self.epoch && (self.trimmed..=self.last).contains(&here.seq);
         let ended_there = here.seq == self.start && (self.since..self.epoch).contains(&here.epoch);
         (same || (ended_there && self.trimmed == self.start)).then_some(here.seq)
+    }
+
+    /// Whether a node is known to have executed the write `seq`.
+    pub(crate) fn has_executed(&self, seq: u64) -> bool {
+        self.replicas.iter().any(|r| r.acked >= seq)
+    }
+
+    /// The write `seq` is annulled, though the nodes of `set` may have executed it: they are not trusted from there on.
+    pub(crate) fn suspect(&mut self, set: u8, seq: u64) {
+        if set != 0 {
+            self.annulled = if self.suspects == 0 {
+                seq
+            } else {
+                self.annulled.min(seq)
+            };
+            self.suspects |= set;
+        }
     }
 
     pub(crate) fn bit_of(&self, node: NodeId) -> Option<(usize, u8)> {
