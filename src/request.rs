@@ -90,6 +90,11 @@ pub enum Action {
     Read(Commands),
     /// Executed on all nodes of the replica set, at the same place.
     Write(Commands),
+    /// The same, of a command that does not tell by its reply whether its key was still there: an `EXISTS` goes before it,
+    /// whose reply is for the comparison of the mirrors only.
+    Probed(Commands),
+    /// Made on all nodes what it is on the primary: a key.
+    Repair(Bytes),
     /// Decided on one node, then written to all.
     Decide(Box<Decide>),
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -158,6 +158,13 @@ async fn start(
         version: opened.version,
         databases: opened.databases,
         admissions: keeper.admissions(),
+        // Of a pool that was there before, nobody knows.
+        expiring: opened
+            .table
+            .rows
+            .iter()
+            .map(|_| AtomicBool::new(opened.table.version > 1))
+            .collect(),
         scripts: Scripts::default(),
         clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
         metrics: (0..config.threads)

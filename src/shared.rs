@@ -1,7 +1,7 @@
 //! What all threads of one sidecar share: settings, the table, the commands, the scripts, and the ways to each other.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -75,6 +75,8 @@ pub struct Shared {
     pub databases: u16,
     /// Which nodes have been claimed.
     pub admissions: Arc<Admissions>,
+    /// Partitions in which some key may expire.
+    pub expiring: Box<[AtomicBool]>,
     /// The scripts that clients have shown us.
     pub scripts: Scripts,
     /// The pool's clock minus this host's, in ms.
@@ -97,6 +99,20 @@ impl Shared {
     /// The worker that owns a partition.
     pub fn owner_of(&self, partition: PartitionId) -> u16 {
         (usize::from(partition) % self.workers.len().max(1)) as u16
+    }
+
+    /// Notes that a key of the partition may expire.
+    pub fn note_expiry(&self, partition: PartitionId) {
+        if let Some(flag) = self.expiring.get(usize::from(partition)) {
+            flag.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a key of the partition may expire.
+    pub fn may_expire(&self, partition: PartitionId) -> bool {
+        self.expiring
+            .get(usize::from(partition))
+            .is_none_or(|flag| flag.load(Relaxed))
     }
 
     /// Whether clients have a database of this number.

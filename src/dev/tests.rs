@@ -116,7 +116,7 @@ async fn a_killed_node_stays_dead_and_one_restarted_by_hand_is_known_and_stopped
     assert_ne!(child.id(), node.pid);
     wait_until("its data is back", || ask(&node, "GET key") == "value");
     pool.stop().await;
-    assert!(!alive(child.id()));
+    // It was told to end, and a busy machine may take a moment; if it was not, this waits for ever.
     child.wait().unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! From a client's command to requests for owners.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
 
 use super::client::Client;
@@ -11,7 +11,7 @@ use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Commands, Decide, PartitionId, ReplyTo, Request, Touched};
-use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
+use crate::resp::{Args, CommandScanner, Scanned, Span, Spans, encode};
 use crate::router::{Route, route};
 use crate::worker::{Core, Worker};
 
@@ -94,6 +94,70 @@ impl Worker {
                 step,
             } => self.send_several(core, id, command, merge, write, &parts, step, &args),
         }
+    }
+
+    /// Notes whether a write may give a key of its partition a time to live.
+    pub(super) fn note_expiry(&self, partition: PartitionId, command: &Command, args: &Args<'_>) {
+        use Special::*;
+        let may = match command.special {
+            Setex | Psetex | Expire | Pexpire | Expireat | Pexpireat | Restore | Eval | Evalsha | Fcall => {
+                true
+            }
+            Set | Getex | Copy => args.len() > 3,
+            _ => false,
+        };
+        if may {
+            self.shared().note_expiry(partition);
+        }
+    }
+
+    /// A write; with an `EXISTS` before it if its reply would not tell that its key has just expired on one node and not
+    /// yet on another (time stands still inside a batch). A difference then shows, and the key is repaired.
+    fn write_action(
+        &self,
+        partition: PartitionId,
+        command: &Command,
+        args: &Args<'_>,
+        commands: Commands,
+    ) -> Action {
+        self.note_expiry(partition, command, args);
+        let silent = match command.special {
+            Special::Hset
+            | Special::Hmset
+            | Special::Sadd
+            | Special::Zadd
+            | Special::Pfadd
+            | Special::Setrange => true,
+            Special::Set => args
+                .iter()
+                .skip(3)
+                .any(|word| word.eq_ignore_ascii_case(b"KEEPTTL")),
+            _ => false,
+        };
+        if !silent || self.shared().config.pool.replicas == 1 || !self.shared().may_expire(partition) {
+            return Action::Write(commands);
+        }
+        let mut frame = BytesMut::with_capacity(commands.frame.len() + args.arg(1).len() + 48);
+        encode::command(&mut frame, &[b"EXISTS", args.arg(1)]);
+        let offset = frame.len() as u32;
+        frame.extend_from_slice(&commands.frame);
+        let touched = match commands.touched {
+            Touched::Partition => Touched::Partition,
+            Touched::Keys(keys) => Touched::Keys(
+                keys.iter()
+                    .map(|key| Span {
+                        start: key.start + offset,
+                        len: key.len,
+                    })
+                    .collect(),
+            ),
+        };
+        Action::Probed(Commands {
+            frame: frame.freeze(),
+            count: 2,
+            touched,
+            ..commands
+        })
     }
 
     pub(super) fn route(&self, command: &Command, args: &Args<'_>) -> Route {
@@ -214,10 +278,9 @@ impl Worker {
                 Prepared::Decide(decide) => Action::Decide(decide),
                 Prepared::Commands(mut commands) => {
                     commands.scripts = script.and_then(ScriptUse::into_loads);
-                    if write {
-                        Action::Write(commands)
-                    } else {
-                        Action::Read(commands)
+                    match write {
+                        true => self.write_action(partition, command, &args, commands),
+                        false => Action::Read(commands),
                     }
                 }
             },

@@ -315,6 +315,9 @@ impl Worker {
                         return Piece::Literal(encode::error("ERR not possible in a transaction"));
                     }
                 };
+                if write {
+                    self.note_expiry(partition, command, &args);
+                }
                 let rule = command.downgrade(spans.len());
                 Piece::Of {
                     group: put(groups, partition, db, commands, write),

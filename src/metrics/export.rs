@@ -131,6 +131,11 @@ pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, partitions_sho
                 sum(|w| w.mismatches.get()),
             ),
             (
+                "repairs",
+                "Keys made on all nodes what they are on the primary",
+                sum(|w| w.repairs.get()),
+            ),
+            (
                 "resent_writes",
                 "Writes given once more to a node that came back",
                 sum(|w| w.resent.get()),

@@ -87,6 +87,8 @@ pub struct WorkerMetrics {
     pub reads: Count,
     /// Replies that differed between mirrors.
     pub mismatches: Count,
+    /// Keys made on all nodes what they are on the primary.
+    pub repairs: Count,
     /// Writes given once more to a node that came back.
     pub resent: Count,
     /// From a command's arrival to its reply.

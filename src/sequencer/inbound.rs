@@ -56,7 +56,9 @@ impl Sequencer {
                     end,
                     resp3,
                 } => {
-                    self.write_acked(id, pos, &chunk, start..end, resp3);
+                    if self.write_acked(id, pos, &chunk, start..end, resp3) {
+                        self.differs(pos);
+                    }
                 }
                 Unit::Reply {
                     item: Item::Read(read, generation),
@@ -82,7 +84,7 @@ impl Sequencer {
             }
         }
         self.units = units;
-        self.give_second_chances();
+        self.order_again();
         self.settle_reads();
         match broken {
             None => Ok(()),

@@ -24,6 +24,7 @@ mod log;
 mod node;
 mod partition;
 mod reads;
+mod repair;
 
 pub use inbound::Broken;
 pub use links::{LinkReport, NodeView};
@@ -39,7 +40,7 @@ use self::node::{Item, Node};
 use self::partition::{Partition, Replica};
 use self::reads::Read;
 use crate::account::Position;
-use crate::command::decide::Conclusion;
+use crate::command::decide::{Conclusion, Reply};
 use crate::command::rewrite::{RewriteRule, second_chance};
 use crate::request::{Action, Commands, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched};
 use crate::resp::ReplyScanner;
@@ -135,6 +136,8 @@ pub struct Counters {
     pub reads: u64,
     /// Replies that differed between mirrors.
     pub mismatches: u64,
+    /// Keys made on all nodes what they are on the primary.
+    pub repairs: u64,
     /// Entries given once more to a node that came back.
     pub resent: u64,
 }
@@ -158,7 +161,7 @@ pub struct Sequencer {
     marks: Vec<PartitionId>,
     touched: BytesMut,
     units: Vec<inbound::Unit>,
-    second_chances: Vec<Request>,
+    again: Vec<Request>,
     effects: Vec<Effect>,
     counters: Counters,
 }
@@ -214,7 +217,7 @@ impl Sequencer {
             marks: Vec::new(),
             touched: BytesMut::new(),
             units: Vec::new(),
-            second_chances: Vec::new(),
+            again: Vec::new(),
             effects: Vec::new(),
             counters: Counters::default(),
             settings,
@@ -248,7 +251,7 @@ impl Sequencer {
         match action {
             Action::OnNode(node, frame) => return self.order_on_node(node, db, frame, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
-            Action::Read(_) | Action::Write(_) | Action::Decide(_) => {}
+            _ => {}
         }
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return self.refuse(reply_to, Refusal::NotOwner);
@@ -266,6 +269,14 @@ impl Sequencer {
             Action::Read(commands) => self.order_read(partition, db, commands, reply_to),
             Action::Write(commands) => self.order_write(partition, db, commands, reply_to, None),
             Action::Decide(decide) => self.order_decide(partition, db, decide, reply_to),
+            Action::Probed(commands) => {
+                let last = Conclusion {
+                    write: SmallVec::new(),
+                    reply: Reply::OfWrite,
+                };
+                self.order_write(partition, db, commands, reply_to, Some(Box::new(last)))
+            }
+            Action::Repair(key) => self.order_repair(partition, db, key),
             Action::OnNode(..) | Action::Everywhere(..) => {}
         }
     }
@@ -367,11 +378,19 @@ impl Sequencer {
         self.counters.writes += 1;
     }
 
-    /// A node has executed the write at `pos`.
-    fn write_acked(&mut self, node: NodeId, pos: LogPos, chunk: &Bytes, at: Range<usize>, resp3: bool) {
+    /// A node has executed the write at `pos`; whether it answered otherwise than the first one.
+    fn write_acked(
+        &mut self,
+        node: NodeId,
+        pos: LogPos,
+        chunk: &Bytes,
+        at: Range<usize>,
+        resp3: bool,
+    ) -> bool {
         let write_quorum = self.settings.write_quorum;
+        let mut differs = false;
         let Some(entry) = self.log.get_mut(pos) else {
-            return;
+            return false;
         };
         if self.settings.replicas > 1 && entry.commands.count > 0 {
             let digest = crate::command::compare::digest(
@@ -384,6 +403,7 @@ impl Sequencer {
                     entry.reply = Some((chunk.slice(at), resp3));
                 }
                 Some(first) if first != digest => {
+                    differs = true;
                     self.counters.mismatches += 1;
                     self.effects.push(Effect::Mismatch {
                         node,
@@ -437,7 +457,7 @@ impl Sequencer {
             }
         }
         if !safe || entry.released {
-            return;
+            return differs;
         }
         if let Some(chance) = &entry.commands.second_chance
             && let Some((reply, _)) = &entry.reply
@@ -447,21 +467,22 @@ impl Sequencer {
             if let Some(chance) = entry.commands.second_chance.take() {
                 let action = Action::Decide(chance);
                 let (partition, db, reply_to) = (entry.partition, entry.db, entry.reply_to);
-                self.second_chances.push(Request {
+                self.again.push(Request {
                     partition,
                     db,
                     action,
                     reply_to,
                 });
             }
-            return;
+            return differs;
         }
         release(entry, &mut self.effects);
+        differs
     }
 
-    /// Orders anew, as decided by one node, the stream entries whose ids were already in the past.
-    fn give_second_chances(&mut self) {
-        for request in std::mem::take(&mut self.second_chances) {
+    /// Orders what has followed from replies: stream entries whose ids were already in the past, and repairs.
+    fn order_again(&mut self) {
+        for request in std::mem::take(&mut self.again) {
             self.order(request);
         }
     }

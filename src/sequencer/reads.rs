@@ -22,6 +22,8 @@ pub(super) enum Purpose {
     Client(ReplyTo),
     /// A command that is decided by the answer; its partition is held meanwhile.
     Probe(Box<Decide>, ReplyTo),
+    /// A repair of this key; its partition is held meanwhile.
+    Repair(Bytes),
     /// A client, of this node and no other.
     OnNode(ReplyTo),
 }
@@ -76,6 +78,33 @@ impl Sequencer {
             reply: None,
             asked_ms: self.now_ms,
             moves,
+        });
+    }
+
+    /// Asks a given node first.
+    pub(super) fn ask_of(
+        &mut self,
+        partition: PartitionId,
+        db: u16,
+        commands: Commands,
+        purpose: Purpose,
+        node: NodeId,
+    ) {
+        if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
+            return self.ask(partition, db, commands, purpose, 0);
+        }
+        self.queue_read(Read {
+            generation: 0,
+            purpose,
+            partition,
+            db,
+            commands,
+            node,
+            after: 0,
+            round: self.round,
+            reply: None,
+            asked_ms: self.now_ms,
+            moves: 0,
         });
     }
 
@@ -221,6 +250,7 @@ impl Sequencer {
                     .push(Effect::Complete(to, Outcome::Reply { frames, resp3 }));
             }
             Purpose::Probe(decide, to) => self.decided(read.partition, read.db, *decide, to, &frames),
+            Purpose::Repair(key) => self.repaired(read.partition, read.db, &key, &frames),
         }
         true
     }
@@ -269,6 +299,7 @@ impl Sequencer {
     fn read_failed(&mut self, partition: PartitionId, purpose: Purpose) {
         match purpose {
             Purpose::Client(to) | Purpose::OnNode(to) => self.refuse(to, Refusal::Unconfirmed),
+            Purpose::Repair(_) => self.let_go(partition),
             Purpose::Probe(_, to) => {
                 self.refuse(to, Refusal::Unconfirmed);
                 self.let_go(partition);

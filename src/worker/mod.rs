@@ -357,6 +357,7 @@ impl Worker {
             self.metrics.reads.set(counters.reads);
             self.metrics.mismatches.set(counters.mismatches);
             self.metrics.resent.set(counters.resent);
+            self.metrics.repairs.set(counters.repairs);
             self.metrics.clients.set(core.clients.len() as u64);
         });
     }

@@ -261,6 +261,23 @@ impl Node {
                 }
                 wire::put_int(out, new);
             }
+            b"DUMP" => match self.data.get(&key(1)) {
+                Some(value) => wire::put_bulk(out, &dump(value)),
+                None => out.extend_from_slice(b"_\r\n"),
+            },
+            b"PEXPIRETIME" => wire::put_int(out, if self.data.contains_key(&key(1)) { -1 } else { -2 }),
+            b"RESTORE" => {
+                let key = key(1);
+                let old = self.data.insert(key.clone(), restore(&cmd[3]));
+                undo.push(Undo::Key(key, old));
+                out.extend_from_slice(b"+OK\r\n");
+            }
+            b"DEL" => {
+                let key = key(1);
+                let old = self.data.remove(&key);
+                wire::put_int(out, i64::from(old.is_some()));
+                undo.push(Undo::Key(key, old));
+            }
             other => panic!("a node was sent {:?}", String::from_utf8_lossy(other)),
         }
     }
@@ -417,4 +434,40 @@ impl Node {
 /// The simulation's keys carry their partition: `L3`, `C3`.
 pub fn partition_of(key: &[u8]) -> PartitionId {
     String::from_utf8_lossy(&key[1..]).parse().unwrap()
+}
+
+/// A value as `DUMP` gives it: its kind, and its parts as bulk strings.
+fn dump(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    match value {
+        Value::Int(n) => {
+            out.push(b'i');
+            wire::put_bulk(&mut out, n.to_string().as_bytes());
+        }
+        Value::List(items) => {
+            out.push(b'l');
+            items.iter().for_each(|item| wire::put_bulk(&mut out, item));
+        }
+        Value::Set(members) => {
+            out.push(b's');
+            members.iter().for_each(|member| wire::put_bulk(&mut out, member));
+        }
+        Value::Hash(_) => panic!("only the account is a hash"),
+    }
+    out
+}
+
+fn restore(payload: &[u8]) -> Value {
+    let mut parts = Vec::new();
+    let mut rest = &payload[1..];
+    while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+        let len: usize = std::str::from_utf8(&rest[1..end - 1]).unwrap().parse().unwrap();
+        parts.push(rest[end + 1..end + 1 + len].to_vec());
+        rest = &rest[end + 1 + len + 2..];
+    }
+    match payload[0] {
+        b'i' => Value::Int(String::from_utf8(parts.remove(0)).unwrap().parse().unwrap()),
+        b'l' => Value::List(parts),
+        _ => Value::Set(parts.into_iter().collect()),
+    }
 }

@@ -20,6 +20,8 @@ pub struct Plan {
     replicas: usize,
     pub partitions: u16,
     steps: usize,
+    /// Longest time between two steps, in us.
+    step_us: usize,
     settings: Settings,
     fault_percent: usize,
     damage: bool,
@@ -129,6 +131,7 @@ impl Plan {
             replicas,
             partitions,
             steps: *rng.pick(&[300, 600, 1000]),
+            step_us: *rng.pick(&[150, 600, 1500]),
             settings,
             fault_percent: rng.between(1, 5),
             damage: rng.percent(40),
@@ -196,7 +199,7 @@ impl World {
     /// Runs the whole schedule, then lets everything heal and checks what is left.
     pub fn run(&mut self) -> Result<(), String> {
         for _ in 0..self.plan.steps {
-            self.now_us += self.rng.below(1500) as u64;
+            self.now_us += self.rng.below(self.plan.step_us) as u64;
             self.step()?;
         }
         self.settle()
@@ -220,7 +223,7 @@ impl World {
             83..=86 => self.tick(s)?,
             87..=91 => self.keep_record(s)?,
             92..=93 => self.deliver_orphan(),
-            _ => (0..self.rng.between(1, 12)).for_each(|_| self.take_over(s)),
+            _ => (0..self.rng.between(1, 30)).for_each(|_| self.take_over(s)),
         }
         self.bury();
         Ok(())

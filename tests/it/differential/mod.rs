@@ -118,7 +118,7 @@ fn assert_same_contents(seed: u64, pool: &BTreeMap<Place, Value>, reference: &BT
 
 fn against_the_pool(nodes: usize, replicas: usize, threads: usize) {
     let pool = Pool::start(nodes);
-    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads));
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads).patient());
     let reference = reference();
     let sides = Sides {
         subject: sidecar.endpoint(),
