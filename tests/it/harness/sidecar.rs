@@ -81,12 +81,12 @@ impl SidecarConfig {
         self
     }
 
-    /// One more line in a section.
     /// For tests of what is answered, not of how faults are noticed: a machine that is short of time is no fault.
     pub fn patient(self) -> Self {
         self.with("timeouts", "connect = \"10s\"\nnode = \"20s\"\nwrite = \"30s\"")
     }
 
+    /// One more line in a section.
     pub fn with(mut self, section: &'static str, line: &str) -> Self {
         self.extra.push((section, line.to_owned()));
         self
