@@ -28,6 +28,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// Pause before a node that refused something is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Pause before a node that could not be connected to is tried again.
+const UNCONNECTED_PAUSE: Duration = Duration::from_millis(20);
+
 /// Keeps the worker's stream to `node` alive, for ever.
 pub async fn run(worker: Rc<Worker>, node: NodeId) {
     let Some(mut admissions) = worker.shared().admissions.watch(node) else {
@@ -67,7 +70,10 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
                     tokio::time::sleep(REFUSED_PAUSE).await;
                 }
             }
-            Err(error) => debug!(node = worker.shared().node_name(node), %error, "stream not connected"),
+            Err(error) => {
+                debug!(node = worker.shared().node_name(node), %error, "stream not connected");
+                tokio::time::sleep(UNCONNECTED_PAUSE).await;
+            }
         }
         worker.shared().admissions.look(node);
     }

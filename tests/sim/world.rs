@@ -31,6 +31,8 @@ pub struct Plan {
     crashes: bool,
     cuts: bool,
     hangs: bool,
+    /// Nothing goes wrong but the network, which falls apart with an owner on either side.
+    splits: bool,
     lifes_max: usize,
     read_percent: usize,
     producers: usize,
@@ -46,6 +48,8 @@ pub struct Tally {
     pub takeovers: u64,
     pub overtaken: u64,
     pub zombie_requests: u64,
+    /// Reads that a former owner answered while its successor served.
+    pub zombie_reads: u64,
     pub damages: u64,
     pub cuts: u64,
     pub hangs: u64,
@@ -92,6 +96,7 @@ impl Tally {
         self.takeovers += other.takeovers;
         self.overtaken += other.overtaken;
         self.zombie_requests += other.zombie_requests;
+        self.zombie_reads += other.zombie_reads;
         self.damages += other.damages;
         self.cuts += other.cuts;
         self.hangs += other.hangs;
@@ -107,9 +112,14 @@ impl Tally {
 
 impl Plan {
     fn new(rng: &mut Rng) -> Self {
-        let nodes = rng.between(3, 5);
+        let splits = rng.percent(25);
+        let nodes = if splits {
+            rng.between(3, 4)
+        } else {
+            rng.between(3, 5)
+        };
         let replicas = if rng.percent(75) { 3 } else { 2 };
-        let partitions = rng.between(1, 5) as u16;
+        let partitions = if splits { 1 } else { rng.between(1, 5) } as u16;
         let settings = Settings {
             worker: 0,
             partitions,
@@ -123,7 +133,7 @@ impl Plan {
             read_any: rng.percent(70),
             linearizable: true,
             write_timeout_ms: *rng.pick(&[60, 150, 500]),
-            node_timeout_ms: *rng.pick(&[30, 60, 200]),
+            node_timeout_ms: if splits { 40 } else { *rng.pick(&[30, 60, 200]) },
             read_patience_ms: *rng.pick(&[5, 20]),
         };
         Self {
@@ -131,7 +141,7 @@ impl Plan {
             replicas,
             partitions,
             steps: *rng.pick(&[300, 600, 1000]),
-            step_us: *rng.pick(&[150, 600, 1500]),
+            step_us: if splits { 200 } else { *rng.pick(&[150, 600, 1500]) },
             settings,
             fault_percent: rng.between(1, 5),
             damage: rng.percent(40),
@@ -141,6 +151,7 @@ impl Plan {
             crashes: rng.percent(70),
             cuts: rng.percent(70),
             hangs: rng.percent(60),
+            splits,
             lifes_max: rng.between(2, 6),
             read_percent: *rng.pick(&[10, 30, 60]),
             producers: rng.between(1, 4),
@@ -405,6 +416,11 @@ impl World {
                         ringfence::request::Outcome::Refused(_) => self.tally.refused += 1,
                         ringfence::request::Outcome::Unknown => self.tally.unknown += 1,
                     }
+                    let serves = |s: &Sidecar| matches!(s.life, Life::Serves(_));
+                    let successor = s + 1 < self.sidecars.len() && self.sidecars.last().is_some_and(serves);
+                    let reads = matches!(kind, Kind::List | Kind::Counter | Kind::ReadBoth);
+                    let answered = matches!(outcome, ringfence::request::Outcome::Reply { .. });
+                    self.tally.zombie_reads += u64::from(successor && reads && answered);
                     self.history.complete(to, &outcome)?;
                     let done = self.history.ops[to.slot as usize].end == Some(crate::history::End::Done);
                     if done && matches!(kind, Kind::Push | Kind::Script | Kind::Both) && !self.damaged {
@@ -709,9 +725,18 @@ impl World {
     fn fault(&mut self) -> Result<(), String> {
         let s = self.rng.below(self.sidecars.len());
         let n = self.rng.below(self.plan.nodes);
-        match self.rng.below(12) {
+        let kind = match self.rng.below(12) {
+            kind if !self.plan.splits => kind,
+            0..=4 => 1,
+            5..=10 => 5,
+            _ => 11,
+        };
+        match kind {
             0 if self.plan.crashes && self.lifes < self.plan.lifes_max => self.kill_sidecar(s),
-            1 if self.plan.zombies && self.lifes < self.plan.lifes_max && self.sidecars.len() < 3 => {
+            1 if (self.plan.zombies || self.plan.splits)
+                && self.lifes < self.plan.lifes_max
+                && self.sidecars.len() < 3 =>
+            {
                 // A cut through the network: the old one is on one side, the new one on the other.
                 self.start_sidecar();
                 let new = self.sidecars.len() - 1;
