@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use super::Sequencer;
 use super::node::{Expect, Item, Trouble};
-use super::{Sequencer, release};
 use crate::request::NodeId;
 use crate::resp::ReplyError;
 
@@ -233,39 +233,12 @@ impl Sequencer {
             }
         }
         for (item, text) in refused {
-            let pos = match item {
-                Item::Write(pos) => pos,
+            match item {
+                Item::Write(pos) => self.write_refused(id, pos, text),
+                // Another node would refuse it too.
                 Item::Read(read, generation) => {
-                    // Another node would refuse it too.
-                    self.read_answered(read, generation, Bytes::from(text), false);
-                    continue;
+                    self.read_answered(read, generation, Bytes::from(text), false)
                 }
-            };
-            let Some(entry) = self.log.get_mut(pos) else {
-                continue;
-            };
-            let Some(Some(p)) = self.partitions.get_mut(usize::from(entry.partition)) else {
-                continue;
-            };
-            let Some((_, bit)) = p.bit_of(id) else { continue };
-            entry.refused |= bit;
-            entry.sent &= !bit;
-            // Whoever must have it has refused it, and nobody is about to execute it: it is annulled.
-            let must_have = (p.in_sync | p.recorded) & !entry.refused;
-            if p.has_executed(entry.seq)
-                || must_have != 0
-                || entry.sent & p.streaming != 0
-                || entry.everywhere.is_some()
-            {
-                continue;
-            }
-            p.suspect(entry.sent, entry.seq);
-            entry.commands.frame = Bytes::new();
-            entry.commands.count = 0;
-            entry.conclusion = None;
-            if !entry.released {
-                entry.reply = Some((Bytes::from(text), false));
-                release(entry, &mut self.effects);
             }
         }
     }

@@ -16,6 +16,7 @@
 //! **One batch of writes in flight to a node** (reads may follow it). A batch that a node refuses (`EXECABORT`: disk full,
 //! out of memory) has then no successor that was executed without it: the node stands exactly where its account says.
 
+mod annul;
 mod batch;
 mod hold;
 mod inbound;

@@ -37,9 +37,9 @@ pub(super) struct Read {
     pub(super) commands: Commands,
     pub(super) node: NodeId,
     /// Seq of the last write ordered before it.
-    after: u64,
+    pub(super) after: u64,
     round: u64,
-    reply: Option<(Bytes, bool)>,
+    pub(super) reply: Option<(Bytes, bool)>,
     asked_ms: u64,
     /// How often it has been taken to another node.
     pub(super) moves: u8,

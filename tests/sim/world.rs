@@ -434,8 +434,13 @@ impl World {
                     }
                 }
                 Effect::Mismatch { node, partition } => {
+                    let found: Vec<_> = self
+                        .nodes
+                        .iter()
+                        .map(|n| (n.position(partition), n.keys_of(partition)))
+                        .collect();
                     return Err(format!(
-                        "{me}: node {node} answered otherwise for partition {partition}"
+                        "{me}: node {node} answered otherwise for partition {partition}: {found:?}"
                     ));
                 }
                 Effect::Expelled { node, partition } => {
@@ -1000,6 +1005,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let Some(Sidecar {
             life: Life::Serves(serving),
+            ends_at_us: None,
             ..
         }) = self.sidecars.first()
         else {

@@ -1,0 +1,79 @@
+//! Annulment: a write that every node refuses is answered with the error, and its place in the order stays empty.
+//!
+//! A node that alone refuses a write is at fault, and is given it again. One that all refuse (each has it by its own judgement:
+//! all disks are full, or the nodes do not know the command) would stop its partition for ever. Since nobody has executed it
+//! and nobody is about to, it can be taken out: what was the command becomes nothing, under the same seq.
+//!
+//! Nobody has it, so nobody has anything that comes after it in its partition either. An answer that was seen all the same
+//! came from a node that has since lost what it had executed, and is void.
+
+use bytes::Bytes;
+
+use super::log::LogPos;
+use super::node::Item;
+use super::{Sequencer, release};
+use crate::request::{NodeId, PartitionId};
+
+impl Sequencer {
+    /// The node has refused to queue the write at `pos`, in these words.
+    pub(super) fn write_refused(&mut self, id: NodeId, pos: LogPos, text: Vec<u8>) {
+        let Some(entry) = self.log.get_mut(pos) else {
+            return;
+        };
+        let partition = entry.partition;
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
+        let Some((_, bit)) = p.bit_of(id) else { return };
+        entry.refused |= bit;
+        entry.sent &= !bit;
+        let must_have = (p.in_sync | p.recorded) & !entry.refused;
+        let may_execute = entry.sent & p.streaming;
+        if p.has_executed(entry.seq) || must_have != 0 || may_execute != 0 || entry.everywhere.is_some() {
+            return;
+        }
+        p.suspect(entry.sent, entry.seq);
+        let seq = entry.seq;
+        entry.commands.frame = Bytes::new();
+        entry.commands.count = 0;
+        entry.conclusion = None;
+        if !entry.released {
+            entry.reply = Some((Bytes::from(text), false));
+            release(entry, &mut self.effects);
+        }
+        self.void_answers(partition, pos, seq);
+    }
+
+    /// Forgets what was answered to anything behind the annulled write.
+    fn void_answers(&mut self, partition: PartitionId, pos: LogPos, seq: u64) {
+        for later in pos + 1..self.log.positions().end {
+            if let Some(entry) = self.log.get_mut(later)
+                && entry.seq_in(partition).is_some()
+                && !entry.released
+            {
+                entry.reply = None;
+                entry.digest = None;
+            }
+        }
+        let void: Vec<u32> = self
+            .parked
+            .iter()
+            .copied()
+            .filter(|&id| self.saw(id, partition, seq))
+            .collect();
+        for id in void {
+            if let Some(read) = self.reads.get_mut(id as usize) {
+                read.reply = None;
+                let item = Item::Read(id, read.generation);
+                self.reroute(std::iter::once(item));
+            }
+        }
+    }
+
+    /// Whether a parked read's answer may show the write `seq` of the partition.
+    fn saw(&self, id: u32, partition: PartitionId, seq: u64) -> bool {
+        self.reads
+            .get(id as usize)
+            .is_some_and(|r| r.partition == partition && r.after >= seq)
+    }
+}
