@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `SIM_SEED` | replays one schedule, and tells what happened in it |
 //! | `SIM_SEEDS` | how many schedules are run |
+//! | `SIM_FROM` | the first seed of them |
+//! | `SIM_KEEP_GOING` | set: a failing schedule does not end the run |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,18 +19,24 @@
 )]
 
 mod examples;
+mod faults;
 mod history;
 mod link;
 mod node;
+mod owners;
+mod plan;
 mod rng;
+mod settle;
 mod sidecar;
+mod streams;
 mod takeover;
 mod wire;
 mod world;
 
+use plan::Tally;
 use world::World;
 
-/// Takes about ten seconds in a debug build.
+/// Takes ten to twenty seconds in a debug build.
 const SEEDS: u64 = 3000;
 
 #[test]
@@ -49,7 +57,7 @@ fn nothing_that_was_told_is_untrue() {
     let from = number("SIM_FROM").unwrap_or(0);
     let keep_going = std::env::var_os("SIM_KEEP_GOING").is_some();
     let mut failures = 0;
-    let mut all = world::Tally::default();
+    let mut all = Tally::default();
     for seed in from..from + seeds {
         let mut world = World::new(seed, false);
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()))

@@ -1,0 +1,249 @@
+//! The end of a schedule: everything heals, and what is left must be right.
+
+use std::rc::Rc;
+
+use ringfence::request::PartitionId;
+
+use crate::history::{End, Kind};
+use crate::link::Link;
+use crate::node::Record;
+use crate::sidecar::{Life, Sidecar};
+use crate::world::{World, tell};
+
+impl World {
+    pub fn settle(&mut self) -> Result<(), String> {
+        tell!(self, "everything heals");
+        while self.sidecars.len() > 1 {
+            self.kill_sidecar(0);
+        }
+        for sidecar in &mut self.sidecars {
+            sidecar.reach.fill(true);
+        }
+        for node in &mut self.nodes {
+            node.up = true;
+            node.refusing = false;
+        }
+        while !self.orphans.is_empty() {
+            self.deliver_orphan();
+        }
+        let quiet = self.until_quiet();
+        if quiet.is_err() && self.is_stuck() {
+            // What all nodes refuse cannot be given up while some of them have been expelled: a restart mends it.
+            self.tally.stuck += 1;
+        } else {
+            quiet?;
+            self.check_equal(false)?;
+        }
+        let ready = self.is_quiet()
+            && self
+                .serving(0)
+                .is_some_and(|serving| serving.sequencer.is_ready());
+        if ready {
+            self.ask_everything(false)?;
+        }
+        tell!(self, "the last takeover");
+        self.kill_sidecar(0);
+        self.start_sidecar();
+        self.sidecars[0].reach.fill(true);
+        self.until_quiet()?;
+        self.check_equal(true)?;
+        self.ask_everything(true)?;
+        self.check_equal(false)?;
+        for partition in 0..self.plan.partitions {
+            let replicas = self.table().rows[usize::from(partition)].replicas.clone();
+            let set = self
+                .serving(0)
+                .and_then(|s| s.sequencer.partition_view(partition))
+                .map_or(0, |(_, set)| set);
+            let first = replicas[set.trailing_zeros() as usize];
+            let found = self.nodes[usize::from(first)].keys_of(partition);
+            self.history.check_final(partition, &found)?;
+        }
+        self.check_memory()
+    }
+
+    pub fn table(&self) -> Rc<Record> {
+        match &self.sidecars[0].life {
+            Life::Serves(serving) => serving.keeper.table.clone(),
+            _ => panic!("not serving"),
+        }
+    }
+
+    /// Lets everything happen in a fair way, until nothing is left to happen.
+    pub fn until_quiet(&mut self) -> Result<(), String> {
+        let timeouts = (self.plan.settings.write_timeout_ms + self.plan.settings.node_timeout_ms) as usize;
+        for _ in 0..300 + timeouts {
+            self.now_us += 2_000;
+            if self.sidecars.is_empty() {
+                self.start_sidecar();
+                self.sidecars[0].reach.fill(true);
+            }
+            while matches!(self.sidecars[0].life, Life::TakesOver(_)) {
+                self.take_over(0);
+            }
+            self.take_over(0);
+            self.tick(0)?;
+            self.flush(0, true);
+            for n in 0..self.plan.nodes {
+                self.connect(0, n)?;
+                self.deliver_up(0, n, true);
+                self.deliver_down(0, n, true)?;
+            }
+            for _ in 0..8 {
+                self.keep_record(0)?;
+            }
+            self.bury();
+            if self.is_quiet() {
+                return Ok(());
+            }
+        }
+        let open: Vec<_> = self
+            .history
+            .open
+            .iter()
+            .map(|&id| (id, &self.history.ops[id as usize]))
+            .collect();
+        let life = match self.sidecars.first().map(|s| &s.life) {
+            Some(Life::Serves(serving)) => {
+                let views = (0..self.plan.nodes).map(|n| serving.sequencer.node_view(n as u16));
+                format!(
+                    "{:?}, keeper idle {}",
+                    views.collect::<Vec<_>>(),
+                    serving.keeper.is_idle()
+                )
+            }
+            other => format!("{other:?}"),
+        };
+        Err(format!("there is no end to it; still open: {open:?}; {life}"))
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        let Some(Sidecar {
+            life: Life::Serves(serving),
+            ends_at_us: None,
+            ..
+        }) = self.sidecars.first()
+        else {
+            return false;
+        };
+        self.history.open.is_empty()
+            && serving.keeper.is_idle()
+            && serving.streams.iter().enumerate().all(|(n, stream)| {
+                let still = |link: &Link| link.up.is_empty() && link.down.is_empty() && !link.closed;
+                stream.link.as_ref().is_some_and(still)
+                    && stream.greeting.is_none()
+                    && !serving.sequencer.has_work(n as u16)
+            })
+    }
+
+    /// A partition has too few nodes left for anything to be decided about a write that they refuse.
+    pub fn is_stuck(&self) -> bool {
+        let Some(Sidecar {
+            life: Life::Serves(serving),
+            ..
+        }) = self.sidecars.first()
+        else {
+            return false;
+        };
+        let few = |p| {
+            serving
+                .sequencer
+                .partition_view(p)
+                .is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum)
+        };
+        self.plan.booms && (0..self.plan.partitions).any(few)
+    }
+
+    /// All nodes in sync stand at the same place and have the same.
+    pub fn check_equal(&self, all: bool) -> Result<(), String> {
+        let Life::Serves(serving) = &self.sidecars[0].life else {
+            return Err("not serving".into());
+        };
+        for (partition, row) in self.table().rows.iter().enumerate() {
+            let partition = partition as PartitionId;
+            let (position, set) = serving.sequencer.partition_view(partition).unwrap();
+            if all && set.count_ones() != row.replicas.len() as u32 {
+                return Err(format!(
+                    "partition {partition}: {set:03b} in sync after a takeover with all nodes"
+                ));
+            }
+            let mut first = None;
+            for (i, &n) in row
+                .replicas
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| set & (1 << i) != 0)
+            {
+                let node = &self.nodes[usize::from(n)];
+                if node.position(partition).seq != position.seq {
+                    let found = node.position(partition);
+                    return Err(format!(
+                        "partition {partition}: node {n} stands at {found:?}, not at {position:?}"
+                    ));
+                }
+                let keys = node.keys_of(partition);
+                let (other, expected) = first.get_or_insert_with(|| (n, keys.clone()));
+                if *expected != keys {
+                    return Err(format!(
+                        "partition {partition}: node {n} ({i}) has {keys:?}, {other} has {expected:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Now that everything is well, every request must be done.
+    pub fn ask_everything(&mut self, also_writes: bool) -> Result<(), String> {
+        let from = self.history.ops.len();
+        for partition in 0..self.plan.partitions {
+            for kind in [Kind::List, Kind::Counter, Kind::ReadBoth] {
+                self.issue(0, kind, partition);
+            }
+        }
+        self.take_effects(0)?;
+        self.until_quiet()?;
+        if also_writes {
+            for partition in 0..self.plan.partitions {
+                for kind in [Kind::Push, Kind::Both, Kind::Add, Kind::Pop, Kind::List] {
+                    self.issue(0, kind, partition);
+                }
+            }
+            self.take_effects(0)?;
+            self.until_quiet()?;
+        }
+        let failed = self
+            .history
+            .ops
+            .iter()
+            .skip(from)
+            .find(|op| op.end != Some(End::Done));
+        failed.map_or(Ok(()), |op| Err(format!("all is well, and yet {op:?}")))
+    }
+
+    /// What the sequencer keeps is bounded: the backlog by its bound, reads and queues by nothing that is still open.
+    pub fn check_memory(&mut self) -> Result<(), String> {
+        let bound = self.plan.settings.backlog_bytes;
+        // The log shrinks when something is written to it.
+        self.issue(0, Kind::Incr, 0);
+        let Some(serving) = self.serving(0) else {
+            return Ok(());
+        };
+        let text = format!("{:?}", serving.sequencer);
+        let bytes = text.split("bytes: ").find_map(|t| {
+            let (bytes, rest) = t.split_once(", bytes_max: ")?;
+            rest.starts_with(|c: char| c.is_ascii_digit())
+                .then(|| bytes.parse::<usize>().ok())?
+        });
+        let Some(bytes) = bytes else {
+            return Err("the log's size is not to be seen".into());
+        };
+        if bytes > bound + 400 {
+            return Err(format!("the backlog has {bytes} bytes of {bound}"));
+        }
+        if !text.contains("reads: Slab { len: 0") {
+            return Err("reads are left over".into());
+        }
+        Ok(())
+    }
+}
