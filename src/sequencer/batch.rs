@@ -113,10 +113,7 @@ impl Sequencer {
                     if !keeps_account {
                         continue;
                     }
-                    let range = match &entry.everywhere {
-                        Some(seqs) => 0..seqs.len() as u16,
-                        None => entry.partition..entry.partition + 1,
-                    };
+                    let range = entry.partitions();
                     for partition in range {
                         let (Some(seq), Some(Some(p))) = (
                             entry.seq_in(partition),

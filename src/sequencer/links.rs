@@ -313,10 +313,7 @@ impl Sequencer {
     /// up any more.
     pub(super) fn trim(&mut self) {
         while let Some(entry) = self.log.trim_one() {
-            let range = match &entry.everywhere {
-                Some(seqs) => 0..seqs.len() as PartitionId,
-                None => entry.partition..entry.partition + 1,
-            };
+            let range = entry.partitions();
             for partition in range {
                 let (Some(seq), Some(Some(p))) = (
                     entry.seq_in(partition),

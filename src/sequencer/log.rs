@@ -5,6 +5,7 @@
 //! older append-only file, is given the rest instead of a copy.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -45,6 +46,40 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// A write that has just been ordered, as `seq` of its partition.
+    pub(crate) fn new(
+        partition: PartitionId,
+        db: u16,
+        seq: u64,
+        commands: Commands,
+        reply_to: ReplyTo,
+        ordered_ms: u64,
+    ) -> Self {
+        Self {
+            partition,
+            db,
+            seq,
+            commands,
+            reply_to,
+            conclusion: None,
+            reply: None,
+            digest: None,
+            released: false,
+            sent: 0,
+            refused: 0,
+            ordered_ms,
+            everywhere: None,
+        }
+    }
+
+    /// The partitions that it writes; of a write of all some may be another owner's (see [`Entry::seq_in`]).
+    pub(crate) fn partitions(&self) -> Range<PartitionId> {
+        match &self.everywhere {
+            Some(seqs) => 0..seqs.len() as PartitionId,
+            None => self.partition..self.partition + 1,
+        }
+    }
+
     /// Its seq in `partition`; `None` if it does not write there.
     pub(crate) fn seq_in(&self, partition: PartitionId) -> Option<u64> {
         match &self.everywhere {

@@ -305,21 +305,9 @@ impl Sequencer {
             return self.refuse(reply_to, Refusal::TooFewNodes);
         }
         p.last += 1;
-        let pos = self.log.push(Entry {
-            partition,
-            db,
-            seq: p.last,
-            commands,
-            reply_to,
-            conclusion,
-            reply: None,
-            digest: None,
-            released: false,
-            sent: 0,
-            refused: 0,
-            ordered_ms: self.now_ms,
-            everywhere: None,
-        });
+        let mut entry = Entry::new(partition, db, p.last, commands, reply_to, self.now_ms);
+        entry.conclusion = conclusion;
+        let pos = self.log.push(entry);
         for (i, replica) in p.replicas.iter().enumerate() {
             if p.streaming & (1 << i) != 0
                 && let Some(node) = self.nodes.get_mut(usize::from(replica.node))
@@ -352,21 +340,9 @@ impl Sequencer {
             scripts: None,
             second_chance: None,
         };
-        let pos = self.log.push(Entry {
-            partition: 0,
-            db,
-            seq: 0,
-            commands,
-            reply_to,
-            conclusion: None,
-            reply: None,
-            digest: None,
-            released: false,
-            sent: 0,
-            refused: 0,
-            ordered_ms: self.now_ms,
-            everywhere: Some(seqs),
-        });
+        let mut entry = Entry::new(0, db, 0, commands, reply_to, self.now_ms);
+        entry.everywhere = Some(seqs);
+        let pos = self.log.push(entry);
         for (id, node) in self.nodes.iter_mut().enumerate() {
             let streams = |p: &Partition| {
                 p.bit_of(id as NodeId)
@@ -424,10 +400,7 @@ impl Sequencer {
             entry.reply = Some((chunk.slice(at), resp3));
         }
         let mut safe = true;
-        let range = match &entry.everywhere {
-            Some(seqs) => 0..seqs.len() as PartitionId,
-            None => entry.partition..entry.partition + 1,
-        };
+        let range = entry.partitions();
         for partition in range {
             let (Some(seq), Some(Some(p))) = (
                 entry.seq_in(partition),
@@ -501,10 +474,7 @@ impl Sequencer {
             if entry.released || entry.reply.is_none() {
                 continue;
             }
-            let range = match &entry.everywhere {
-                Some(seqs) => 0..seqs.len() as PartitionId,
-                None => entry.partition..entry.partition + 1,
-            };
+            let range = entry.partitions();
             let is_safe = |partition: PartitionId| {
                 let p = self
                     .partitions

@@ -66,19 +66,8 @@ impl Sequencer {
         };
         let after = p.last;
         self.counters.reads += 1;
-        self.queue_read(Read {
-            generation: 0,
-            purpose,
-            partition,
-            db,
-            commands,
-            node,
-            after,
-            round: self.round,
-            reply: None,
-            asked_ms: self.now_ms,
-            moves,
-        });
+        let read = self.read(partition, db, commands, purpose, node);
+        self.queue_read(Read { after, moves, ..read });
     }
 
     /// Asks a given node first.
@@ -93,7 +82,29 @@ impl Sequencer {
         if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
             return self.ask(partition, db, commands, purpose, 0);
         }
-        self.queue_read(Read {
+        let read = self.read(partition, db, commands, purpose, node);
+        self.queue_read(read);
+    }
+
+    /// A command for one given node.
+    pub(super) fn order_on_node(&mut self, node: NodeId, db: u16, frame: Bytes, to: ReplyTo) {
+        if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
+            return self.refuse(to, Refusal::Unconfirmed);
+        }
+        let read = self.read(0, db, Commands::one(frame), Purpose::OnNode(to), node);
+        self.queue_read(read);
+    }
+
+    /// A read that comes now, before anything was ordered.
+    fn read(
+        &self,
+        partition: PartitionId,
+        db: u16,
+        commands: Commands,
+        purpose: Purpose,
+        node: NodeId,
+    ) -> Read {
+        Read {
             generation: 0,
             purpose,
             partition,
@@ -105,27 +116,7 @@ impl Sequencer {
             reply: None,
             asked_ms: self.now_ms,
             moves: 0,
-        });
-    }
-
-    /// A command for one given node.
-    pub(super) fn order_on_node(&mut self, node: NodeId, db: u16, frame: Bytes, to: ReplyTo) {
-        if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
-            return self.refuse(to, Refusal::Unconfirmed);
         }
-        self.queue_read(Read {
-            generation: 0,
-            purpose: Purpose::OnNode(to),
-            partition: 0,
-            db,
-            commands: Commands::one(frame),
-            node,
-            after: 0,
-            round: self.round,
-            reply: None,
-            asked_ms: self.now_ms,
-            moves: 0,
-        });
     }
 
     fn queue_read(&mut self, mut read: Read) {
