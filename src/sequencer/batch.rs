@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::Sequencer;
 use super::node::{Expect, Item, Node};
 use crate::account::{self, Position};
+use crate::limits;
 use crate::request::{Commands, NodeId, Touched};
 use crate::resp::{OutBuf, encode};
 
@@ -49,6 +50,8 @@ impl Sequencer {
                 break;
             }
             match item {
+                // Replies that wait to be confirmed take room too.
+                Item::Read(..) if self.parked_bytes > limits::READ_WINDOW_BYTES => break,
                 Item::Read(..) if node.reads_in_flight >= node.read_window() => break,
                 Item::Read(read_id, generation) => {
                     node.todo.pop_front();

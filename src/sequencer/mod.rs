@@ -157,6 +157,8 @@ pub struct Sequencer {
     reads: Slab<Read>,
     read_generation: u32,
     parked: Vec<u32>,
+    /// Bytes of the replies that are not certainly current yet.
+    parked_bytes: usize,
     round: u64,
     batch_mark: u64,
     marks: Vec<PartitionId>,
@@ -213,6 +215,7 @@ impl Sequencer {
             reads: Slab::new(),
             read_generation: 0,
             parked: Vec::new(),
+            parked_bytes: 0,
             round: 1,
             batch_mark: 0,
             marks: Vec::new(),

@@ -215,6 +215,14 @@ impl Sequencer {
         parked.retain(|&id| !self.settle(id));
         // Concluding a probe may have parked nothing, but keeps the mechanism honest.
         parked.append(&mut self.parked);
+        let reply_bytes = |id: &u32| {
+            self.reads
+                .get(*id as usize)?
+                .reply
+                .as_ref()
+                .map(|(frames, _)| frames.len())
+        };
+        self.parked_bytes = parked.iter().filter_map(reply_bytes).sum();
         self.parked = parked;
     }
 
