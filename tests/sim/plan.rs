@@ -99,7 +99,7 @@ impl Plan {
             linearizable: true,
             write_timeout_ms: *rng.pick(&[60, 150, 500]),
             node_timeout_ms: if splits {
-                *rng.pick(&[20, 80])
+                *rng.pick(&[20, 80, 500])
             } else {
                 *rng.pick(&[30, 60, 200])
             },
