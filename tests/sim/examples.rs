@@ -194,32 +194,51 @@ impl Pool {
         });
     }
 
+    /// The node's next batch as bytes; empty if there is none.
+    fn batch(&mut self, id: usize) -> Vec<u8> {
+        let mut out = OutBuf::default();
+        let mut wire = Vec::new();
+        self.sequencer.next_batch(id as u16, &mut out);
+        let take = |slices: &[std::io::IoSlice<'_>]| {
+            slices.iter().for_each(|slice| wire.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        out.write_with(take).unwrap();
+        wire
+    }
+
+    /// One batch of every node.
+    fn batches(&mut self) -> Vec<Vec<u8>> {
+        let batches = (0..self.nodes.len()).map(|id| self.batch(id)).collect();
+        self.sequencer.end_round();
+        batches
+    }
+
+    /// The node executes what it was sent, and its answer comes back.
+    fn executes(&mut self, id: usize, wire: &[u8]) {
+        let (node, session) = &mut self.nodes[id];
+        let mut answer = Vec::new();
+        node.feed(session, wire, &mut answer);
+        self.sequencer
+            .receive(id as u16, &mut BytesMut::from(&answer[..]))
+            .unwrap();
+        self.effects.append(self.sequencer.effects());
+    }
+
+    fn is_answered(&self, slot: u64) -> bool {
+        self.effects
+            .iter()
+            .any(|e| matches!(e, Effect::Complete(to, _) if to.slot == slot))
+    }
+
     /// Everything that is under way arrives.
     fn run(&mut self) {
         loop {
             let mut idle = true;
-            for (id, (node, session)) in self.nodes.iter_mut().enumerate() {
-                let mut out = OutBuf::default();
-                if !self.sequencer.next_batch(id as u16, &mut out) {
-                    continue;
-                }
-                idle = false;
-                let mut wire = Vec::new();
-                let take = |slices: &[std::io::IoSlice<'_>]| {
-                    Ok(slices
-                        .iter()
-                        .map(|s| {
-                            wire.extend_from_slice(s);
-                            s.len()
-                        })
-                        .sum())
-                };
-                out.write_with(take).unwrap();
-                let mut answer = Vec::new();
-                node.feed(session, &wire, &mut answer);
-                self.sequencer
-                    .receive(id as u16, &mut BytesMut::from(&answer[..]))
-                    .unwrap();
+            for id in 0..self.nodes.len() {
+                let wire = self.batch(id);
+                idle &= wire.is_empty();
+                self.executes(id, &wire);
             }
             self.sequencer.end_round();
             self.effects.append(self.sequencer.effects());
@@ -474,4 +493,52 @@ fn what_a_successor_finds() {
             "{why}: nobody gives the winner anything"
         );
     }
+}
+
+/// A successor may have fenced this owner at any moment. What shows that none has is an answer to something that was sent
+/// after the read came; one to something sent before may have been given before the fence.
+#[test]
+fn a_proof_from_before_the_read_is_none() {
+    const READ: u64 = 99;
+    let mut pool = Pool::new(LARGE);
+    for id in 0..3 {
+        pool.connect(id, Some(START));
+    }
+    pool.push(11);
+    let before = pool.batches();
+    let reply_to = ReplyTo {
+        worker: 0,
+        part: 0,
+        client: 0,
+        generation: 0,
+        slot: READ,
+    };
+    let range = Commands::one(encode::command_frame(&[b"LRANGE", LIST, b"0", b"-1"]));
+    pool.sequencer.order(Request {
+        partition: 0,
+        db: 0,
+        action: Action::Read(range),
+        reply_to,
+    });
+    let after = pool.batches();
+    let asks = |wire: &Vec<u8>| wire.windows(6).any(|w| w == b"LRANGE");
+    let reader = after.iter().position(asks).expect("a node is asked");
+    for (id, wire) in before.iter().enumerate() {
+        pool.executes(id, wire);
+    }
+    assert!(pool.is_answered(11), "the write is on all three");
+    assert!(!pool.is_answered(READ), "nobody has executed it");
+    pool.executes(reader, &after[reader]);
+    assert!(
+        !pool.is_answered(READ),
+        "of three nodes one alone could be cut off with this owner"
+    );
+    let other = (0..3)
+        .find(|&id| id != reader && !after[id].is_empty())
+        .expect("another one is asked for a sign");
+    pool.executes(other, &after[other]);
+    assert!(
+        pool.is_answered(READ),
+        "two of three: a successor would have had to fence one of them first"
+    );
 }
