@@ -13,9 +13,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::open::{connect_as_operator, write_table};
+use super::recover::rules_out_successor;
 use super::table::Table;
 use crate::config::{self, Config};
-use crate::node::{AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, text_of};
+use crate::node::{
+    AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, read_claim, text_of,
+};
 use crate::request::{NodeId, PartitionId};
 
 /// How often a node that is there is looked at.
@@ -232,10 +235,22 @@ impl Keeper {
         let timeout = self.config.timeouts.connect;
         let mut control = connect_as_operator(node, timeout).await?;
         look_over(&mut control, self.config.pool.bookkeeping_db).await?;
+        // What a node without a claim has forgotten may be that a successor has claimed it. One that claims a majority
+        // after this question meets a node that carries our claim; so it is asked again when the node is ours.
+        let forgetful = read_claim(&mut control)
+            .await
+            .map_err(CheckFailure::Unreachable)?
+            .is_none();
+        if forgetful {
+            self.rule_out_successor(id).await?;
+        }
         match admit(&mut control, &self.claim, false, &self.instance, &self.roles).await {
             Ok(()) => {}
             Err(AdmissionError::Superseded(claim)) => return Err(Untaken::Fenced(claim)),
             Err(other) => return Err(Untaken::Trouble(other.to_string())),
+        }
+        if forgetful {
+            self.rule_out_successor(id).await?;
         }
         let user = self.instance.user("c");
         let login = Some((user.as_str(), self.instance.secret.as_str()));
@@ -253,6 +268,26 @@ impl Keeper {
             .map_err(CheckFailure::Unreachable)?;
         *slot = Some(own);
         Ok(control)
+    }
+
+    /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority.
+    async fn rule_out_successor(&self, id: NodeId) -> Result<(), Untaken> {
+        let asked = self.controls.iter().enumerate().map(|(other, slot)| async move {
+            let mut slot = slot.lock().await;
+            let Some(control) = slot.as_mut().filter(|_| other != usize::from(id)) else {
+                return false;
+            };
+            matches!(read_claim(control).await, Ok(Some(claim)) if claim == self.claim)
+        });
+        let witnesses = futures::future::join_all(asked).await;
+        let witnesses = witnesses.into_iter().filter(|&carries| carries).count();
+        if rules_out_successor(self.controls.len(), witnesses) {
+            return Ok(());
+        }
+        Err(Untaken::Trouble(format!(
+            "is empty, so it may have forgotten that another sidecar has claimed it, and only {witnesses} of the other nodes \
+             show that none has: it is used again when more of them answer, or when this sidecar is restarted"
+        )))
     }
 
     /// Watches a claimed node until something is wrong with it: what it was.

@@ -175,6 +175,14 @@ fn need<'a>(
     }
 }
 
+/// Whether `witnesses` nodes that still carry a sidecar's claim show that nobody else can have claimed a majority of the
+/// pool's `nodes`. Asked before a node that has forgotten everything is used again: what it has forgotten may be that it was
+/// claimed by a successor.
+pub fn rules_out_successor(nodes: usize, witnesses: usize) -> bool {
+    let majority = nodes / 2 + 1;
+    witnesses + majority > nodes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

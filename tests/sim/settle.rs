@@ -28,7 +28,8 @@ impl World {
         }
         let quiet = self.until_quiet();
         if quiet.is_err() && self.is_stuck() {
-            // What all nodes refuse cannot be given up while some of them have been expelled: a restart mends it.
+            // What all nodes refuse cannot be given up while some of them have been expelled, nor can a forgetful node be
+            // used while too few can vouch for it: a restart mends both.
             self.tally.stuck += 1;
         } else {
             quiet?;
@@ -136,7 +137,8 @@ impl World {
             })
     }
 
-    /// A partition has too few nodes left for anything to be decided about a write that they refuse.
+    /// A partition has too few nodes left for anything to be decided about a write that they refuse; or too many nodes have
+    /// forgotten whose they are.
     pub fn is_stuck(&self) -> bool {
         let Some(Sidecar {
             life: Life::Serves(serving),
@@ -151,7 +153,8 @@ impl World {
                 .partition_view(p)
                 .is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum)
         };
-        self.plan.booms && (0..self.plan.partitions).any(few)
+        self.nodes.iter().any(|node| node.claim.is_none())
+            || self.plan.booms && (0..self.plan.partitions).any(few)
     }
 
     /// All nodes in sync stand at the same place and have the same.

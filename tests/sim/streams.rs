@@ -1,8 +1,10 @@
 //! Streams come and go, and their bytes are under way.
 
+use ringfence::pool::recover;
 use ringfence::sequencer::Broken;
 
 use crate::link::{Link, Orphan, Stream};
+use crate::node::Node;
 use crate::sidecar::{Life, Serving, Sidecar};
 use crate::world::{World, tell};
 
@@ -25,11 +27,18 @@ impl World {
             tell!(self, "{}: node {n} connected, {report:?}", me.instance);
             return self.take_effects(s);
         }
+        let mine = |(other, node): (usize, &Node)| {
+            other != n && node.up && sidecar.reach[other] && node.claim == Some(me)
+        };
+        let witnesses = self.nodes.iter().enumerate().filter(|&other| mine(other)).count();
+        let nodes = self.nodes.len();
         let node = &mut self.nodes[n];
         if now_us < stream.pause_until_us || !node.up || !sidecar.reach[n] {
             return Ok(());
         }
         match node.claim {
+            // It may have been a successor's, and have forgotten that.
+            None if !recover::rules_out_successor(nodes, witnesses) => return Ok(()),
             Some(claim) if claim != me && claim.term >= me.term => {
                 let end = now_us + self.rng.below(100_000) as u64;
                 sidecar.ends_at_us.get_or_insert(end);
