@@ -22,7 +22,7 @@ use ringfence::account::Position;
 use ringfence::command::compare::digest;
 use ringfence::command::rewrite::{Form, PoolClock, deterministic};
 use ringfence::command::{CommandTable, Compare, Downgrade};
-use ringfence::request::{Action, Commands, Outcome, ReplyTo, Request, Touched};
+use ringfence::request::{Action, Commands, HoldId, Outcome, ReplyTo, Request, Touched};
 use ringfence::resp::downgrade::downgrade;
 use ringfence::resp::{Args, CommandScanner, OutBuf, ReplyScanner, Scanned, Spans, encode};
 use ringfence::ring::partition_of;
@@ -226,6 +226,7 @@ impl Pool {
             .map(|slot| Request {
                 partition: (slot % 16) as u16,
                 db: 0,
+                under: HoldId::NONE,
                 action: Action::Write(Commands {
                     touched: Touched::Keys([key].into_iter().collect()),
                     ..Commands::one(frame.clone())

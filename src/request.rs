@@ -95,10 +95,18 @@ pub enum Action {
     Probed(Commands),
     /// Made on all nodes what it is on the primary: a key.
     Repair(Bytes),
+    /// Nothing else of the partition is ordered until [`Action::Release`], but what carries the same [`Request::under`].
+    /// Answered ([`Outcome::Done`]) when that is so.
+    Hold,
+    /// Ends a hold. Not answered.
+    Release,
+    /// Answered ([`Outcome::Done`]) when this node has executed all writes of the partition that are ordered before; refused if
+    /// it is not given them.
+    Settled(NodeId),
     /// Decided on one node, then written to all.
     Decide(Box<Decide>),
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
-    OnNode(NodeId, Bytes),
+    OnNode(NodeId, Commands),
     /// A write of every partition of this worker, at one place of the order (`FLUSHDB`): commands and their number.
     Everywhere(Bytes, u32),
 }
@@ -124,6 +132,23 @@ impl Decide {
     }
 }
 
+/// Tells the holds of partitions from each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldId(u64);
+
+impl HoldId {
+    /// No hold: ordered when nobody holds the partition.
+    pub const NONE: Self = Self(0);
+
+    /// The owner's own, while one node decides a command.
+    pub(crate) const OWNER: Self = Self(u64::MAX);
+
+    /// The `n`th of a worker.
+    pub fn new(worker: u16, n: u64) -> Self {
+        Self((u64::from(worker) + 1) << 48 | n & 0xffff_ffff_ffff)
+    }
+}
+
 /// A command, or a transaction, for the owner of a partition.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -133,6 +158,8 @@ pub struct Request {
     pub db: u16,
     /// What is asked.
     pub action: Action,
+    /// The hold that it belongs to.
+    pub under: HoldId,
     /// Who waits.
     pub reply_to: ReplyTo,
 }
@@ -147,6 +174,8 @@ pub enum Outcome {
         /// Whether there is a type among them that RESP2 does not have.
         resp3: bool,
     },
+    /// What was asked has no reply, and has happened.
+    Done,
     /// Nothing was changed, and nothing will be.
     Refused(Refusal),
     /// It may or may not have been executed; nobody can tell. The client is disconnected, as by a crashed server.

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::Special;
+use crate::command::Special::{self, Eval, EvalRo, Evalsha, EvalshaRo, Fcall, FcallRo};
 use crate::command::sort_reads_other_keys;
 use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split};
 use crate::request::PartitionId;
@@ -37,6 +37,8 @@ pub enum Route {
         /// Arguments that belong to one key.
         step: usize,
     },
+    /// To several partitions, in several steps.
+    Across,
     /// To the whole pool.
     Pool(Pool),
     /// Nowhere: this error line is the answer.
@@ -45,7 +47,8 @@ pub enum Route {
     Invalid(bytes::Bytes),
 }
 
-const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same partition. Give keys that are used together \
+/// Why a command cannot be executed on keys of several partitions.
+pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same partition. Give keys that are used together \
                          the same hash tag, as in {user1}.a and {user1}.b";
 
 const KEYS: &str =
@@ -96,7 +99,10 @@ fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> 
         .next()
         .unwrap_or_else(|| partition_of(args.arg(1), partitions));
     if all.any(|other| other != partition) {
-        return Route::Refused(encode::error(CROSSSLOT));
+        return match command.special {
+            Eval | EvalRo | Evalsha | EvalshaRo | Fcall | FcallRo => Route::Refused(encode::error(CROSSSLOT)),
+            _ => Route::Across,
+        };
     }
     Route::One { partition, write }
 }
@@ -192,7 +198,8 @@ mod tests {
                 write: true
             }
         );
-        assert_eq!(of("RENAME a b"), Route::Refused(encode::error(CROSSSLOT)));
+        assert_eq!(of("RENAME a b"), Route::Across);
+        assert_eq!(of("EVAL x 2 a b"), Route::Refused(encode::error(CROSSSLOT)));
     }
 
     #[test]

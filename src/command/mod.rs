@@ -25,7 +25,9 @@ pub use table::{CommandTable, TableError};
 
 pub mod compare;
 pub mod decide;
+pub mod dump;
 pub mod frame;
 pub mod number;
+pub mod parts;
 pub mod rewrite;
 mod xadd;

@@ -258,6 +258,8 @@ pub enum Compare {
 /// set to array, double to bulk string, `_` to `$-1`, …) is not enough. Each of the others does that too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Downgrade {
+    /// It is in the client's protocol already.
+    AsIs,
     /// Converting the types is enough.
     Generic,
     /// Arrays in the outermost array are spliced into it: `[[a, 1], [b, 2]]` becomes `[a, 1, b, 2]`. An array without

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::gather::Gather;
+use super::procedure::PROCEDURE;
 use super::transaction::Transaction;
+use super::watch::Watch;
 use crate::command::spec::Downgrade;
 use crate::net::WriteHalf;
 use crate::request::{Outcome, PartitionId, ReplyTo};
@@ -39,6 +41,8 @@ pub struct Session {
     pub silent: Silence,
     /// Between `MULTI` and `EXEC`.
     pub transaction: Option<Box<Transaction>>,
+    /// What `WATCH` has named.
+    pub(super) watch: Option<Box<Watch>>,
     /// When it connected, Unix ms.
     pub since_ms: u64,
 }
@@ -111,6 +115,8 @@ pub struct Client {
     pub(crate) closing: bool,
     /// It has left, or must.
     pub(crate) gone: bool,
+    /// A command of several steps is being executed: the next one waits.
+    pub(crate) busy: bool,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
 }
@@ -132,6 +138,7 @@ impl Client {
             blocked: false,
             closing: false,
             gone: false,
+            busy: false,
             showing: Showing::No,
         }
     }
@@ -196,6 +203,7 @@ impl Client {
                 let bytes = match outcome {
                     Outcome::Reply { frames, resp3 } => in_protocol(*rule, frames, resp3, entry.resp3),
                     Outcome::Refused(refusal) => encode::error(refusal.message()),
+                    Outcome::Done => return,
                     Outcome::Unknown => return self.leave(),
                 };
                 self.held_bytes += bytes.len();
@@ -252,7 +260,7 @@ impl Client {
 
 /// A node's RESP3 reply as the client's protocol has it.
 pub(crate) fn in_protocol(rule: Downgrade, frames: Bytes, holds_resp3: bool, client_resp3: bool) -> Bytes {
-    if client_resp3 || (!holds_resp3 && rule == Downgrade::Generic) {
+    if client_resp3 || rule == Downgrade::AsIs || (!holds_resp3 && rule == Downgrade::Generic) {
         return frames;
     }
     let mut out = BytesMut::with_capacity(frames.len() + 64);
@@ -271,6 +279,9 @@ impl Worker {
             .get_mut(to.client as usize)
             .filter(|c| c.generation == to.generation)
         else {
+            if to.client == PROCEDURE {
+                Self::inform(core, to, outcome);
+            }
             return;
         };
         client.fill(to.slot, to.part, outcome);

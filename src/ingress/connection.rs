@@ -82,6 +82,7 @@ impl Worker {
             }
             Special::Reset => {
                 session.transaction = None;
+                session.watch = None;
                 session.resp3 = false;
                 session.db = 0;
                 session.name = Bytes::new();

@@ -1,5 +1,7 @@
 //! From a client's command to requests for owners.
 
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
 
@@ -10,7 +12,7 @@ use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
-use crate::request::{Action, Commands, Decide, PartitionId, ReplyTo, Request, Touched};
+use crate::request::{Action, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, Span, Spans, encode};
 use crate::router::{Route, route};
 use crate::worker::{Core, Worker};
@@ -34,13 +36,16 @@ pub(super) enum Prepared {
 
 impl Worker {
     /// Handles one command of a client.
-    pub(crate) fn dispatch(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
+    pub(crate) fn dispatch(self: &Rc<Self>, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
         let args = Args { bytes: frame, spans };
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
         if client.gone {
             return Flow::Leave;
+        }
+        if client.busy {
+            return Flow::Again;
         }
         self.metrics().commands.add(1);
         let command = match self.shared().commands.lookup(&args) {
@@ -87,6 +92,7 @@ impl Worker {
             Route::One { partition, write } => {
                 self.send_one(core, id, command, partition, write, frame, spans, script)
             }
+            Route::Across => self.send_across(core, id, command, frame, spans),
             Route::Several {
                 merge,
                 write,
@@ -165,6 +171,11 @@ impl Worker {
             return Route::Invalid(encode::error(DB_RANGE));
         }
         route(command, args, self.shared().table.load().partitions())
+    }
+
+    /// The same for a command that must not wait, whatever it says.
+    pub(super) fn route_at_once(&self, command: &Command, args: &Args<'_>) -> Route {
+        self.route(command, args)
     }
 
     fn has_fault(&self, core: &Core, id: u32) -> bool {
@@ -273,6 +284,7 @@ impl Worker {
         let request = Request {
             partition,
             db: client.session.db,
+            under: HoldId::NONE,
             reply_to: client.reply_to(self.id(), id, slot, 0),
             action: match prepared {
                 Prepared::Decide(decide) => Action::Decide(decide),
@@ -338,6 +350,7 @@ impl Worker {
             requests.push(Request {
                 partition: *partition,
                 db,
+                under: HoldId::NONE,
                 reply_to,
                 action,
             });

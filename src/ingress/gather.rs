@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::client::in_protocol;
+use super::exec::Assembly;
 use super::pool_wide::{KeyFilter, ScanPage};
-use super::transaction::Assembly;
 use crate::command::spec::{Downgrade, Merge};
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};
@@ -71,7 +71,7 @@ impl Gather {
                 self.failed
                     .get_or_insert_with(|| encode::error(refusal.message()));
             }
-            Outcome::Unknown => *place = Some(Bytes::new()),
+            Outcome::Done | Outcome::Unknown => *place = Some(Bytes::new()),
         }
         self.left -= 1;
         self.left == 0

@@ -12,7 +12,7 @@ use super::gather::{Gather, Recipe, elements};
 use super::scan_cursor::{ScanCursor, print_of};
 use crate::command::spec::{Downgrade, Pool};
 use crate::command::{Command, Special};
-use crate::request::{Action, NodeId, PartitionId, Refusal, Request};
+use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, Request};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
 use crate::ring::partition_of;
@@ -214,7 +214,8 @@ impl Worker {
             Request {
                 partition: 0,
                 db,
-                action: Action::OnNode(node, frame),
+                under: HoldId::NONE,
+                action: Action::OnNode(node, Commands::one(frame)),
                 reply_to,
             },
         );
@@ -230,7 +231,8 @@ impl Worker {
         let request = |(part, &node): (usize, &NodeId)| Request {
             partition: 0,
             db,
-            action: Action::OnNode(node, frame.clone()),
+            under: HoldId::NONE,
+            action: Action::OnNode(node, Commands::one(frame.clone())),
             reply_to: client.reply_to(self.id(), id, slot, part as u16),
         };
         let requests: Vec<Request> = nodes.iter().enumerate().map(request).collect();
@@ -363,13 +365,14 @@ impl Worker {
         client.pending_reads.push((slot, partition));
         let reply_to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
-        let action = Action::OnNode(lister, frame);
+        let action = Action::OnNode(lister, Commands::one(frame));
         self.submit(
             core,
             self.shared().owner_of(partition),
             Request {
                 partition,
                 db,
+                under: HoldId::NONE,
                 action,
                 reply_to,
             },
@@ -406,6 +409,7 @@ impl Worker {
             Request {
                 partition: 0,
                 db,
+                under: HoldId::NONE,
                 action,
                 reply_to,
             },

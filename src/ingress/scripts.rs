@@ -16,7 +16,7 @@ use super::dispatch::Flow;
 use super::gather::{Gather, Recipe};
 use crate::command::script::{analyse, shim};
 use crate::command::{Command, Flags, Special};
-use crate::request::{Action, Request, Script};
+use crate::request::{Action, Commands, HoldId, Request, Script};
 use crate::resp::{Args, encode};
 use crate::shared::KnownScript;
 use crate::worker::{Core, Worker};
@@ -154,13 +154,14 @@ impl Worker {
                 client.showing = Showing::Asked;
                 let slot = client.expect_parts(Gather::new(Recipe::ScriptShown, 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
-                let action = Action::OnNode(node, load);
+                let action = Action::OnNode(node, Commands::one(load));
                 self.submit(
                     core,
                     self.id(),
                     Request {
                         partition: 0,
                         db: 0,
+                        under: HoldId::NONE,
                         action,
                         reply_to,
                     },

@@ -11,7 +11,7 @@ use crate::resp::{OutBuf, encode};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Commands of the account at a batch's end: `SELECT`, two `HSET`.
 const ACCOUNT_COMMANDS: u32 = 3;

@@ -1,8 +1,12 @@
-//! Commands that one node decides first: `SPOP`, claims by idle time, `SORT … BY … STORE`.
+//! Holds: while a partition is held, later requests wait in line, but for those of the hold.
 //!
-//! Executed as they are they would differ from node to node. So the partition is held (later requests wait in line),
-//! one node is asked with a command that changes nothing, what follows from the answer is written to all at the next
-//! place of the order, and the partition is let go. A crash in between has changed nothing.
+//! A command that takes several steps, or several partitions, holds what it needs (in the order of the partitions' numbers,
+//! so that two never wait for each other), and nobody sees what is between its steps.
+//!
+//! The owner itself holds a partition for commands that one node decides first: `SPOP`, claims by idle time,
+//! `SORT … BY … STORE`. Executed as they are they would differ from node to node. So one node is asked with a command that
+//! changes nothing, what follows from the answer is written to all at the next place of the order, and the partition is let
+//! go. A crash in between has changed nothing.
 
 use std::collections::VecDeque;
 
@@ -11,9 +15,39 @@ use bytes::Bytes;
 use super::reads::Purpose;
 use super::{Effect, Sequencer};
 use crate::command::spec::Compare;
-use crate::request::{Commands, Decide, Outcome, PartitionId, Refusal, ReplyTo, Touched};
+use crate::request::{Commands, Decide, HoldId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched};
+
+/// A partition that is held.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) by: HoldId,
+    /// What has come since.
+    pub(super) waiting: VecDeque<Request>,
+}
 
 impl Sequencer {
+    /// Holds the partition, which nobody does.
+    pub(super) fn hold(&mut self, partition: PartitionId, by: HoldId) {
+        if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+            p.held = Some(Hold {
+                by,
+                waiting: VecDeque::new(),
+            });
+        }
+    }
+
+    /// Holds the partition for the owner, or stays under the hold that the request came with.
+    pub(super) fn hold_unless_held(&mut self, partition: PartitionId) {
+        let held = self
+            .partitions
+            .get(usize::from(partition))
+            .and_then(Option::as_ref)
+            .is_some_and(|p| p.held.is_some());
+        if !held {
+            self.hold(partition, HoldId::OWNER);
+        }
+    }
+
     pub(super) fn order_decide(&mut self, partition: PartitionId, db: u16, decide: Box<Decide>, to: ReplyTo) {
         let min = self.settings.min_in_sync;
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
@@ -22,7 +56,7 @@ impl Sequencer {
         if p.available() < min {
             return self.refuse(to, Refusal::TooFewNodes);
         }
-        p.held = Some(VecDeque::new());
+        self.hold_unless_held(partition);
         let probe = decide.decision.probe(&decide.args());
         self.ask(partition, db, Commands::one(probe), Purpose::Probe(decide, to), 0);
     }
@@ -42,7 +76,7 @@ impl Sequencer {
                 let frames = conclusion.finish([]);
                 self.effects
                     .push(Effect::Complete(to, Outcome::Reply { frames, resp3: true }));
-                return self.let_go(partition);
+                return self.let_go(partition, HoldId::OWNER);
             }
             [one] => one.clone(),
             several => several.concat().into(),
@@ -57,21 +91,23 @@ impl Sequencer {
             second_chance: None,
         };
         self.order_write(partition, db, commands, to, Some(Box::new(conclusion)));
-        self.let_go(partition);
+        self.let_go(partition, HoldId::OWNER);
     }
 
-    /// Orders what has waited, up to the next command that has to be decided.
-    pub(super) fn let_go(&mut self, partition: PartitionId) {
+    /// Ends a hold, and orders what has waited, up to the next hold.
+    pub(super) fn let_go(&mut self, partition: PartitionId, by: HoldId) {
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return;
         };
-        let Some(mut waiting) = p.held.take() else { return };
-        while let Some(request) = waiting.pop_front() {
+        let Some(mut hold) = p.held.take_if(|hold| hold.by == by) else {
+            return;
+        };
+        while let Some(request) = hold.waiting.pop_front() {
             self.order(request);
             if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition))
-                && let Some(held) = &mut p.held
+                && let Some(next) = &mut p.held
             {
-                held.append(&mut waiting);
+                next.waiting.append(&mut hold.waiting);
             }
         }
     }

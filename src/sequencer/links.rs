@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::log::LogPos;
 use super::node::{Expect, Item, Node, Trouble};
-use super::reads::Purpose;
 use super::{Effect, Sequencer};
 use crate::account::Position;
 use crate::limits;
@@ -117,7 +116,8 @@ impl Sequencer {
         report
     }
 
-    fn is_given(&self, id: NodeId, partition: PartitionId) -> bool {
+    /// Whether the node is given the partition's writes.
+    pub(super) fn is_given(&self, id: NodeId, partition: PartitionId) -> bool {
         let p = self
             .partitions
             .get(usize::from(partition))
@@ -291,7 +291,7 @@ impl Sequencer {
                 let Item::Read(read, _) = item else { return false };
                 self.reads
                     .get(*read as usize)
-                    .is_some_and(|r| !matches!(r.purpose, Purpose::OnNode(_)) && r.moves == 0)
+                    .is_some_and(|r| !r.purpose.is_pinned() && r.moves == 0)
             };
             let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
             self.reroute(late.into_iter());

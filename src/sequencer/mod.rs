@@ -43,7 +43,9 @@ use self::reads::Read;
 use crate::account::Position;
 use crate::command::decide::{Conclusion, Reply};
 use crate::command::rewrite::{RewriteRule, second_chance};
-use crate::request::{Action, Commands, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched};
+use crate::request::{
+    Action, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
+};
 use crate::resp::ReplyScanner;
 
 /// What the sequencer is told once.
@@ -250,21 +252,26 @@ impl Sequencer {
             partition,
             db,
             action,
+            under,
             reply_to,
         } = request;
         match action {
-            Action::OnNode(node, frame) => return self.order_on_node(node, db, frame, reply_to),
+            Action::OnNode(node, commands) => return self.order_on_node(node, db, commands, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
+            Action::Release => return self.let_go(partition, under),
             _ => {}
         }
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return self.refuse(reply_to, Refusal::NotOwner);
         };
-        if let Some(held) = &mut p.held {
-            held.push_back(Request {
+        if let Some(hold) = &mut p.held
+            && hold.by != under
+        {
+            hold.waiting.push_back(Request {
                 partition,
                 db,
                 action,
+                under,
                 reply_to,
             });
             return;
@@ -281,7 +288,12 @@ impl Sequencer {
                 self.order_write(partition, db, commands, reply_to, Some(Box::new(last)))
             }
             Action::Repair(key) => self.order_repair(partition, db, key),
-            Action::OnNode(..) | Action::Everywhere(..) => {}
+            Action::Hold => {
+                self.hold(partition, under);
+                self.effects.push(Effect::Complete(reply_to, Outcome::Done));
+            }
+            Action::Settled(node) => self.order_settled(partition, node, reply_to),
+            Action::OnNode(..) | Action::Everywhere(..) | Action::Release => {}
         }
     }
 
@@ -448,6 +460,7 @@ impl Sequencer {
                     partition,
                     db,
                     action,
+                    under: HoldId::NONE,
                     reply_to,
                 });
             }

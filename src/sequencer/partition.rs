@@ -3,12 +3,11 @@
 //! A node executes what it is sent in order, so one number a replica says what it has: `acked`. A write is safe when W
 //! replicas in sync stand at its seq or past it. Sets of replicas are bit masks over the replica set's order.
 
-use std::collections::VecDeque;
-
 use smallvec::SmallVec;
 
+use super::hold::Hold;
 use crate::account::Position;
-use crate::request::{NodeId, Request};
+use crate::request::NodeId;
 
 /// One node of a replica set.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +47,8 @@ pub(crate) struct Partition {
     /// Nodes that may have executed a write that was annulled because all others refused it, and its seq.
     pub(crate) suspects: u8,
     pub(crate) annulled: u64,
-    /// Requests that wait while a command is decided on one node.
-    pub(crate) held: Option<VecDeque<Request>>,
+    /// Who holds it, if somebody does.
+    pub(super) held: Option<Hold>,
 }
 
 impl Partition {

@@ -10,10 +10,11 @@
 
 use bytes::Bytes;
 
+use super::batch::PING;
 use super::node::Item;
 use super::{Effect, Sequencer};
 use crate::limits;
-use crate::request::{Commands, Decide, NodeId, Outcome, PartitionId, Refusal, ReplyTo};
+use crate::request::{Commands, Decide, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo};
 
 /// Who wants to know.
 #[derive(Debug)]
@@ -26,6 +27,15 @@ pub(super) enum Purpose {
     Repair(Bytes),
     /// A client, of this node and no other.
     OnNode(ReplyTo),
+    /// Somebody who only wants to know that the node has come so far.
+    Settled(ReplyTo),
+}
+
+impl Purpose {
+    /// Whether it is about one node, so that no other can be asked instead.
+    pub(super) fn is_pinned(&self) -> bool {
+        matches!(self, Self::OnNode(_) | Self::Settled(_))
+    }
 }
 
 #[derive(Debug)]
@@ -87,11 +97,21 @@ impl Sequencer {
     }
 
     /// A command for one given node.
-    pub(super) fn order_on_node(&mut self, node: NodeId, db: u16, frame: Bytes, to: ReplyTo) {
+    pub(super) fn order_on_node(&mut self, node: NodeId, db: u16, commands: Commands, to: ReplyTo) {
         if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
             return self.refuse(to, Refusal::Unconfirmed);
         }
-        let read = self.read(0, db, Commands::one(frame), Purpose::OnNode(to), node);
+        let read = self.read(0, db, commands, Purpose::OnNode(to), node);
+        self.queue_read(read);
+    }
+
+    /// A sign from the node when it has executed all that is ordered.
+    pub(super) fn order_settled(&mut self, partition: PartitionId, node: NodeId, to: ReplyTo) {
+        if !self.is_given(node, partition) {
+            return self.refuse(to, Refusal::Unconfirmed);
+        }
+        let ping = Commands::one(Bytes::from_static(PING));
+        let read = self.read(partition, 0, ping, Purpose::Settled(to), node);
         self.queue_read(read);
     }
 
@@ -248,6 +268,7 @@ impl Sequencer {
                 self.effects
                     .push(Effect::Complete(to, Outcome::Reply { frames, resp3 }));
             }
+            Purpose::Settled(to) => self.effects.push(Effect::Complete(to, Outcome::Done)),
             Purpose::Probe(decide, to) => self.decided(read.partition, read.db, *decide, to, &frames),
             Purpose::Repair(key) => self.repaired(read.partition, read.db, &key, &frames),
         }
@@ -288,7 +309,7 @@ impl Sequencer {
             }
             let read = self.reads.remove(id);
             match read.purpose {
-                Purpose::OnNode(to) => self.refuse(to, Refusal::Unconfirmed),
+                Purpose::OnNode(to) | Purpose::Settled(to) => self.refuse(to, Refusal::Unconfirmed),
                 purpose if read.moves >= limits::READ_MOVES_MAX => self.read_failed(read.partition, purpose),
                 purpose => self.ask(read.partition, read.db, read.commands, purpose, read.moves + 1),
             }
@@ -297,11 +318,13 @@ impl Sequencer {
 
     fn read_failed(&mut self, partition: PartitionId, purpose: Purpose) {
         match purpose {
-            Purpose::Client(to) | Purpose::OnNode(to) => self.refuse(to, Refusal::Unconfirmed),
-            Purpose::Repair(_) => self.let_go(partition),
+            Purpose::Client(to) | Purpose::OnNode(to) | Purpose::Settled(to) => {
+                self.refuse(to, Refusal::Unconfirmed)
+            }
+            Purpose::Repair(_) => self.let_go(partition, HoldId::OWNER),
             Purpose::Probe(_, to) => {
                 self.refuse(to, Refusal::Unconfirmed);
-                self.let_go(partition);
+                self.let_go(partition, HoldId::OWNER);
             }
         }
     }

@@ -27,7 +27,7 @@ use tracing::warn;
 use crate::account::Position;
 use crate::command::rewrite::PoolClock;
 use crate::config::{ReadFrom, Reads};
-use crate::ingress::Client;
+use crate::ingress::{Client, Inbox, Watcher};
 use crate::limits;
 use crate::metrics::WorkerMetrics;
 use crate::net::{ReadHalf, WriteHalf};
@@ -68,6 +68,12 @@ pub struct Worker {
 pub(crate) struct Core {
     pub(crate) sequencer: Sequencer,
     pub(crate) clients: Slab<Client>,
+    /// Commands that take several steps.
+    pub(crate) procedures: Slab<Rc<Inbox>>,
+    /// Idle connections over which nodes are asked about watched keys.
+    pub(crate) watchers: Vec<Watcher>,
+    /// Number of the last hold.
+    pub(crate) holds: u64,
     pub(crate) generation: u32,
     pub(crate) clock: PoolClock,
     /// Clients with something to be written.
@@ -147,6 +153,9 @@ impl Worker {
             core: RefCell::new(Core {
                 sequencer: Sequencer::new(settings, nodes, &starts),
                 clients: Slab::new(),
+                procedures: Slab::new(),
+                watchers: Vec::new(),
+                holds: 0,
                 generation: 0,
                 clock: PoolClock::default(),
                 dirty: Vec::new(),
@@ -180,6 +189,11 @@ impl Worker {
         spawn_local(self.clone().tick_for_ever());
         spawn_local(self.clone().flush_for_ever());
         self.read_mail(mailbox).await;
+    }
+
+    /// A partition that it owns, for requests that are about none in particular.
+    pub(crate) fn own_partition(&self) -> PartitionId {
+        self.id
     }
 
     /// What all workers share.

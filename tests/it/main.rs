@@ -18,10 +18,13 @@
     reason = "tests: a failed expectation is a failed test"
 )]
 
+mod across;
 mod convergence;
 mod determinism;
 mod differential;
 mod faults;
 mod harness;
 mod hostile;
+mod side_by_side;
 mod startup;
+mod transactions;

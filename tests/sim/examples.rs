@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ringfence::account::{Position, TouchedRecord};
 use ringfence::pool::recover::{self, Account, Need, Verdict};
 use ringfence::pool::table::Row;
-use ringfence::request::{Action, Commands, ReplyTo, Request, Touched};
+use ringfence::request::{Action, Commands, HoldId, ReplyTo, Request, Touched};
 use ringfence::resp::{OutBuf, encode};
 use ringfence::sequencer::{Effect, LinkReport, PartitionStart, Sequencer, Settings};
 use smallvec::smallvec;
@@ -189,6 +189,7 @@ impl Pool {
         self.sequencer.order(Request {
             partition: 0,
             db: 0,
+            under: HoldId::NONE,
             action: Action::Write(commands),
             reply_to,
         });
@@ -517,6 +518,7 @@ fn a_proof_from_before_the_read_is_none() {
     pool.sequencer.order(Request {
         partition: 0,
         db: 0,
+        under: HoldId::NONE,
         action: Action::Read(range),
         reply_to,
     });

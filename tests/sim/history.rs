@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringfence::command::decide::Decision;
-use ringfence::request::{Action, Commands, Decide, Outcome, PartitionId, ReplyTo, Request, Script, Touched};
+use ringfence::request::{
+    Action, Commands, Decide, HoldId, Outcome, PartitionId, ReplyTo, Request, Script, Touched,
+};
 use ringfence::resp::{Span, encode};
 
 use crate::node::{Key, Value};
@@ -249,6 +251,7 @@ impl History {
         Request {
             partition,
             db,
+            under: HoldId::NONE,
             action,
             reply_to,
         }
@@ -270,7 +273,7 @@ impl History {
             ));
         }
         let (end, replies) = match outcome {
-            Outcome::Refused(_) => (End::NotDone, Vec::new()),
+            Outcome::Refused(_) | Outcome::Done => (End::NotDone, Vec::new()),
             Outcome::Unknown => (End::Unknown, Vec::new()),
             Outcome::Reply { frames, .. } => {
                 let replies =

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use ringfence::account::Position;
 use ringfence::command::compare::digest;
 use ringfence::command::{CommandTable, Compare, Downgrade};
-use ringfence::request::{Action, Commands, ReplyTo, Request, Touched};
+use ringfence::request::{HoldId, Action, Commands, ReplyTo, Request, Touched};
 use ringfence::resp::downgrade::{downgrade as to_resp2, needs_downgrade};
 use ringfence::resp::walk::{self, Elements};
 use ringfence::resp::{Args, CommandScanner, OutBuf, ReplyScanner, Scanned, Span, encode};
@@ -168,6 +168,7 @@ fn answered<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, Option<std::
         sequencer.order(Request {
             partition: (slot % 2) as u16,
             db: 0,
+            under: HoldId::NONE,
             action,
             reply_to,
         });

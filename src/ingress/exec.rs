@@ -1,0 +1,401 @@
+//! `EXEC`: what was queued becomes groups, one a partition, and each is executed as one unit.
+//!
+//! A group is executed at one place of its partition's order, in one batch of each node: all or nothing, whatever dies. When
+//! there are several, or keys are watched, all the partitions are held until the last one is executed, so nobody sees half of
+//! it; but when a sidecar dies between them, one may have been executed and the other not (see README, "What it does not
+//! guarantee"). What is not one command for one partition (an element that moves between two, `SPOP`, which one node decides
+//! first) is executed by itself between the groups, under the same hold.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::across::Across;
+use super::client::in_protocol;
+use super::dispatch::{Flow, Prepared, part_of};
+use super::gather::{Gather, Recipe, cut};
+use super::procedure::{Procedure, Step, answer};
+use super::scripts::ScriptUse;
+use super::watch::Watch;
+use crate::command::spec::{Compare, Downgrade, Pool};
+use crate::request::{Action, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched};
+use crate::resp::{Args, Span, Spans, encode};
+use crate::router::Route;
+use crate::worker::{Core, Worker};
+
+/// How the groups' replies become the reply to `EXEC`.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    replies: Vec<Piece>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// Known already.
+    Literal(Bytes),
+    /// The next reply of a group.
+    Of { group: usize, rule: Downgrade },
+    /// One next reply of each of these groups, merged.
+    Merged { gather: Box<Gather>, groups: Vec<usize> },
+}
+
+impl Assembly {
+    pub(super) fn assemble(&mut self, parts: &[Bytes], client_resp3: bool) -> Bytes {
+        let mut groups: Vec<std::vec::IntoIter<Bytes>> = parts.iter().map(|p| cut(p).into_iter()).collect();
+        let mut next = |group: usize| groups.get_mut(group).and_then(Iterator::next).unwrap_or_default();
+        let mut out = BytesMut::new();
+        encode::header(&mut out, b'*', self.replies.len());
+        for piece in &mut self.replies {
+            let bytes = match piece {
+                Piece::Literal(bytes) => bytes.clone(),
+                Piece::Of { group, rule } => in_protocol(*rule, next(*group), true, client_resp3),
+                Piece::Merged { gather, groups } => {
+                    for (part, group) in groups.iter().enumerate() {
+                        let frames = next(*group);
+                        gather.take(
+                            part as u16,
+                            crate::request::Outcome::Reply { frames, resp3: true },
+                        );
+                    }
+                    gather.assemble(client_resp3)
+                }
+            };
+            out.extend_from_slice(&bytes);
+        }
+        out.freeze()
+    }
+}
+
+/// The commands of one partition, becoming one unit.
+struct Group {
+    partition: PartitionId,
+    db: u16,
+    frame: BytesMut,
+    count: u32,
+    write: bool,
+    touched: Touched,
+    compare: Compare,
+    scripts: Vec<std::sync::Arc<Script>>,
+}
+
+impl Group {
+    fn into_action(self) -> Action {
+        let commands = Commands {
+            frame: self.frame.freeze(),
+            count: self.count,
+            compare: self.compare,
+            touched: self.touched,
+            scripts: (!self.scripts.is_empty()).then(|| self.scripts.into_boxed_slice()),
+            second_chance: None,
+        };
+        match self.write {
+            true => Action::Write(commands),
+            false => Action::Read(commands),
+        }
+    }
+
+    fn add(&mut self, commands: Commands, write: bool) {
+        let offset = self.frame.len() as u32;
+        self.frame.extend_from_slice(&commands.frame);
+        self.count += commands.count;
+        self.write |= write;
+        // One rule for the unit: exact if that holds for all, else types and lengths.
+        if commands.compare != Compare::Exact {
+            self.compare = Compare::Shape;
+        }
+        match (&mut self.touched, commands.touched) {
+            (Touched::Keys(all), Touched::Keys(keys)) if write => {
+                all.extend(keys.iter().map(|key| Span {
+                    start: key.start + offset,
+                    len: key.len,
+                }));
+            }
+            (touched, Touched::Partition) if write => *touched = Touched::Partition,
+            _ => {}
+        }
+        self.scripts.extend(commands.scripts.into_iter().flatten());
+    }
+}
+
+/// What is executed, in this order.
+enum Unit {
+    Group(Group),
+    /// In this database.
+    Across(u16, Box<Across>),
+    Decide(PartitionId, u16, Box<Decide>),
+}
+
+impl Unit {
+    fn partitions(&self) -> Vec<PartitionId> {
+        match self {
+            Self::Group(group) => vec![group.partition],
+            Self::Across(_, across) => across.held(),
+            Self::Decide(partition, ..) => vec![*partition],
+        }
+    }
+}
+
+/// All of a transaction.
+#[derive(Default)]
+struct Plan {
+    units: Vec<Unit>,
+    /// Nothing is added to a group before this one: something is executed in between.
+    open_from: usize,
+}
+
+impl Plan {
+    /// Puts commands into the group of their partition and database: its number.
+    fn put(&mut self, partition: PartitionId, db: u16, commands: Commands, write: bool) -> usize {
+        let is_it = |unit: &Unit| matches!(unit, Unit::Group(g) if g.partition == partition && g.db == db);
+        let open = self.units.iter().skip(self.open_from).position(is_it);
+        let at = open.map_or(self.units.len(), |at| at + self.open_from);
+        if at == self.units.len() {
+            self.units.push(Unit::Group(Group {
+                partition,
+                db,
+                frame: BytesMut::new(),
+                count: 0,
+                write: false,
+                touched: Touched::Keys(SmallVec::new()),
+                compare: Compare::Exact,
+                scripts: Vec::new(),
+            }));
+        }
+        if let Some(Unit::Group(group)) = self.units.get_mut(at) {
+            group.add(commands, write);
+        }
+        at
+    }
+
+    /// Adds something that is executed by itself, behind all before it: its number.
+    fn alone(&mut self, unit: Unit) -> usize {
+        self.units.push(unit);
+        self.open_from = self.units.len();
+        self.units.len() - 1
+    }
+}
+
+impl Worker {
+    pub(super) fn exec(self: &Rc<Self>, core: &mut Core, id: u32) -> Flow {
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        // Its reads may concern any of the partitions.
+        if client.reads_pending(None) {
+            return Flow::Again;
+        }
+        let watch = client.session.watch.take();
+        let Some(transaction) = client.session.transaction.take() else {
+            return Flow::Next;
+        };
+        if transaction.spoilt {
+            self.forget_watch(watch);
+            return self.refuse(
+                core,
+                id,
+                "EXECABORT Transaction discarded because of previous errors.",
+            );
+        }
+        let mut plan = Plan::default();
+        let mut assembly = Assembly::default();
+        for (i, (frame, spans)) in transaction.commands.iter().enumerate() {
+            let piece = match transaction.faults.iter().find(|(at, _)| *at == i) {
+                Some((_, fault)) => Piece::Literal(fault.clone()),
+                None => self.piece(core, id, frame, spans, &mut plan),
+            };
+            assembly.replies.push(piece);
+        }
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        if let Some(watch) = watch {
+            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch));
+        }
+        if plan.units.is_empty() {
+            let resp3 = client.session.resp3;
+            let reply = assembly.assemble(&[], resp3);
+            return self.reply(core, id, reply);
+        }
+        let groups = plan.units.iter().filter_map(|unit| match unit {
+            Unit::Group(group) => Some(group.partition),
+            _ => None,
+        });
+        let mut owners = groups.clone().map(|partition| self.shared().owner_of(partition));
+        let first = owners.next();
+        let at_once = groups.count() == plan.units.len() && owners.all(|owner| Some(owner) == first);
+        match at_once {
+            true => self.exec_at_once(core, id, plan.units, assembly),
+            false => self.exec_in_steps(core, id, plan.units, assembly, None),
+        }
+    }
+
+    /// One owner orders all groups, with nothing between them.
+    fn exec_at_once(&self, core: &mut Core, id: u32, units: Vec<Unit>, assembly: Assembly) -> Flow {
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        let gather = Gather::new(Recipe::Exec(Box::new(assembly)), units.len());
+        let slot = client.expect_parts(gather, core.now_us);
+        let mut requests = Vec::with_capacity(units.len());
+        for (part, unit) in units.into_iter().enumerate() {
+            let Unit::Group(group) = unit else { continue };
+            if !group.write {
+                client.pending_reads.push((slot, group.partition));
+            }
+            requests.push(Request {
+                partition: group.partition,
+                db: group.db,
+                under: HoldId::NONE,
+                reply_to: client.reply_to(self.id(), id, slot, part as u16),
+                action: group.into_action(),
+            });
+        }
+        for request in requests {
+            self.submit(core, self.shared().owner_of(request.partition), request);
+        }
+        Flow::Next
+    }
+
+    /// Everything is held, and executed if nothing that was watched has changed.
+    fn exec_in_steps(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        units: Vec<Unit>,
+        mut assembly: Assembly,
+        watch: Option<Box<Watch>>,
+    ) -> Flow {
+        let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
+        // The reply is in the client's protocol already, but for a `nil`.
+        let rule = Downgrade::AsIs;
+        self.proceed(core, id, rule, move |mut procedure| async move {
+            let outcome = match in_steps(&mut procedure, units, watch).await {
+                Ok(Some(parts)) => answer(assembly.assemble(&parts, resp3)),
+                Ok(None) => answer(Bytes::from_static(if resp3 { b"_\r\n" } else { b"*-1\r\n" })),
+                Err(end) => end,
+            };
+            (procedure, outcome)
+        })
+    }
+
+    /// What one command of a transaction contributes to its reply; its work goes into the groups.
+    fn piece(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans, plan: &mut Plan) -> Piece {
+        let args = Args { bytes: frame, spans };
+        let command = match self.shared().commands.lookup(&args) {
+            Ok(command) => command,
+            Err(error) => return Piece::Literal(error.to_bytes()),
+        };
+        let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
+        match self.route_at_once(command, &args) {
+            Route::One { partition, write } => {
+                let script = match self.script_in_transaction(command, &args) {
+                    Ok(script) => script,
+                    Err(error) => return Piece::Literal(error),
+                };
+                let frame = match &script {
+                    Some(script) => script.frame(frame, &args, core.clock.now_ms),
+                    None => frame.clone(),
+                };
+                let commands = match self.prepare(&mut core.clock, command, &frame, spans) {
+                    Prepared::Commands(commands) => Commands {
+                        scripts: script.and_then(ScriptUse::into_loads),
+                        ..commands
+                    },
+                    Prepared::Decide(decide) => {
+                        return Piece::Of {
+                            group: plan.alone(Unit::Decide(partition, db, decide)),
+                            rule: command.downgrade(spans.len()),
+                        };
+                    }
+                };
+                if write {
+                    self.note_expiry(partition, command, &args);
+                }
+                let rule = command.downgrade(spans.len());
+                Piece::Of {
+                    group: plan.put(partition, db, commands, write),
+                    rule,
+                }
+            }
+            Route::Several {
+                merge,
+                write,
+                parts,
+                step,
+            } => {
+                let order: Vec<Vec<u32>> = parts
+                    .iter()
+                    .map(|(_, keys)| keys.iter().map(|&key| (key - 1) / step as u32).collect())
+                    .collect();
+                let keys = order.iter().map(Vec::len).sum();
+                let groups = parts
+                    .iter()
+                    .map(|(partition, keys)| {
+                        plan.put(*partition, db, part_of(&args, keys, step, command.compare), write)
+                    })
+                    .collect::<Vec<_>>();
+                let gather = Box::new(Gather::new(Recipe::Split { merge, order, keys }, groups.len()));
+                Piece::Merged { gather, groups }
+            }
+            Route::Local => Piece::Literal(self.local_reply(core, id, command, &args)),
+            Route::Refused(line) | Route::Invalid(line) => Piece::Literal(line),
+            Route::Across => match self.across(command, frame, &args) {
+                Ok(across) => Piece::Of {
+                    group: plan.alone(Unit::Across(db, Box::new(across))),
+                    rule: command.downgrade(spans.len()),
+                },
+                Err(error) => Piece::Literal(error),
+            },
+            Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
+            Route::Transaction | Route::Pool(_) => {
+                Piece::Literal(encode::error("ERR not possible in a transaction"))
+            }
+        }
+    }
+}
+
+/// The replies of all units; `None` if something that was watched has changed.
+async fn in_steps(
+    p: &mut Procedure,
+    units: Vec<Unit>,
+    mut watch: Option<Box<Watch>>,
+) -> Step<Option<Vec<Bytes>>> {
+    let watched = watch.iter().flat_map(|watch| watch.partitions());
+    p.hold(units.iter().flat_map(Unit::partitions).chain(watched).collect())
+        .await?;
+    let changed = match &mut watch {
+        Some(watch) => watch.has_changed(p).await,
+        None => false,
+    };
+    p.worker.forget_watch(watch);
+    if changed {
+        return Ok(None);
+    }
+    let mut parts = Vec::with_capacity(units.len());
+    let mut together = Vec::new();
+    for unit in units {
+        match unit {
+            Unit::Group(group) => together.push((group.partition, group.db, group.into_action())),
+            Unit::Across(db, across) => {
+                parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
+                p.db = db;
+                parts.extend(frames(vec![across.execute(p).await.unwrap_or_else(|end| end)])?);
+            }
+            Unit::Decide(partition, db, decide) => {
+                parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
+                parts.extend(frames(vec![p.ask(partition, db, Action::Decide(decide)).await])?);
+            }
+        }
+    }
+    parts.extend(frames(p.ask_all(together).await)?);
+    Ok(Some(parts))
+}
+
+fn frames(outcomes: Vec<Outcome>) -> Step<Vec<Bytes>> {
+    let frames = |outcome| match outcome {
+        Outcome::Reply { frames, .. } => Ok(frames),
+        end => Err(end),
+    };
+    outcomes.into_iter().map(frames).collect()
+}

@@ -1,0 +1,283 @@
+//! Procedures: commands of a client that take several steps.
+//!
+//! Most commands are one request to one owner. Some are not: an element that moves between two partitions, a transaction
+//! that watches keys, a client that waits for data. Such a command is a task of its own that asks owners one thing after the
+//! other, under a [hold](Procedure::hold) of the partitions that nobody should see in between, and answers the client at its
+//! end. Meanwhile the client's next commands wait, as they would on a server that executes one command at a time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use super::dispatch::Flow;
+use crate::command::spec::Downgrade;
+use crate::request::{Action, Commands, HoldId, Outcome, PartitionId, ReplyTo, Request, Touched};
+use crate::resp::walk::is_error;
+use crate::resp::{encode, frame_of};
+use crate::worker::{Core, Worker};
+
+/// In place of a client's number: the answer is for the procedure of number [`ReplyTo::slot`].
+pub(crate) const PROCEDURE: u32 = u32::MAX - 1;
+
+/// A step's result; or, if there is no going on, the command's end.
+pub(super) type Step<T> = Result<T, Outcome>;
+
+/// Answers that a procedure has not looked at yet.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    generation: u32,
+    outcomes: RefCell<VecDeque<(u16, Outcome)>>,
+    arrived: Notify,
+}
+
+/// A command being executed in steps.
+pub(super) struct Procedure {
+    pub(super) worker: Rc<Worker>,
+    /// Its client's slot.
+    client: ReplyTo,
+    /// The client's database.
+    pub(super) db: u16,
+    number: usize,
+    inbox: Rc<Inbox>,
+    hold: HoldId,
+    held: Vec<PartitionId>,
+}
+
+impl Worker {
+    /// Opens a slot for a command of this client, and executes `steps` as its procedure.
+    pub(super) fn proceed<Steps>(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        rule: Downgrade,
+        steps: impl FnOnce(Procedure) -> Steps + 'static,
+    ) -> Flow
+    where
+        Steps: Future<Output = (Procedure, Outcome)> + 'static,
+    {
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        if client.reads_pending(None) {
+            return Flow::Again;
+        }
+        client.busy = true;
+        let slot = client.expect_one(rule, core.now_us);
+        let to = client.reply_to(self.id(), id, slot, 0);
+        let db = client.session.db;
+        core.generation = core.generation.wrapping_add(1);
+        core.holds += 1;
+        let inbox = Rc::new(Inbox {
+            generation: core.generation,
+            ..Inbox::default()
+        });
+        let procedure = Procedure {
+            worker: self.clone(),
+            client: to,
+            db,
+            number: core.procedures.insert(inbox.clone()),
+            inbox,
+            hold: HoldId::new(self.id(), core.holds),
+            held: Vec::new(),
+        };
+        let steps = steps(procedure);
+        spawn_local(async move {
+            let (procedure, outcome) = steps.await;
+            procedure.end(outcome);
+        });
+        Flow::Next
+    }
+
+    /// Hands an outcome to the procedure that waits for it.
+    pub(crate) fn inform(core: &mut Core, to: ReplyTo, outcome: Outcome) {
+        let inbox = core.procedures.get(to.slot as usize);
+        if let Some(inbox) = inbox.filter(|inbox| inbox.generation == to.generation) {
+            inbox.outcomes.borrow_mut().push_back((to.part, outcome));
+            inbox.arrived.notify_one();
+        }
+    }
+}
+
+impl Procedure {
+    /// Where answers to this procedure go.
+    pub(super) fn reply_to(&self, part: u16) -> ReplyTo {
+        ReplyTo {
+            worker: self.worker.id(),
+            part,
+            client: PROCEDURE,
+            generation: self.inbox.generation,
+            slot: self.number as u64,
+        }
+    }
+
+    /// Sends a request, under the procedure's hold if it has one there.
+    pub(super) fn send(&self, partition: PartitionId, db: u16, action: Action, reply_to: ReplyTo) {
+        let under = match action {
+            Action::Hold => self.hold,
+            _ if self.held.contains(&partition) => self.hold,
+            _ => HoldId::NONE,
+        };
+        let owner = self.worker.shared().owner_of(partition);
+        let request = Request {
+            partition,
+            db,
+            action,
+            under,
+            reply_to,
+        };
+        self.worker.with(|core| self.worker.submit(core, owner, request));
+    }
+
+    /// The next answer, and the part that it is for.
+    pub(super) async fn next(&self) -> (u16, Outcome) {
+        loop {
+            if let Some(outcome) = self.inbox.outcomes.borrow_mut().pop_front() {
+                return outcome;
+            }
+            self.inbox.arrived.notified().await;
+        }
+    }
+
+    /// Asks several things at once.
+    pub(super) async fn ask_all(&self, asked: Vec<(PartitionId, u16, Action)>) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Done; asked.len()];
+        for (part, (partition, db, action)) in asked.into_iter().enumerate() {
+            self.send(partition, db, action, self.reply_to(part as u16));
+        }
+        for _ in 0..outcomes.len() {
+            let (part, outcome) = self.next().await;
+            if let Some(place) = outcomes.get_mut(usize::from(part)) {
+                *place = outcome;
+            }
+        }
+        outcomes
+    }
+
+    /// Asks one thing.
+    pub(super) async fn ask(&self, partition: PartitionId, db: u16, action: Action) -> Outcome {
+        self.send(partition, db, action, self.reply_to(0));
+        self.next().await.1
+    }
+
+    /// The replies to some reading commands; an error among them ends the procedure.
+    pub(super) async fn read(&self, partition: PartitionId, commands: &[&[&[u8]]]) -> Step<Vec<Bytes>> {
+        let frames: Vec<Bytes> = commands.iter().map(|args| encode::command_frame(args)).collect();
+        let commands = Commands {
+            count: frames.len() as u32,
+            ..Commands::one(frames.concat().into())
+        };
+        let outcome = self.ask(partition, self.db, Action::Read(commands)).await;
+        replies(outcome)
+    }
+
+    /// The reply to a writing command whose key is argument `key`; an error ends the procedure.
+    pub(super) async fn write(
+        &self,
+        partition: PartitionId,
+        db: u16,
+        args: &[&[u8]],
+        key: usize,
+    ) -> Step<Bytes> {
+        let outcome = self
+            .ask(partition, db, Action::Write(write_of(args, &[key])))
+            .await;
+        reply(outcome)
+    }
+
+    /// Holds these partitions: what others ask of them waits until the procedure's end.
+    pub(super) async fn hold(&mut self, mut partitions: Vec<PartitionId>) -> Step<()> {
+        // In one order for everybody, so that no two procedures wait for each other.
+        partitions.sort_unstable();
+        partitions.dedup();
+        for partition in partitions {
+            if self.held.contains(&partition) {
+                continue;
+            }
+            match self.ask(partition, self.db, Action::Hold).await {
+                Outcome::Done => self.held.push(partition),
+                failed => return Err(failed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets others go on with what is held.
+    pub(super) fn release(&mut self) {
+        for partition in std::mem::take(&mut self.held) {
+            let owner = self.worker.shared().owner_of(partition);
+            let request = Request {
+                partition,
+                db: self.db,
+                action: Action::Release,
+                under: self.hold,
+                reply_to: self.reply_to(0),
+            };
+            self.worker.with(|core| self.worker.submit(core, owner, request));
+        }
+    }
+
+    /// Changes the client's slot, and what else there is of the client, if it is still there.
+    pub(super) fn with_client<T>(&self, change: impl FnOnce(&mut super::Client, ReplyTo) -> T) -> Option<T> {
+        let mut core = self.worker.core_mut();
+        let client = core.clients.get_mut(self.client.client as usize)?;
+        (client.generation == self.client.generation && !client.gone).then(|| change(client, self.client))
+    }
+
+    fn end(mut self, outcome: Outcome) {
+        self.release();
+        self.worker.with(|core| {
+            core.procedures.try_remove(self.number);
+            let to = self.client;
+            if let Some(client) = core
+                .clients
+                .get_mut(to.client as usize)
+                .filter(|c| c.generation == to.generation)
+            {
+                client.busy = false;
+            }
+            // `Done`: its reply is on its way already.
+            self.worker.answer(core, to, outcome);
+        });
+    }
+}
+
+/// A write, and which of its arguments are the keys that it may change.
+pub(super) fn write_of(args: &[&[u8]], keys: &[usize]) -> Commands {
+    let (frame, spans) = frame_of(args);
+    let touched = keys.iter().filter_map(|&key| spans.get(key).copied()).collect();
+    Commands {
+        touched: Touched::Keys(touched),
+        ..Commands::one(frame)
+    }
+}
+
+/// The replies of an outcome; an error among them, or no reply at all, is the end.
+pub(super) fn replies(outcome: Outcome) -> Step<Vec<Bytes>> {
+    match outcome {
+        Outcome::Reply { frames, .. } => {
+            let all = super::gather::cut(&frames);
+            match all.iter().find(|reply| is_error(reply)) {
+                Some(error) => Err(answer(error.clone())),
+                None => Ok(all),
+            }
+        }
+        other => Err(other),
+    }
+}
+
+/// The same of a single command.
+pub(super) fn reply(outcome: Outcome) -> Step<Bytes> {
+    Ok(replies(outcome)?.into_iter().next().unwrap_or_default())
+}
+
+/// A RESP3 reply as the end of a procedure.
+pub(super) fn answer(frames: impl Into<Bytes>) -> Outcome {
+    Outcome::Reply {
+        frames: frames.into(),
+        resp3: true,
+    }
+}

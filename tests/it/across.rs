@@ -1,0 +1,204 @@
+//! Commands whose keys are in different partitions.
+
+use crate::cmd;
+use crate::side_by_side::Both;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Names without a hash tag, so nearly every pair of them is in two partitions.
+const COMMANDS: &str = "
+    RPUSH l1 a b c d
+    LMOVE l1 l2 LEFT RIGHT
+    LMOVE l1 l2 RIGHT LEFT
+    LMOVE l1 l2 UP LEFT
+    LMOVE nothing l2 LEFT LEFT
+    RPOPLPUSH l1 l3
+    RPOPLPUSH l1 l3
+    RPOPLPUSH l1 l3
+    LRANGE l1 0 -1
+    LRANGE l2 0 -1
+    LRANGE l3 0 -1
+    SET string v
+    LMOVE l2 string LEFT LEFT
+    LMOVE string l2 LEFT LEFT
+    LRANGE l2 0 -1
+    SADD s1 a b c
+    SADD s2 c d
+    SMOVE s1 s2 a
+    SMOVE s1 s2 a
+    SMOVE s1 s2 c
+    SMOVE s1 string b
+    SMOVE string s1 b
+    SMOVE nothing string b
+    SMOVE s1 string nobody
+    SISMEMBER s1 a
+    SISMEMBER s2 a
+    RENAME l2 l4
+    EXISTS l2 l4
+    RENAME nothing l4
+    PEXPIREAT l4 1999999999999
+    RENAMENX l4 l3
+    RENAMENX l4 l5
+    PEXPIRETIME l5
+    COPY l5 l6
+    COPY l5 l6
+    COPY l5 l3 REPLACE
+    COPY l5 l7 DB 3
+    COPY l5 l7 DB 99
+    COPY l5 l7 DB x
+    COPY l5 l7 FOO
+    COPY nothing l7
+    LRANGE l6 0 -1
+    LRANGE l3 0 -1
+    PEXPIRETIME l3
+    MSETNX n1 1 n2 2 n3 3
+    MSETNX n3 1 n4 2
+    MGET n1 n2 n3 n4
+    SADD u1 a b c
+    SADD u2 b c d
+    SINTERSTORE u3 u1 u2
+    SINTERCARD 2 u1 u2
+    SINTERCARD 2 u1 u2 LIMIT 1
+    SINTERSTORE u3 u1 nothing
+    EXISTS u3
+    SUNIONSTORE u4 u1 u2
+    SDIFFSTORE u5 u1 u2
+    SMEMBERS u5
+    SDIFF u1 u2
+    SINTER u1 string
+    ZADD z1 1 a 2 b 3 c
+    ZADD z2 10 b 20 c 30 d
+    ZUNIONSTORE z3 2 z1 z2 WEIGHTS 2 1 AGGREGATE MAX
+    ZRANGE z3 0 -1 WITHSCORES
+    ZINTERSTORE z4 2 z1 z2
+    ZDIFFSTORE z5 2 z1 z2
+    ZUNION 2 z1 z2 WITHSCORES
+    ZINTER 2 z1 z2
+    ZINTERCARD 2 z1 z2
+    ZDIFF 2 z1 z2 WITHSCORES
+    ZRANGESTORE z6 z3 0 1
+    ZRANGE z6 0 -1 WITHSCORES
+    ZRANGESTORE z6 nothing 0 1
+    EXISTS z6
+    ZMPOP 2 nothing z1 MIN COUNT 2
+    ZMPOP 2 nothing nothing2 MIN
+    LMPOP 3 nothing l5 l6 RIGHT COUNT 2
+    LMPOP 2 nothing string LEFT
+    LMPOP 2 nothing l5 UP
+    LRANGE l5 0 -1
+    SET b1 abc
+    SET b2 xyzw
+    BITOP OR b3 b1 b2
+    BITOP NOT b4 b1
+    GET b3
+    GET b4
+    PFADD p1 a b c
+    PFADD p2 c d e
+    PFCOUNT p1 p2
+    PFMERGE p3 p1 p2
+    PFCOUNT p3
+    LCS b1 b2
+    LCS b1 b2 LEN
+    GEOADD g1 13.361389 38.115556 Palermo 15.087269 37.502669 Catania
+    GEOSEARCHSTORE g2 g1 FROMLONLAT 15 37 BYRADIUS 200 km ASC
+    ZRANGE g2 0 -1 WITHSCORES
+    RPUSH o1 3 1 2
+    SORT o1 STORE o2
+    LRANGE o2 0 -1
+    SORT o1 DESC LIMIT 0 2 STORE o3
+    LRANGE o3 0 -1
+    XADD x1 1-1 f v
+    XADD x2 2-1 f v
+    XREAD STREAMS x1 x2 0 0
+    XREAD COUNT 1 STREAMS nothing x2 0 0
+    XREAD STREAMS nothing nothing2 0 0
+    XREAD STREAMS x1 x2 5 5
+    XGROUP CREATE x1 g 0
+    XGROUP CREATE x2 g 0
+    XREADGROUP GROUP g c STREAMS x1 x2 > >
+    XREADGROUP GROUP g c STREAMS x1 x2 > >
+    XREADGROUP GROUP g c STREAMS x1 nothing 0 0
+    ZUNIONSTORE z7 2 z1 string
+    EXISTS z7
+    SUNIONSTORE u9 u1 string
+    EXISTS u9
+";
+
+#[test]
+fn every_command_answers_as_one_server() {
+    for (threads, protocol) in [(1, 2), (4, 3)] {
+        let both = Both::start(threads);
+        let mut client = both.client();
+        if protocol == 3 {
+            client.subject.call(cmd!["HELLO", 3]);
+            client.reference.call(cmd!["HELLO", 3]);
+        }
+        client.run(COMMANDS);
+        both.assert_converged();
+    }
+}
+
+/// Elements go round and round; whoever looks at both lists at once sees all of them, none twice.
+#[test]
+fn nobody_sees_an_element_on_its_way() {
+    let both = Both::start(2);
+    let mut client = both.sidecar.client();
+    client.call(cmd!["RPUSH", "here", 1, 2, 3, 4, 5]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (from, to) in [("here", "there"), ("there", "here"), ("here", "there")] {
+            let (both, done) = (&both, &done);
+            scope.spawn(move || {
+                let mut client = both.sidecar.client();
+                while !done.load(Ordering::Relaxed) {
+                    client.call(cmd!["LMOVE", from, to, "LEFT", "RIGHT"]);
+                    client.call(cmd!["RENAMENX", from, "elsewhere"]);
+                    client.call(cmd!["RENAMENX", "elsewhere", from]);
+                }
+            });
+        }
+        for _ in 0..300 {
+            client.call(cmd!["MULTI"]);
+            for list in ["here", "there", "elsewhere"] {
+                client.call(cmd!["LRANGE", list, 0, -1]);
+            }
+            let mut seen: Vec<String> = client
+                .call(cmd!["EXEC"])
+                .items()
+                .iter()
+                .flat_map(|list| list.items())
+                .filter_map(|element| element.text())
+                .collect();
+            seen.sort();
+            if seen != ["1", "2", "3", "4", "5"] {
+                done.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(seen, ["1", "2", "3", "4", "5"]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    both.assert_converged();
+}
+
+/// A client's own next commands come after the one that takes several steps.
+#[test]
+fn a_pipeline_keeps_its_order() {
+    let both = Both::start(4);
+    let mut client = both.sidecar.client();
+    for round in 0..50 {
+        let replies = client
+            .pipeline(&[
+                cmd!["SET", "a", round],
+                cmd!["RENAME", "a", "b"],
+                cmd!["GET", "b"],
+                cmd!["EXISTS", "a"],
+                cmd!["COPY", "b", "c", "REPLACE"],
+                cmd!["APPEND", "b", "x"],
+                cmd!["GET", "c"],
+            ])
+            .unwrap();
+        let text: Vec<String> = replies.iter().map(ToString::to_string).collect();
+        assert_eq!(replies[2].text(), Some(round.to_string()), "{text:?}");
+        assert_eq!(replies[3].int(), Some(0), "{text:?}");
+        assert_eq!(replies[6].text(), Some(round.to_string()), "{text:?}");
+    }
+}
