@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::across::Across;
 use super::client::in_protocol;
 use super::dispatch::{Flow, Prepared, part_of};
+use super::flush::Flush;
 use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
 use super::scripts::ScriptUse;
@@ -124,14 +125,16 @@ enum Unit {
     /// In this database.
     Across(u16, Box<Across>),
     Decide(PartitionId, u16, Box<Decide>),
+    Flush(u16, Flush),
 }
 
 impl Unit {
-    fn partitions(&self) -> Vec<PartitionId> {
+    fn partitions(&self, partitions: u16) -> Vec<PartitionId> {
         match self {
             Self::Group(group) => vec![group.partition],
             Self::Across(_, across) => across.held(),
             Self::Decide(partition, ..) => vec![*partition],
+            Self::Flush(..) => (0..partitions).collect(),
         }
     }
 }
@@ -347,6 +350,13 @@ impl Worker {
                 },
                 Err(error) => Piece::Literal(error),
             },
+            Route::Pool(Pool::Flush) => match Flush::of(command.special, &args) {
+                Ok(flush) => Piece::Of {
+                    group: plan.alone(Unit::Flush(db, flush)),
+                    rule: command.downgrade(spans.len()),
+                },
+                Err(error) => Piece::Literal(error),
+            },
             Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
             Route::Transaction | Route::Pool(_) => {
                 Piece::Literal(encode::error("ERR not possible in a transaction"))
@@ -362,8 +372,9 @@ async fn in_steps(
     mut watch: Option<Box<Watch>>,
 ) -> Step<Option<Vec<Bytes>>> {
     let watched = watch.iter().flat_map(|watch| watch.partitions());
-    p.hold(units.iter().flat_map(Unit::partitions).chain(watched).collect())
-        .await?;
+    let all = p.worker.shared().table.load().partitions();
+    let needed = units.iter().flat_map(|unit| unit.partitions(all)).chain(watched);
+    p.hold(needed.collect()).await?;
     let changed = match &mut watch {
         Some(watch) => watch.has_changed(p).await,
         None => false,
@@ -381,6 +392,11 @@ async fn in_steps(
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
                 p.db = db;
                 parts.extend(frames(vec![across.execute(p).await.unwrap_or_else(|end| end)])?);
+            }
+            Unit::Flush(db, flush) => {
+                parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
+                p.db = db;
+                parts.extend(frames(vec![flush.execute(p).await.unwrap_or_else(|end| end)])?);
             }
             Unit::Decide(partition, db, decide) => {
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);

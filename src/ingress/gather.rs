@@ -29,8 +29,6 @@ pub(crate) enum Recipe {
     Keys(KeyFilter),
     /// `RANDOMKEY`: the first node that has one.
     RandomKey,
-    /// All say `OK`.
-    AllOk,
     /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
     ScriptShown,
 }
@@ -111,7 +109,7 @@ impl Gather {
                     Recipe::Split {
                         merge: Merge::Sum, ..
                     } => encode::integer(sum(&parts)),
-                    Recipe::Split { merge: Merge::Ok, .. } | Recipe::AllOk => Bytes::from_static(b"+OK\r\n"),
+                    Recipe::Split { merge: Merge::Ok, .. } => Bytes::from_static(b"+OK\r\n"),
                     Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
                     Recipe::Keys(filter) => filter.assemble(&parts),
                     Recipe::RandomKey => {

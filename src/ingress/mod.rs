@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod dispatch;
 mod exec;
+mod flush;
 mod gather;
 mod info;
 mod pool_wide;

@@ -3,6 +3,7 @@
 //! Each partition's keys are listed by one node, its *lister*: the first of its nodes in sync that is connected. A node's
 //! own `SCAN` or `KEYS` is asked, and of what it names only the keys it lists are kept.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use super::dispatch::Flow;
 use super::gather::{Gather, Recipe, elements};
 use super::scan_cursor::{ScanCursor, print_of};
+use crate::command::Command;
 use crate::command::spec::{Downgrade, Pool};
-use crate::command::{Command, Special};
 use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, Request};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
@@ -125,7 +126,7 @@ fn page(cursor: u64, found: &[u8]) -> Bytes {
 
 impl Worker {
     /// For each partition the node that lists its keys.
-    fn listers(&self, core: &Core) -> Arc<[Option<NodeId>]> {
+    pub(super) fn listers(&self, core: &Core) -> Arc<[Option<NodeId>]> {
         let table = self.shared().table.load();
         let lister = |partition: PartitionId| {
             let row = table.rows.get(usize::from(partition))?;
@@ -145,7 +146,7 @@ impl Worker {
     }
 
     pub(super) fn pool_wide(
-        &self,
+        self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         command: &Command,
@@ -163,7 +164,7 @@ impl Worker {
                 let rule = command.downgrade(spans.len());
                 return self.ask_node(core, id, self.id(), node, frame.clone(), rule);
             }
-            Pool::Flush => return self.flush_pool(core, id, command.special, frame),
+            Pool::Flush => return self.flush_pool(core, id, command.special, &args),
             _ => {}
         }
         let listers = self.listers(core);
@@ -378,56 +379,6 @@ impl Worker {
             },
         );
         Flow::Next
-    }
-
-    /// `FLUSHDB`, `FLUSHALL`: a write of every partition at one place of the order.
-    fn flush_pool(&self, core: &mut Core, id: u32, special: Special, frame: &Bytes) -> Flow {
-        if self.shared().workers.len() > 1 {
-            return self.refuse(
-                core,
-                id,
-                "ERR FLUSHDB and FLUSHALL are only available with threads = 1 yet",
-            );
-        }
-        let Some(client) = core.clients.get_mut(id as usize) else {
-            return Flow::Leave;
-        };
-        if client.reads_pending(None) {
-            return Flow::Again;
-        }
-        let db = client.session.db;
-        let (frame, count) = match special {
-            Special::Flushall => self.flush_of_all_databases(db),
-            _ => (frame.clone(), 1),
-        };
-        let slot = client.expect_parts(Gather::new(Recipe::AllOk, 1), core.now_us);
-        let reply_to = client.reply_to(self.id(), id, slot, 0);
-        let action = Action::Everywhere(frame, count);
-        self.submit(
-            core,
-            self.id(),
-            Request {
-                partition: 0,
-                db,
-                under: HoldId::NONE,
-                action,
-                reply_to,
-            },
-        );
-        Flow::Next
-    }
-
-    /// The bookkeeping database must stay, so `FLUSHALL` becomes a `FLUSHDB` of every other one.
-    fn flush_of_all_databases(&self, db: u16) -> (Bytes, u32) {
-        let mut out = BytesMut::new();
-        let mut count = 0;
-        for other in (0..self.shared().databases).filter(|&n| n != self.shared().config.pool.bookkeeping_db) {
-            encode::command(&mut out, &[b"SELECT", other.to_string().as_bytes()]);
-            encode::command(&mut out, &[b"FLUSHDB"]);
-            count += 2;
-        }
-        encode::command(&mut out, &[b"SELECT", db.to_string().as_bytes()]);
-        (out.freeze(), count + 1)
     }
 }
 

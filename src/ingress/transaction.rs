@@ -88,7 +88,7 @@ impl Worker {
         };
         let refusal = match route {
             Route::Refused(line) => Some(line.clone()),
-            Route::Pool(Pool::Scripts) => None,
+            Route::Pool(Pool::Scripts | Pool::Flush) => None,
             Route::Pool(_) => Some(encode::error(
                 "ERR a command about the whole pool (SCAN, KEYS, FLUSHDB, SCRIPT, …) cannot be part of a transaction",
             )),
