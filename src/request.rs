@@ -5,11 +5,17 @@
 //! [`Outcome`] for a [`ReplyTo`]. Nothing below the router knows which way it was.
 
 use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU8,
+    Ordering::{AcqRel, Acquire, Release},
+};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::command::decide::Decision;
+pub use crate::command::parts::Brings;
+use crate::command::parts::Line;
 use crate::command::spec::Compare;
 use crate::resp::{Args, Span, Spans};
 
@@ -47,6 +53,10 @@ pub struct Commands {
     pub touched: Touched,
     /// Scripts that a node must know to execute them.
     pub scripts: Option<Box<[Arc<Script>]>>,
+    /// What it brings to its keys that somebody may be waiting for.
+    pub brings: Brings,
+    /// Executed in a `MULTI` of its own if in no other: a command that would wait outside of one.
+    pub in_multi: bool,
     /// For a stream entry whose id we chose: what to do if the stream was already past it.
     pub second_chance: Option<Box<Decide>>,
 }
@@ -60,9 +70,84 @@ impl Commands {
             compare: Compare::Exact,
             touched: Touched::Keys(SmallVec::new()),
             scripts: None,
+            brings: Brings::Nothing,
+            in_multi: false,
             second_chance: None,
         }
     }
+}
+
+/// A client that waits, at all keys where it does: it is served only once.
+#[derive(Debug, Default)]
+pub struct Waiter {
+    state: AtomicU8,
+}
+
+impl Waiter {
+    const FREE: u8 = 0;
+    /// Something is being taken for it.
+    const CLAIMED: u8 = 1;
+    /// The same, and if nothing is found, it will not wait any more.
+    const ENDING: u8 = 2;
+    const GONE: u8 = 3;
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+
+    /// Takes the right to serve it.
+    pub fn claim(&self) -> bool {
+        self.change(Self::FREE, Self::CLAIMED)
+    }
+
+    /// Gives the right back: nothing was found.
+    pub fn unclaim(&self) {
+        if !self.change(Self::CLAIMED, Self::FREE) {
+            self.change(Self::ENDING, Self::GONE);
+        }
+    }
+
+    /// It waits no more. `false`: something is being taken for it just now, or has been; how that ends will be told.
+    pub fn end(&self) -> bool {
+        self.change(Self::FREE, Self::GONE) || {
+            self.change(Self::CLAIMED, Self::ENDING);
+            false
+        }
+    }
+
+    /// It has been served.
+    pub fn served(&self) {
+        self.state.store(Self::GONE, Release);
+    }
+
+    /// Whether it waits no more.
+    pub fn is_gone(&self) -> bool {
+        self.state.load(Acquire) == Self::GONE
+    }
+}
+
+/// A client that is to wait at a key.
+#[derive(Clone, Debug)]
+pub struct Wait {
+    /// Who.
+    pub waiter: Arc<Waiter>,
+    /// At which key.
+    pub key: Bytes,
+    /// With whom it competes.
+    pub line: Line,
+    /// It moves what it finds: an error may be about where it moves it.
+    pub moves: bool,
+    /// What serves it; `None`: it is told to come and see for itself.
+    pub attempt: Option<Attempt>,
+}
+
+/// What is tried to serve a client that waits.
+#[derive(Clone, Debug)]
+pub enum Attempt {
+    /// Executed on one node.
+    Read(Commands),
+    /// Executed on all nodes.
+    Write(Commands),
 }
 
 /// A script as nodes have it.
@@ -105,6 +190,13 @@ pub enum Action {
     Settled(NodeId),
     /// Decided on one node, then written to all.
     Decide(Box<Decide>),
+    /// Tries to serve a client, and lets it wait if there is nothing ([`Outcome::Waits`] then, and each time that it was tried
+    /// again in vain).
+    Wait(Box<Wait>),
+    /// This one does not wait at this key any more.
+    Forget(Arc<Waiter>, Bytes),
+    /// Something may have passed by those who wait at this key, because one of them was being served elsewhere.
+    LookAgain(Bytes),
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
     OnNode(NodeId, Commands),
     /// A write of every partition of this worker, at one place of the order (`FLUSHDB`): commands and their number.
@@ -143,6 +235,9 @@ impl HoldId {
     /// The owner's own, while one node decides a command.
     pub(crate) const OWNER: Self = Self(u64::MAX);
 
+    /// The owner's own, while clients that wait are served.
+    pub(crate) const SERVICE: Self = Self(u64::MAX - 1);
+
     /// The `n`th of a worker.
     pub fn new(worker: u16, n: u64) -> Self {
         Self((u64::from(worker) + 1) << 48 | n & 0xffff_ffff_ffff)
@@ -176,6 +271,10 @@ pub enum Outcome {
     },
     /// What was asked has no reply, and has happened.
     Done,
+    /// There is nothing yet; it will be told.
+    Waits,
+    /// There may be something: it should come and see.
+    MayCome,
     /// Nothing was changed, and nothing will be.
     Refused(Refusal),
     /// It may or may not have been executed; nobody can tell. The client is disconnected, as by a crashed server.

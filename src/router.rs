@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::command::Special::{self, Eval, EvalRo, Evalsha, EvalshaRo, Fcall, FcallRo};
 use crate::command::sort_reads_other_keys;
-use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split};
+use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split, Timeout};
 use crate::request::PartitionId;
 use crate::resp::{Args, encode};
 use crate::ring::partition_of;
@@ -39,6 +39,8 @@ pub enum Route {
     },
     /// To several partitions, in several steps.
     Across,
+    /// To where its keys are, to wait there for data.
+    Blocking(Timeout),
     /// To the whole pool.
     Pool(Pool),
     /// Nowhere: this error line is the answer.
@@ -54,9 +56,6 @@ pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same 
 const KEYS: &str =
     "ERR the nodes describe this command's keys in a way that cannot be, so it cannot be routed";
 
-const BLOCKING: &str = "ERR this command cannot wait for data yet; use the form that does not wait (LPOP, RPOP, LMOVE, \
-                        ZPOPMIN, XREAD without BLOCK) and ask again";
-
 const PUBSUB: &str = "ERR publish and subscribe are not available yet";
 
 const SORT_PATTERNS: &str = "ERR SORT with a BY or GET pattern reads keys that may be in other partitions, and is not \
@@ -71,9 +70,17 @@ pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
         Class::Write => by_keys(command, args, partitions, true),
         Class::Split(split) => several(command, args, partitions, split),
         Class::Pool(pool) => Route::Pool(pool),
-        Class::Blocking(_) => Route::Refused(encode::error(BLOCKING)),
+        Class::Blocking(timeout) => Route::Blocking(timeout),
         Class::PubSub => Route::Refused(encode::error(PUBSUB)),
         Class::Refused(line) | Class::NotYet(line) => Route::Refused(encode::error(line)),
+    }
+}
+
+/// The same in a transaction, where nothing waits.
+pub fn route_at_once(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
+    match command.class(args) {
+        Class::Blocking(_) => by_keys(command, args, partitions, command.special != Special::Xread),
+        _ => route(command, args, partitions),
     }
 }
 

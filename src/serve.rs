@@ -171,6 +171,7 @@ async fn start(
             .map(|_| Arc::new(WorkerMetrics::default()))
             .collect(),
         clients: AtomicUsize::new(0),
+        blocked: AtomicUsize::new(0),
         next_client_id: AtomicU64::new(0),
         started_ms: unix_ms(),
         workers: senders,

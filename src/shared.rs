@@ -87,6 +87,8 @@ pub struct Shared {
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// Clients connected now.
     pub clients: AtomicUsize,
+    /// Clients that wait for data.
+    pub blocked: AtomicUsize,
     /// Number of the next client.
     pub next_client_id: AtomicU64,
     /// When the sidecar started, Unix ms.

@@ -197,7 +197,7 @@ fn in_chunks(name: &[u8], key: &[u8], items: &[&[u8]]) -> SmallVec<[Bytes; 2]> {
 
 fn conclude_add(args: &Args<'_>, probe_reply: &[u8], now_ms: u64) -> Option<Conclusion> {
     let by_time = StreamId { ms: now_ms, seq: 0 };
-    let id = match last_id(probe_reply) {
+    let id = match last_stream_id(probe_reply) {
         Some(last) => last.next().map_or(last, |next| next.max(by_time)),
         // The stream is gone.
         None => by_time,
@@ -211,7 +211,7 @@ fn conclude_add(args: &Args<'_>, probe_reply: &[u8], now_ms: u64) -> Option<Conc
 }
 
 /// The last id of a stream in the reply to `XINFO STREAM`.
-fn last_id(reply: &[u8]) -> Option<StreamId> {
+pub fn last_stream_id(reply: &[u8]) -> Option<StreamId> {
     let mut fields = Elements::of(reply).ok()??;
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         if walk::text(name.ok()?)? == b"last-generated-id" {

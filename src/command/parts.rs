@@ -30,6 +30,19 @@ pub enum ElementType {
     SortedSet,
 }
 
+/// How much a write brings that serves clients who wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brings {
+    /// Nothing.
+    Nothing,
+    /// So many elements, or entries.
+    Some(u32),
+    /// Perhaps something.
+    Unknown,
+    /// Nothing; it takes away what some may wait at.
+    Removal,
+}
+
 /// How long a command waits, in ms; 0: for ever.
 ///
 /// # Errors
@@ -71,6 +84,22 @@ impl Command {
         match self.class(args) {
             Class::Blocking(timeout) => Some(timeout),
             _ => None,
+        }
+    }
+
+    /// How much it brings to its keys.
+    pub fn brings(&self, args: &Args<'_>) -> Brings {
+        use Special::*;
+        let behind = args.len() as u32;
+        match self.special {
+            Lpush | Rpush => Brings::Some(behind.saturating_sub(2)),
+            // At most: its options are counted too.
+            Zadd => Brings::Some(behind.saturating_sub(2) / 2),
+            Linsert | Zincrby | Xadd | Lmove | Rpoplpush | Blmove | Brpoplpush => Brings::Some(1),
+            Lpop | Rpop | Lmpop | Blpop | Brpop | Blmpop | Zpopmin | Zpopmax | Zmpop | Bzpopmin
+            | Bzpopmax | Bzmpop | Spop | Xreadgroup | Xtrim | Xclaim | Xautoclaim => Brings::Nothing,
+            Del | Unlink => Brings::Removal,
+            _ => Brings::Unknown,
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::dispatch::Flow;
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
 use crate::command::{Command, KeyPositions, Special, dump};
-use crate::request::{Action, Commands, Outcome, PartitionId, Touched};
+use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Touched};
 use crate::resp::{Args, Spans, encode};
 use crate::ring::partition_of;
 use crate::worker::{Core, Worker};
@@ -93,7 +93,11 @@ impl Worker {
         let partitions = self.shared().table.load().partitions();
         let part = |i: usize| {
             let (part, key) = command.part(args, keys, i);
-            let commands = write_of(&part, &[key]);
+            let commands = Commands {
+                brings: command.brings(args),
+                in_multi: true,
+                ..write_of(&part, &[key])
+            };
             let key = Bytes::copy_from_slice(part.get(key).copied().unwrap_or_default());
             Part {
                 partition: partition_of(&key, partitions),
@@ -326,6 +330,7 @@ impl Across {
         p.worker.shared().note_expiry(self.at(key));
         let commands = Commands {
             touched: Touched::Keys(smallvec::smallvec![span]),
+            brings: Brings::Unknown,
             ..Commands::one(frame)
         };
         reply(p.ask(self.at(key), db, Action::Write(commands)).await)?;

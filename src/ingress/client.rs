@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::blocking::Blocked;
 use super::gather::Gather;
 use super::procedure::PROCEDURE;
 use super::transaction::Transaction;
@@ -110,13 +111,15 @@ pub struct Client {
     /// Queued to be written to.
     pub(crate) dirty: bool,
     /// Its socket takes no more for now.
-    pub(crate) blocked: bool,
+    pub(crate) clogged: bool,
     /// It leaves when everything is answered.
     pub(crate) closing: bool,
     /// It has left, or must.
     pub(crate) gone: bool,
     /// A command of several steps is being executed: the next one waits.
     pub(crate) busy: bool,
+    /// It waits for data.
+    pub(crate) blocked: Option<Rc<Blocked>>,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
 }
@@ -135,10 +138,11 @@ impl Client {
             wake: Rc::new(Notify::new()),
             waiting: false,
             dirty: false,
-            blocked: false,
+            clogged: false,
             closing: false,
             gone: false,
             busy: false,
+            blocked: None,
             showing: Showing::No,
         }
     }
@@ -203,7 +207,7 @@ impl Client {
                 let bytes = match outcome {
                     Outcome::Reply { frames, resp3 } => in_protocol(*rule, frames, resp3, entry.resp3),
                     Outcome::Refused(refusal) => encode::error(refusal.message()),
-                    Outcome::Done => return,
+                    Outcome::Done | Outcome::Waits | Outcome::MayCome => return,
                     Outcome::Unknown => return self.leave(),
                 };
                 self.held_bytes += bytes.len();

@@ -12,9 +12,9 @@ use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
-use crate::request::{Action, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
+use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, Span, Spans, encode};
-use crate::router::{Route, route};
+use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
 
 /// What the client's task does after a command.
@@ -93,6 +93,7 @@ impl Worker {
                 self.send_one(core, id, command, partition, write, frame, spans, script)
             }
             Route::Across => self.send_across(core, id, command, frame, spans),
+            Route::Blocking(timeout) => self.block(core, id, command, timeout, frame, spans),
             Route::Several {
                 merge,
                 write,
@@ -175,7 +176,7 @@ impl Worker {
 
     /// The same for a command that must not wait, whatever it says.
     pub(super) fn route_at_once(&self, command: &Command, args: &Args<'_>) -> Route {
-        self.route(command, args)
+        router::route_at_once(command, args, self.shared().table.load().partitions())
     }
 
     fn has_fault(&self, core: &Core, id: u32) -> bool {
@@ -271,6 +272,7 @@ impl Worker {
                 Prepared::Commands(Commands {
                     touched: Touched::Partition,
                     compare: command.compare,
+                    brings: Brings::Unknown,
                     ..Commands::one(frame)
                 })
             }
@@ -386,6 +388,8 @@ impl Worker {
                         compare: command.compare,
                         touched,
                         scripts: None,
+                        brings: command.brings(&args),
+                        in_multi: false,
                         second_chance,
                     });
                 }
@@ -397,6 +401,8 @@ impl Worker {
             compare: command.compare,
             touched: touched_by(command, &args),
             scripts: None,
+            brings: command.brings(&args),
+            in_multi: command.timeout(&args).is_some(),
             second_chance: None,
         })
     }
@@ -472,6 +478,8 @@ pub(super) fn part_of(args: &Args<'_>, keys: &[u32], step: usize, compare: Compa
         compare,
         touched: Touched::Keys(touched),
         scripts: None,
+        brings: Brings::Unknown,
+        in_multi: false,
         second_chance: None,
     }
 }

@@ -20,7 +20,9 @@ use super::procedure::{Procedure, Step, answer};
 use super::scripts::ScriptUse;
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
-use crate::request::{Action, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched};
+use crate::request::{
+    Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched,
+};
 use crate::resp::{Args, Span, Spans, encode};
 use crate::router::Route;
 use crate::worker::{Core, Worker};
@@ -78,6 +80,8 @@ struct Group {
     touched: Touched,
     compare: Compare,
     scripts: Vec<std::sync::Arc<Script>>,
+    brings: Brings,
+    in_multi: bool,
 }
 
 impl Group {
@@ -87,6 +91,8 @@ impl Group {
             count: self.count,
             compare: self.compare,
             touched: self.touched,
+            brings: self.brings,
+            in_multi: self.in_multi,
             scripts: (!self.scripts.is_empty()).then(|| self.scripts.into_boxed_slice()),
             second_chance: None,
         };
@@ -115,6 +121,10 @@ impl Group {
             (touched, Touched::Partition) if write => *touched = Touched::Partition,
             _ => {}
         }
+        if commands.brings != Brings::Nothing {
+            self.brings = Brings::Unknown;
+        }
+        self.in_multi |= commands.in_multi;
         self.scripts.extend(commands.scripts.into_iter().flatten());
     }
 }
@@ -163,6 +173,8 @@ impl Plan {
                 touched: Touched::Keys(SmallVec::new()),
                 compare: Compare::Exact,
                 scripts: Vec::new(),
+                brings: Brings::Nothing,
+                in_multi: false,
             }));
         }
         if let Some(Unit::Group(group)) = self.units.get_mut(at) {
@@ -358,7 +370,7 @@ impl Worker {
                 Err(error) => Piece::Literal(error),
             },
             Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
-            Route::Transaction | Route::Pool(_) => {
+            Route::Transaction | Route::Pool(_) | Route::Blocking(_) => {
                 Piece::Literal(encode::error("ERR not possible in a transaction"))
             }
         }

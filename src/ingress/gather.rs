@@ -69,7 +69,9 @@ impl Gather {
                 self.failed
                     .get_or_insert_with(|| encode::error(refusal.message()));
             }
-            Outcome::Done | Outcome::Unknown => *place = Some(Bytes::new()),
+            Outcome::Done | Outcome::Waits | Outcome::MayCome | Outcome::Unknown => {
+                *place = Some(Bytes::new())
+            }
         }
         self.left -= 1;
         self.left == 0

@@ -56,9 +56,10 @@ fn put_section(out: &mut String, section: &str, shared: &Shared) -> std::fmt::Re
         }
         "clients" => write!(
             out,
-            "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\n",
+            "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{}\r\n",
             shared.clients.load(Relaxed),
-            shared.config.limits.clients_max
+            shared.config.limits.clients_max,
+            shared.blocked.load(Relaxed)
         ),
         "memory" => {
             let nodes = shared.table.load().nodes.len() as u16;

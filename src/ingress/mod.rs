@@ -4,6 +4,7 @@
 //! [`Client`] keeps a slot for each command; replies fill slots, and the filled ones at the front go out.
 
 mod across;
+mod blocking;
 mod client;
 mod connection;
 mod dispatch;

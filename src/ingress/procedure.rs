@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 
 use super::dispatch::Flow;
 use crate::command::spec::Downgrade;
-use crate::request::{Action, Commands, HoldId, Outcome, PartitionId, ReplyTo, Request, Touched};
+use crate::request::{Action, Brings, Commands, HoldId, Outcome, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::walk::is_error;
 use crate::resp::{encode, frame_of};
 use crate::worker::{Core, Worker};
@@ -251,6 +251,7 @@ pub(super) fn write_of(args: &[&[u8]], keys: &[usize]) -> Commands {
     let touched = keys.iter().filter_map(|&key| spans.get(key).copied()).collect();
     Commands {
         touched: Touched::Keys(touched),
+        brings: Brings::Unknown,
         ..Commands::one(frame)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::BytesMut;
 use tracing::debug;
 
+use super::blocking::Unblocking;
 use super::client::{Client, Session};
 use super::dispatch::Flow;
 use crate::net::{ReadHalf, Socket};
@@ -32,12 +33,23 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket) {
         core.clients.insert(Client::new(core.generation, session, write)) as u32
     });
     Conversation::new(&worker, id, read).hold().await;
-    worker.with(|core| core.clients.try_remove(id as usize));
+    worker.with(|core| {
+        if let Some(blocked) = core
+            .clients
+            .try_remove(id as usize)
+            .and_then(|client| client.blocked)
+        {
+            blocked.end(Unblocking::Gone);
+        }
+    });
     shared.clients.fetch_sub(1, Relaxed);
 }
 
 /// The beginning of a command that is shorter is copied, a longer one keeps the buffer it came in.
 const OWN_BYTES_MIN: usize = 4096;
+
+/// Bytes that are read ahead from a client that waits for data.
+const READ_AHEAD_MAX: usize = 64 * 1024;
 
 /// One client's bytes.
 struct Conversation<'a> {
@@ -67,6 +79,7 @@ impl<'a> Conversation<'a> {
                 return;
             }
             let needed = self.scanner.needed_bytes();
+            let blocked = self.is_blocked();
             let (worker, read, buf) = (self.worker, &mut self.read, &mut self.buf);
             let reading = poll_fn(|cx| worker.poll_read(cx, read, buf, needed));
             // A client that has to go is woken out of its read.
@@ -76,9 +89,11 @@ impl<'a> Conversation<'a> {
                 biased;
                 n = reading => n,
                 () = wake.notified() => continue,
-                () = tokio::time::sleep(idle), if !idle.is_zero() => return,
+                () = tokio::time::sleep(idle), if !idle.is_zero() && !blocked => return,
             };
             match n {
+                // Nobody is there any more to wait for anything.
+                Ok(0) if self.is_blocked() => return,
                 Ok(0) => {
                     // What it has asked is still answered; it may only have closed its sending side.
                     self.leave_when_answered();
@@ -132,8 +147,7 @@ impl<'a> Conversation<'a> {
                         return self.wait_while(|_| true).await;
                     }
                     Flow::Again => {
-                        let mut first_look = true;
-                        if !self.wait_while(|_| std::mem::take(&mut first_look)).await {
+                        if !self.wait_for_turn().await {
                             return false;
                         }
                     }
@@ -142,26 +156,39 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Sleeps as long as the client is as described; `false` when it is gone.
-    async fn wait_while(&self, mut so: impl FnMut(&Client) -> bool) -> bool {
+    fn is_blocked(&self) -> bool {
+        let core = self.worker.core_mut();
+        core.clients
+            .get(self.id as usize)
+            .is_some_and(|c| c.blocked.is_some())
+    }
+
+    /// Sleeps until something is answered; `false` when the client is gone. While the client waits for data, it is listened
+    /// to all the same, so that its end is noticed.
+    async fn wait_for_turn(&mut self) -> bool {
         loop {
-            let wake = {
-                let mut core = self.worker.core_mut();
-                match core.clients.get_mut(self.id as usize) {
-                    Some(client) if client.gone => return false,
-                    Some(client) if so(client) => {
-                        client.waiting = true;
-                        client.wake.clone()
-                    }
-                    Some(client) => {
-                        client.waiting = false;
-                        return true;
-                    }
-                    None => return false,
-                }
-            };
-            wake.notified().await;
+            let mut first_look = true;
+            if !self.is_blocked() || self.buf.len() >= READ_AHEAD_MAX {
+                return self.wait_while(|_| std::mem::take(&mut first_look)).await;
+            }
+            let needed = self.buf.len() + 1;
+            let (worker, id) = (self.worker, self.id);
+            let waiting = wait_while(worker, id, move |_| std::mem::take(&mut first_look));
+            let (read, buf) = (&mut self.read, &mut self.buf);
+            tokio::select! {
+                biased;
+                is_there = waiting => return is_there,
+                n = poll_fn(|cx| worker.poll_read(cx, read, buf, needed)) => match n {
+                    Ok(0) | Err(_) => return false,
+                    Ok(n) => worker.metrics().bytes_in.add(n as u64),
+                },
+            }
         }
+    }
+
+    /// Sleeps as long as the client is as described; `false` when it is gone.
+    async fn wait_while(&self, so: impl FnMut(&Client) -> bool) -> bool {
+        wait_while(self.worker, self.id, so).await
     }
 
     /// Tells the client what is wrong with its protocol, in its turn, and lets it go then.
@@ -179,5 +206,27 @@ impl<'a> Conversation<'a> {
                 core.dirty.push(self.id);
             }
         });
+    }
+}
+
+/// See [`Conversation::wait_while`].
+async fn wait_while(worker: &Worker, id: u32, mut so: impl FnMut(&Client) -> bool) -> bool {
+    loop {
+        let wake = {
+            let mut core = worker.core_mut();
+            match core.clients.get_mut(id as usize) {
+                Some(client) if client.gone => return false,
+                Some(client) if so(client) => {
+                    client.waiting = true;
+                    client.wake.clone()
+                }
+                Some(client) => {
+                    client.waiting = false;
+                    return true;
+                }
+                None => return false,
+            }
+        };
+        wake.notified().await;
     }
 }

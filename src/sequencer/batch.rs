@@ -257,7 +257,7 @@ fn put_item(
             section.commands += count + before;
             None
         }
-        None if count > 1 => Some(Section {
+        None if count > 1 || commands.in_multi => Some(Section {
             commands: count,
             ..Section::open(node, out, false)
         }),

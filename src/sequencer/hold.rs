@@ -14,8 +14,11 @@ use bytes::Bytes;
 
 use super::reads::Purpose;
 use super::{Effect, Sequencer};
+use crate::command::decide::Decision;
 use crate::command::spec::Compare;
-use crate::request::{Commands, Decide, HoldId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched};
+use crate::request::{
+    Brings, Commands, Decide, HoldId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
+};
 
 /// A partition that is held.
 #[derive(Debug)]
@@ -88,6 +91,11 @@ impl Sequencer {
             // Rare enough that the account may name the whole partition rather than the key.
             touched: Touched::Partition,
             scripts: None,
+            brings: match decide.decision {
+                Decision::Pop | Decision::Claim | Decision::AutoClaim => Brings::Nothing,
+                Decision::SortStore | Decision::Add => Brings::Unknown,
+            },
+            in_multi: false,
             second_chance: None,
         };
         self.order_write(partition, db, commands, to, Some(Box::new(conclusion)));
@@ -99,16 +107,21 @@ impl Sequencer {
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return;
         };
-        let Some(mut hold) = p.held.take_if(|hold| hold.by == by) else {
+        let Some(hold) = p.held.take_if(|hold| hold.by == by) else {
             return;
         };
-        while let Some(request) = hold.waiting.pop_front() {
-            self.order(request);
+        let mut waiting = hold.waiting;
+        self.serve_unserved(partition);
+        loop {
             if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition))
                 && let Some(next) = &mut p.held
             {
-                next.waiting.append(&mut hold.waiting);
+                return next.waiting.append(&mut waiting);
             }
+            let Some(request) = waiting.pop_front() else {
+                return;
+            };
+            self.order(request);
         }
     }
 }

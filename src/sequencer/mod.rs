@@ -26,6 +26,7 @@ mod node;
 mod partition;
 mod reads;
 mod repair;
+mod waits;
 
 pub use inbound::Broken;
 pub use links::{LinkReport, NodeView};
@@ -40,11 +41,12 @@ use self::log::{Entry, Log, LogPos};
 use self::node::{Item, Node};
 use self::partition::{Partition, Replica};
 use self::reads::Read;
+use self::waits::Waits;
 use crate::account::Position;
 use crate::command::decide::{Conclusion, Reply};
 use crate::command::rewrite::{RewriteRule, second_chance};
 use crate::request::{
-    Action, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
+    Action, Brings, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
 };
 use crate::resp::ReplyScanner;
 
@@ -167,6 +169,7 @@ pub struct Sequencer {
     touched: BytesMut,
     units: Vec<inbound::Unit>,
     again: Vec<Request>,
+    waits: Waits,
     effects: Vec<Effect>,
     counters: Counters,
 }
@@ -224,6 +227,7 @@ impl Sequencer {
             touched: BytesMut::new(),
             units: Vec::new(),
             again: Vec::new(),
+            waits: Waits::default(),
             effects: Vec::new(),
             counters: Counters::default(),
             settings,
@@ -293,6 +297,9 @@ impl Sequencer {
                 self.effects.push(Effect::Complete(reply_to, Outcome::Done));
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
+            Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
+            Action::Forget(waiter, key) => self.order_forget(partition, db, &waiter, key),
+            Action::LookAgain(key) => self.order_look_again(partition, db, key),
             Action::OnNode(..) | Action::Everywhere(..) | Action::Release => {}
         }
     }
@@ -331,6 +338,9 @@ impl Sequencer {
             }
         }
         self.counters.writes += 1;
+        if !self.waits.is_empty() {
+            self.brought(partition, pos);
+        }
         self.trim();
     }
 
@@ -353,6 +363,8 @@ impl Sequencer {
             compare: crate::command::spec::Compare::Exact,
             touched: Touched::Partition,
             scripts: None,
+            brings: Brings::Removal,
+            in_multi: false,
             second_chance: None,
         };
         let mut entry = Entry::new(0, db, 0, commands, reply_to, self.now_ms);
@@ -368,6 +380,7 @@ impl Sequencer {
             }
         }
         self.counters.writes += 1;
+        self.removed_all();
     }
 
     /// A node has executed the write at `pos`; whether it answered otherwise than the first one.

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{Core, StreamSlot, Worker};
 use crate::request::{NodeId, Outcome, ReplyTo};
-use crate::sequencer::Effect;
+use crate::sequencer::{Effect, Sequencer};
 use crate::shared::Message;
 
 impl Worker {
@@ -28,9 +28,18 @@ impl Worker {
 
     /// Hands out what has followed from events.
     fn deliver(&self, core: &mut Core) {
-        let mut effects = std::mem::take(core.sequencer.effects());
+        while !core.sequencer.effects().is_empty() {
+            let effects = std::mem::take(core.sequencer.effects());
+            self.deliver_these(core, effects);
+        }
+    }
+
+    fn deliver_these(&self, core: &mut Core, mut effects: Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
+                Effect::Complete(to, outcome) if Sequencer::is_attempt(to) => {
+                    core.sequencer.attempted(to, outcome)
+                }
                 Effect::Complete(to, outcome) => self.complete(core, to, outcome),
                 Effect::InSync { partition, .. } => {
                     core.unrecorded.insert(partition);
@@ -119,14 +128,14 @@ impl Worker {
                 continue;
             };
             client.dirty = false;
-            if client.blocked && client.out.len() + client.held_bytes > output_max {
+            if client.clogged && client.out.len() + client.held_bytes > output_max {
                 warn!(
                     client = client.session.id,
                     "a client does not read its replies (or asks for too much at once, setting limits.client_output_max): disconnected"
                 );
                 client.leave();
             }
-            if client.blocked || client.gone {
+            if client.clogged || client.gone {
                 continue;
             }
             let before = client.out.len();
@@ -140,7 +149,7 @@ impl Worker {
                     }
                 }
                 Ok(false) => {
-                    client.blocked = true;
+                    client.clogged = true;
                     spawn_local(
                         self.clone()
                             .unblock_client(id, client.generation, client.write.clone()),
@@ -163,7 +172,7 @@ impl Worker {
             else {
                 return;
             };
-            client.blocked = false;
+            client.clogged = false;
             if writable.is_err() {
                 client.leave();
             } else if !client.dirty {

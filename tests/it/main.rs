@@ -19,6 +19,7 @@
 )]
 
 mod across;
+mod blocking;
 mod convergence;
 mod determinism;
 mod differential;

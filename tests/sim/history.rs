@@ -273,7 +273,9 @@ impl History {
             ));
         }
         let (end, replies) = match outcome {
-            Outcome::Refused(_) | Outcome::Done => (End::NotDone, Vec::new()),
+            Outcome::Refused(_) | Outcome::Done | Outcome::Waits | Outcome::MayCome => {
+                (End::NotDone, Vec::new())
+            }
             Outcome::Unknown => (End::Unknown, Vec::new()),
             Outcome::Reply { frames, .. } => {
                 let replies =

@@ -78,7 +78,9 @@ impl World {
                     let op = &self.history.ops[to.slot as usize];
                     let (kind, partition, second) = (op.kind, op.partition, op.second_list);
                     match &outcome {
-                        Outcome::Reply { .. } | Outcome::Done => self.tally.done += 1,
+                        Outcome::Reply { .. } | Outcome::Done | Outcome::Waits | Outcome::MayCome => {
+                            self.tally.done += 1
+                        }
                         Outcome::Refused(_) => self.tally.refused += 1,
                         Outcome::Unknown => self.tally.unknown += 1,
                     }

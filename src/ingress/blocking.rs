@@ -1,0 +1,433 @@
+//! Commands that wait for data: `BLPOP`, `BLMOVE`, `XREAD BLOCK`, …
+//!
+//! The [owners](crate::sequencer) of the keys know when there is something, and serve those who wait in the order in which they
+//! came. Here is the waiting client's side: it asks at its keys one after the other and stays where there is nothing; then the
+//! first of a reply, its deadline, `CLIENT UNBLOCK`, and the client's end decides. What was taken for a client that has gone
+//! meanwhile is put back where it was.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::across::{Across, Part, one_map};
+use super::dispatch::Flow;
+use super::gather::{cut, elements};
+use super::procedure::{Procedure, Step, answer, reply, write_of};
+use crate::command::parts::{Line, wait_ms};
+use crate::command::spec::Timeout;
+use crate::command::{Command, Special};
+use crate::request::{Action, Attempt, Commands, Outcome, Wait, Waiter};
+use crate::resp::walk::text;
+use crate::resp::{Args, Spans, encode};
+use crate::shared::Shared;
+use crate::worker::{Core, Worker};
+
+/// Why a client waits no more, though nothing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unblocking {
+    /// As if its time were over.
+    Timeout,
+    /// With an error.
+    Error,
+    /// It has gone.
+    Gone,
+}
+
+/// The way to a client that waits.
+#[derive(Debug, Default)]
+pub(crate) struct Blocked {
+    why: Cell<Option<Unblocking>>,
+    noticed: Notify,
+}
+
+impl Blocked {
+    /// Ends the waiting.
+    pub(crate) fn end(&self, why: Unblocking) {
+        self.why.set(Some(why));
+        self.noticed.notify_one();
+    }
+}
+
+const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+
+/// A client waiting.
+struct Waiting {
+    special: Special,
+    parts: Vec<Part>,
+    line: Line,
+    /// For a move from one partition to another, which the owner of the first cannot do by itself.
+    across: Option<Across>,
+    deadline: Option<Instant>,
+    blocked: Rc<Blocked>,
+}
+
+impl Worker {
+    pub(super) fn block(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        timeout: Timeout,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Flow {
+        let args = Args { bytes: frame, spans };
+        let wait_ms = match wait_ms(timeout, &args) {
+            Ok(ms) => ms,
+            Err(error) => return self.reply(core, id, error.to_bytes()),
+        };
+        let keys = match command.keys(&args) {
+            Ok(keys) => keys,
+            Err(error) => return self.reply(core, id, error.to_bytes()),
+        };
+        let mut parts = self.parts_of(command, &args, &keys);
+        let moves = matches!(command.special, Special::Blmove | Special::Brpoplpush);
+        let mut across = None;
+        if moves {
+            let elsewhere = parts.pop();
+            if elsewhere.map(|part| part.partition) != parts.first().map(|part| part.partition) {
+                across = match self.across(command, frame, &args) {
+                    Ok(across) => Some(across),
+                    Err(error) => return self.reply(core, id, error),
+                };
+            }
+        }
+        let blocked = Rc::<Blocked>::default();
+        let waiting = Waiting {
+            special: command.special,
+            parts,
+            line: command.line(&args),
+            across,
+            deadline: (wait_ms > 0)
+                .then(|| Instant::now().checked_add(Duration::from_millis(wait_ms)))
+                .flatten(),
+            blocked: blocked.clone(),
+        };
+        let rule = command.downgrade(spans.len());
+        let flow = self.proceed(core, id, rule, |mut procedure| async move {
+            let outcome = waiting.execute(&mut procedure).await.unwrap_or_else(|end| end);
+            procedure.with_client(|client, _| client.blocked = None);
+            (procedure, outcome)
+        });
+        if flow == Flow::Next
+            && let Some(client) = core.clients.get_mut(id as usize)
+        {
+            client.blocked = Some(blocked);
+        }
+        flow
+    }
+}
+
+/// What has ended the waiting at one moment.
+enum Event {
+    Told(u16, Outcome),
+    Ends(Unblocking),
+}
+
+impl Waiting {
+    async fn execute(mut self, p: &mut Procedure) -> Step<Outcome> {
+        match self.special {
+            Special::Xread | Special::Xreadgroup => self.read_streams(p).await,
+            _ if self.across.is_some() => self.move_across(p).await,
+            _ => self.wait(p).await,
+        }
+    }
+
+    async fn next(&self, p: &Procedure) -> Event {
+        let deadline = self
+            .deadline
+            .unwrap_or_else(|| Instant::now() + Duration::from_secs(86400));
+        tokio::select! {
+            biased;
+            (part, outcome) = p.next() => Event::Told(part, outcome),
+            () = self.blocked.noticed.notified() => {
+                Event::Ends(self.blocked.why.get().unwrap_or(Unblocking::Timeout))
+            }
+            () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => {
+                Event::Ends(Unblocking::Timeout)
+            }
+        }
+    }
+
+    /// Asks at each key, and waits at all of them.
+    async fn wait(&self, p: &Procedure) -> Step<Outcome> {
+        let waiter = Arc::<Waiter>::default();
+        let mut asked = 0;
+        let mut ends: Option<Unblocking> = None;
+        let mut clock_stopped = false;
+        let mut counted = None;
+        self.stand(p, &waiter, asked);
+        loop {
+            let event = if clock_stopped {
+                let (part, outcome) = p.next().await;
+                Event::Told(part, outcome)
+            } else {
+                self.next(p).await
+            };
+            match event {
+                Event::Told(_, Outcome::Waits) if waiter.is_gone() => {
+                    self.forget(p, &waiter, asked, None);
+                    return Ok(self.nothing(p, ends.unwrap_or(Unblocking::Timeout)));
+                }
+                Event::Told(part, Outcome::Waits) => {
+                    if usize::from(part) == asked && asked + 1 < self.parts.len() {
+                        asked += 1;
+                        self.stand(p, &waiter, asked);
+                        continue;
+                    }
+                    counted.get_or_insert_with(|| Counted::new(p));
+                    if self.parts.len() > 1 {
+                        for other in self.parts.iter().take(asked + 1) {
+                            p.send(
+                                other.partition,
+                                p.db,
+                                Action::LookAgain(other.key.clone()),
+                                p.reply_to(0),
+                            );
+                        }
+                    }
+                }
+                Event::Told(part, outcome) => {
+                    self.forget(p, &waiter, asked, Some(part));
+                    return self.served(p, usize::from(part), outcome).await;
+                }
+                Event::Ends(why) => {
+                    ends = Some(why);
+                    if waiter.end() {
+                        self.forget(p, &waiter, asked, None);
+                        return Ok(self.nothing(p, why));
+                    }
+                    clock_stopped = true;
+                }
+            }
+        }
+    }
+
+    fn stand(&self, p: &Procedure, waiter: &Arc<Waiter>, i: usize) {
+        let Some(part) = self.parts.get(i) else { return };
+        let attempt = match part.action.clone() {
+            Action::Read(commands) => Attempt::Read(commands),
+            Action::Write(commands) => Attempt::Write(commands),
+            _ => return,
+        };
+        let wait = Wait {
+            waiter: waiter.clone(),
+            key: part.key.clone(),
+            line: self.line.clone(),
+            moves: matches!(self.special, Special::Blmove | Special::Brpoplpush),
+            attempt: Some(attempt),
+        };
+        p.send(
+            part.partition,
+            p.db,
+            Action::Wait(Box::new(wait)),
+            p.reply_to(i as u16),
+        );
+    }
+
+    /// Leaves the lines at all keys where it stands, but for one that has let it go already.
+    fn forget(&self, p: &Procedure, waiter: &Arc<Waiter>, asked: usize, but: Option<u16>) {
+        for (i, part) in self.parts.iter().enumerate().take(asked + 1) {
+            if but != Some(i as u16) {
+                let forget = Action::Forget(waiter.clone(), part.key.clone());
+                p.send(part.partition, p.db, forget, p.reply_to(0));
+            }
+        }
+    }
+
+    fn nothing(&self, p: &Procedure, why: Unblocking) -> Outcome {
+        let resp3 = p
+            .with_client(|client, _| client.session.resp3)
+            .unwrap_or_default();
+        match why {
+            Unblocking::Error => answer(encode::error(UNBLOCKED)),
+            _ if resp3 => answer(&b"_\r\n"[..]),
+            // Not of the command's own kind of null: every timeout is a null array.
+            _ => Outcome::Reply {
+                frames: Bytes::from_static(b"*-1\r\n"),
+                resp3: false,
+            },
+        }
+    }
+
+    /// Something was taken. If nobody is there any more to get it, it goes back.
+    async fn served(&self, p: &Procedure, part: usize, outcome: Outcome) -> Step<Outcome> {
+        if p.with_client(|_, _| ()).is_none()
+            && let Outcome::Reply { frames, .. } = &outcome
+            && let Some(part) = self.parts.get(part)
+            && let Some(back) = self.giving_back(&part.action, frames)
+        {
+            p.ask(part.partition, p.db, Action::Write(back)).await;
+        }
+        Ok(outcome)
+    }
+
+    /// The write that undoes a taking.
+    fn giving_back(&self, action: &Action, frames: &Bytes) -> Option<Commands> {
+        let Action::Write(taking) = action else {
+            return None;
+        };
+        let fields: Vec<&[u8]> = elements(frames).collect();
+        let key = text(fields.first()?)?;
+        let from_left = |i: usize| {
+            let words = cut_words(&taking.frame);
+            words
+                .get(i)
+                .is_some_and(|word| word.eq_ignore_ascii_case(b"LEFT"))
+        };
+        let mut args: Vec<&[u8]> = match self.special {
+            Special::Blpop => vec![b"LPUSH", key],
+            Special::Brpop => vec![b"RPUSH", key],
+            Special::Blmpop if from_left(4) => vec![b"LPUSH", key],
+            Special::Blmpop => vec![b"RPUSH", key],
+            Special::Bzpopmin | Special::Bzpopmax | Special::Bzmpop => vec![b"ZADD", key, b"NX"],
+            // Moved, or pending in its group: not lost.
+            _ => return None,
+        };
+        match self.special {
+            Special::Bzpopmin | Special::Bzpopmax => {
+                args.extend([text(fields.get(2)?)?, text(fields.get(1)?)?]);
+            }
+            Special::Bzmpop => {
+                for pair in elements(fields.get(1)?) {
+                    let pair: Vec<&[u8]> = elements(pair).collect();
+                    args.extend([text(pair.get(1)?)?, text(pair.first()?)?]);
+                }
+            }
+            // The last one taken was the farthest from the end.
+            Special::Blmpop => {
+                let mut taken: Vec<&[u8]> = elements(fields.get(1)?).filter_map(text).collect();
+                taken.reverse();
+                args.extend(taken);
+            }
+            _ => args.push(text(fields.get(1)?)?),
+        }
+        Some(write_of(&args, &[1]))
+    }
+
+    /// Streams: what is there already at any of them comes together; later, one of them answers.
+    async fn read_streams(&mut self, p: &mut Procedure) -> Step<Outcome> {
+        for part in &mut self.parts {
+            settle_id(p, part).await?;
+        }
+        if self.parts.len() > 1 {
+            let asked = self
+                .parts
+                .iter()
+                .map(|part| (part.partition, p.db, part.action.clone()));
+            let mut news = Vec::new();
+            for outcome in p.ask_all(asked.collect()).await {
+                news.push(reply(outcome)?);
+            }
+            let news = one_map(&news);
+            if !news.starts_with(b"_") {
+                return Ok(answer(news));
+            }
+        }
+        self.wait(p).await
+    }
+
+    /// A move to another partition: as soon as there may be something, it is tried under a hold of both.
+    async fn move_across(&self, p: &mut Procedure) -> Step<Outcome> {
+        let (Some(across), Some(part)) = (&self.across, self.parts.first()) else {
+            return self.wait(p).await;
+        };
+        loop {
+            if let moved @ Outcome::Reply { .. } = across.execute(p).await?
+                && !matches!(&moved, Outcome::Reply { frames, .. } if frames.starts_with(b"_"))
+            {
+                return Ok(moved);
+            }
+            let waiter = Arc::<Waiter>::default();
+            let wait = Wait {
+                waiter: waiter.clone(),
+                key: part.key.clone(),
+                line: self.line.clone(),
+                moves: true,
+                attempt: None,
+            };
+            // Before others go on: whatever comes from now on is told.
+            p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
+            p.release();
+            let _counted = Counted::new(p);
+            let event = self.next(p).await;
+            if let Event::Ends(_) = event
+                && !waiter.end()
+            {
+                p.next().await;
+            }
+            p.send(
+                part.partition,
+                p.db,
+                Action::Forget(waiter, part.key.clone()),
+                p.reply_to(0),
+            );
+            match event {
+                Event::Ends(why) => return Ok(self.nothing(p, why)),
+                Event::Told(_, Outcome::MayCome) => {}
+                Event::Told(_, other) => return Ok(other),
+            }
+        }
+    }
+}
+
+/// Counts a client that waits.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(p: &Procedure) -> Self {
+        let shared = p.worker.shared().clone();
+        shared.blocked.fetch_add(1, Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.blocked.fetch_sub(1, Relaxed);
+    }
+}
+
+/// `$` becomes the stream's last id, as it is when the command comes.
+async fn settle_id(p: &Procedure, part: &mut Part) -> Step<()> {
+    let commands = match &mut part.action {
+        Action::Read(commands) | Action::Write(commands) => commands,
+        _ => return Ok(()),
+    };
+    let words = cut_words(&commands.frame);
+    if words.last().is_none_or(|id| &id[..] != b"$") {
+        return Ok(());
+    }
+    let info = Commands::one(encode::command_frame(&[b"XINFO", b"STREAM", &part.key]));
+    let found = match p.ask(part.partition, p.db, Action::Read(info)).await {
+        Outcome::Reply { frames, .. } => frames,
+        end => return Err(end),
+    };
+    let last =
+        crate::command::decide::last_stream_id(&found).map_or_else(|| "0-0".into(), |id| id.to_string());
+    let mut args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+    if let Some(id) = args.last_mut() {
+        *id = last.as_bytes();
+    }
+    commands.frame = encode::command_frame(&args);
+    Ok(())
+}
+
+/// The words of a command of ours.
+fn cut_words(frame: &Bytes) -> Vec<Bytes> {
+    cut(frame)
+        .first()
+        .map(|command| {
+            elements(command)
+                .filter_map(text)
+                .map(|word| command.slice_ref(word))
+                .collect()
+        })
+        .unwrap_or_default()
+}

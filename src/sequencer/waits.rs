@@ -1,0 +1,420 @@
+//! Clients that wait for data, at the owner of what they wait for: first come, first served.
+//!
+//! **Problem.** `BLPOP` must not block a stream, which serves everybody; and it must take its element the moment that there is
+//! one, before a client that comes later.
+//!
+//! **Idea.** The owner sees every write, and what it touches. Those who wait at a key stand in a *line*; a write to the key
+//! gives the line *credits*, one for each element that it is known to bring, and each credit orders the command of the next in
+//! line, in the form that does not wait, right behind the write. Nothing is lost if there is no element after all: the command
+//! finds nothing, and its client stays where it was. A write that brings nobody knows how many (a script, a `RENAME`) gives as
+//! many credits as are found good; the partition is held meanwhile, so that nobody who comes later is served earlier.
+//!
+//! A client that comes to a line in which nobody waits is tried at once, and what comes meanwhile is kept for it. One that waits
+//! at several keys, maybe of several owners, is [claimed](crate::request::Waiter) by whoever tries to serve it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+
+use super::log::LogPos;
+use super::reads::Purpose;
+use super::{Effect, Sequencer};
+use crate::command::parts::Line;
+use crate::request::{Attempt, Brings, HoldId, Outcome, PartitionId, ReplyTo, Touched, Wait, Waiter};
+use crate::resp::walk::is_error;
+
+/// In place of a worker's number: the answer is for the attempt of number [`ReplyTo::client`].
+pub(super) const ATTEMPT: u16 = u16::MAX - 1;
+
+/// As many as are found good.
+const OPEN: u32 = u32::MAX;
+
+type Place = (PartitionId, u16, Bytes);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waits,
+    /// Its command is under way; ordered when nothing was known to be there.
+    Tried,
+    /// The same, ordered because of a credit.
+    Served,
+}
+
+#[derive(Debug)]
+struct Standing {
+    generation: u32,
+    db: u16,
+    partition: PartitionId,
+    wait: Box<Wait>,
+    to: ReplyTo,
+    state: State,
+    /// A reader to whom something has come while its command was under way.
+    again: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    line: Line,
+    standing: VecDeque<usize>,
+    credits: u32,
+}
+
+/// Everybody who waits.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    standing: Slab<Standing>,
+    queues: BTreeMap<Place, Vec<Queue>>,
+    generation: u32,
+    /// Places with credits that are not used yet: their partition is held.
+    unserved: Vec<Place>,
+}
+
+impl Waits {
+    pub(super) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
+    }
+
+    /// How many stand in lines.
+    pub(super) fn len(&self) -> usize {
+        self.standing.len()
+    }
+
+    fn queue(&mut self, place: &Place, line: &Line) -> Option<&mut Queue> {
+        self.queues
+            .get_mut(place)?
+            .iter_mut()
+            .find(|queue| queue.line == *line)
+    }
+
+    /// Whether any place of the partition still has credits for an unknown number.
+    fn is_serving(&self, partition: PartitionId) -> bool {
+        let all = (partition, 0, Bytes::new())..;
+        self.queues
+            .range(all)
+            .take_while(|((p, ..), _)| *p == partition)
+            .any(|(_, queues)| {
+                queues
+                    .iter()
+                    .any(|q| q.credits == OPEN && q.line != Line::Readers)
+            })
+    }
+}
+
+impl Sequencer {
+    /// How many clients stand in lines here (once for each key).
+    pub fn waiting(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// Whether an outcome is that of an attempt to serve somebody who waits.
+    pub fn is_attempt(to: ReplyTo) -> bool {
+        to.worker == ATTEMPT
+    }
+
+    pub(super) fn order_wait(&mut self, partition: PartitionId, db: u16, wait: Box<Wait>, to: ReplyTo) {
+        let place = (partition, db, wait.key.clone());
+        self.waits.generation = self.waits.generation.wrapping_add(1);
+        let queues = self.waits.queues.entry(place.clone()).or_default();
+        let at = queues.iter().position(|queue| queue.line == wait.line);
+        let queue = match at {
+            Some(at) => queues.get_mut(at),
+            None => {
+                queues.push(Queue {
+                    line: wait.line.clone(),
+                    standing: VecDeque::new(),
+                    credits: 0,
+                });
+                queues.last_mut()
+            }
+        };
+        let Some(queue) = queue else { return };
+        let standing = &self.waits.standing;
+        let somebody_waits = queue.line != Line::Readers
+            && (queue.credits > 0
+                || queue
+                    .standing
+                    .iter()
+                    .any(|&id| standing.get(id).is_some_and(|s| s.state == State::Waits)));
+        let tells = wait.attempt.is_none();
+        let free = !somebody_waits && !tells && wait.waiter.claim();
+        if !free && !somebody_waits && !tells {
+            // It is being served elsewhere; what is here must not be forgotten if that fails.
+            queue.credits = OPEN;
+        }
+        let id = self.waits.standing.insert(Standing {
+            generation: self.waits.generation,
+            db,
+            partition,
+            wait,
+            to,
+            state: if free { State::Tried } else { State::Waits },
+            again: false,
+        });
+        if let Some(queue) = self.waits.queues.get_mut(&place).and_then(|queues| {
+            let line = self.waits.standing.get(id).map(|s| &s.wait.line);
+            queues.iter_mut().find(|queue| Some(&queue.line) == line)
+        }) {
+            queue.standing.push_back(id);
+        }
+        if free {
+            self.attempt(id);
+        } else {
+            self.effects.push(Effect::Complete(to, Outcome::Waits));
+        }
+    }
+
+    /// Orders the command of one in line, who is claimed.
+    fn attempt(&mut self, id: usize) {
+        let Some(standing) = self.waits.standing.get(id) else {
+            return;
+        };
+        let to = ReplyTo {
+            worker: ATTEMPT,
+            part: 0,
+            client: id as u32,
+            generation: standing.generation,
+            slot: 0,
+        };
+        let (partition, db) = (standing.partition, standing.db);
+        match standing.wait.attempt.clone() {
+            None => self.effects.push(Effect::Complete(standing.to, Outcome::MayCome)),
+            Some(Attempt::Read(commands)) => self.ask(partition, db, commands, Purpose::Client(to), 0),
+            Some(Attempt::Write(commands)) => self.order_write(partition, db, commands, to, None),
+        }
+    }
+
+    /// An attempt to serve somebody has ended: see [`Sequencer::is_attempt`].
+    pub fn attempted(&mut self, to: ReplyTo, outcome: Outcome) {
+        let id = to.client as usize;
+        let Some(standing) = self
+            .waits
+            .standing
+            .get_mut(id)
+            .filter(|s| s.generation == to.generation)
+        else {
+            return;
+        };
+        let found = match &outcome {
+            Outcome::Reply { frames, .. } if is_nothing(frames) => false,
+            // Who waits for elements goes on waiting when the key holds something else.
+            Outcome::Reply { frames, .. } if is_error(frames) => {
+                standing.state == State::Tried || !standing.wait.outlasts_errors()
+            }
+            _ => true,
+        };
+        let place = (standing.partition, standing.db, standing.wait.key.clone());
+        let line = standing.wait.line.clone();
+        if found {
+            standing.wait.waiter.served();
+            let to = standing.to;
+            self.effects.push(Effect::Complete(to, outcome));
+            self.leave(&place, &line, id);
+        } else {
+            let served = standing.state == State::Served;
+            let again = std::mem::take(&mut standing.again);
+            standing.state = State::Waits;
+            standing.wait.waiter.unclaim();
+            let (to, gone) = (standing.to, standing.wait.waiter.is_gone());
+            self.effects.push(Effect::Complete(to, Outcome::Waits));
+            if gone {
+                self.leave(&place, &line, id);
+            }
+            if let Some(queue) = self.waits.queue(&place, &line) {
+                if line == Line::Readers {
+                    queue.credits = if again { OPEN } else { 0 };
+                } else if served && queue.credits == OPEN {
+                    queue.credits = 0;
+                }
+            }
+        }
+        self.serve(&place);
+    }
+
+    /// Everything has been removed.
+    pub(super) fn removed_all(&mut self) {
+        let places: Vec<Place> = self.waits.queues.keys().cloned().collect();
+        for place in places {
+            for queue in self.waits.queues.get_mut(&place).into_iter().flatten() {
+                if matches!(queue.line, Line::Group(_)) {
+                    queue.credits = OPEN;
+                }
+            }
+            self.serve(&place);
+        }
+    }
+
+    /// Takes one out of a line.
+    fn leave(&mut self, place: &Place, line: &Line, id: usize) {
+        self.waits.standing.try_remove(id);
+        if let Some(queue) = self.waits.queue(place, line) {
+            queue.standing.retain(|&other| other != id);
+        }
+        if let Some(queues) = self.waits.queues.get_mut(place) {
+            queues.retain(|queue| !queue.standing.is_empty());
+            if queues.is_empty() {
+                self.waits.queues.remove(place);
+            }
+        }
+    }
+
+    pub(super) fn order_forget(&mut self, partition: PartitionId, db: u16, waiter: &Arc<Waiter>, key: Bytes) {
+        let place = (partition, db, key);
+        let queues = self
+            .waits
+            .queues
+            .get(&place)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let found: Vec<(Line, usize)> = queues
+            .iter()
+            .flat_map(|queue| queue.standing.iter().map(|&id| (queue.line.clone(), id)))
+            .filter(|(_, id)| {
+                let standing = self.waits.standing.get(*id);
+                standing.is_some_and(|s| Arc::ptr_eq(&s.wait.waiter, waiter))
+            })
+            .collect();
+        for (line, id) in found {
+            self.leave(&place, &line, id);
+        }
+        self.serve(&place);
+    }
+
+    pub(super) fn order_look_again(&mut self, partition: PartitionId, db: u16, key: Bytes) {
+        self.serve(&(partition, db, key));
+    }
+
+    /// A write has been ordered: what it brings is for those who wait at its keys.
+    pub(super) fn brought(&mut self, partition: PartitionId, pos: LogPos) {
+        let Some(entry) = self.log.get(pos) else { return };
+        let (db, brings) = (entry.db, entry.commands.brings);
+        let mut places = Vec::new();
+        match &entry.commands.touched {
+            Touched::Keys(keys) => {
+                for span in keys {
+                    let at = span.start as usize..(span.start + span.len) as usize;
+                    let key = entry.commands.frame.get(at).unwrap_or_default();
+                    let place = (partition, db, Bytes::copy_from_slice(key));
+                    if self.waits.queues.contains_key(&place) && !places.contains(&place) {
+                        places.push(place);
+                    }
+                }
+            }
+            Touched::Partition => {
+                let all = (partition, 0, Bytes::new())..;
+                let of_partition = self.waits.queues.range(all);
+                places.extend(
+                    of_partition
+                        .take_while(|((p, ..), _)| *p == partition)
+                        .map(|(place, _)| place.clone()),
+                );
+            }
+        }
+        for place in places {
+            for queue in self.waits.queues.get_mut(&place).into_iter().flatten() {
+                queue.credits = match (brings, &queue.line) {
+                    (Brings::Some(n), _) => queue.credits.saturating_add(n),
+                    // A group, or its stream, may be gone.
+                    (Brings::Unknown, _) | (Brings::Removal, Line::Group(_)) => OPEN,
+                    (Brings::Nothing | Brings::Removal, _) => queue.credits,
+                };
+            }
+            self.serve(&place);
+        }
+    }
+
+    /// Uses a place's credits, unless its partition is held: then its turn comes when it is let go.
+    fn serve(&mut self, place: &Place) {
+        let Some(Some(p)) = self.partitions.get(usize::from(place.0)) else {
+            return;
+        };
+        let held_by = p.held.as_ref().map(|hold| hold.by);
+        if held_by.is_some_and(|by| by != HoldId::SERVICE) {
+            if !self.waits.unserved.contains(place) {
+                self.waits.unserved.push(place.clone());
+            }
+            return;
+        }
+        while let Some(id) = self.next_served(place) {
+            self.attempt(id);
+        }
+        let serving = self.waits.is_serving(place.0);
+        if serving && held_by.is_none() {
+            self.hold(place.0, HoldId::SERVICE);
+        } else if !serving && held_by.is_some() {
+            self.let_go(place.0, HoldId::SERVICE);
+        }
+    }
+
+    /// Serves what had to wait while the partition was held.
+    pub(super) fn serve_unserved(&mut self, partition: PartitionId) {
+        while let Some(at) = self.waits.unserved.iter().position(|place| place.0 == partition) {
+            let place = self.waits.unserved.swap_remove(at);
+            self.serve(&place);
+        }
+    }
+
+    /// The next one to be served at a place, claimed; its credit is used.
+    fn next_served(&mut self, place: &Place) -> Option<usize> {
+        let Waits { standing, queues, .. } = &mut self.waits;
+        for queue in queues.get_mut(place)? {
+            let open = queue.credits == OPEN;
+            if queue.line == Line::Readers {
+                if queue.credits == 0 {
+                    continue;
+                }
+                for &id in &queue.standing {
+                    let Some(standing) = standing.get_mut(id) else {
+                        continue;
+                    };
+                    if standing.state != State::Waits {
+                        standing.again = true;
+                    } else if standing.wait.waiter.claim() {
+                        standing.state = State::Served;
+                        return Some(id);
+                    }
+                }
+                queue.credits = 0;
+                continue;
+            }
+            let mut next = 0;
+            while queue.credits > 0 {
+                let Some(&id) = queue.standing.get(next) else {
+                    queue.credits = 0;
+                    break;
+                };
+                let Some(one) = standing.get_mut(id) else { break };
+                match one.state {
+                    // What comes meanwhile may be for it. Of an unknown number one is tried after the other.
+                    State::Tried => break,
+                    State::Served if open => break,
+                    State::Served => next += 1,
+                    State::Waits if one.wait.waiter.claim() => {
+                        one.state = State::Served;
+                        if !open {
+                            queue.credits -= 1;
+                        }
+                        return Some(id);
+                    }
+                    State::Waits if one.wait.waiter.is_gone() => next += 1,
+                    // It is being served elsewhere; if in vain, this place is looked at again.
+                    State::Waits => break,
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Wait {
+    /// Whether it goes on waiting when what has come is of the wrong type.
+    fn outlasts_errors(&self) -> bool {
+        matches!(self.line, Line::Elements(_)) && !self.moves
+    }
+}
+
+/// Whether the reply says that there was nothing.
+fn is_nothing(frames: &[u8]) -> bool {
+    matches!(frames, b"_\r\n" | b"*-1\r\n" | b"$-1\r\n")
+}
