@@ -62,6 +62,23 @@ pub struct Commands {
 }
 
 impl Commands {
+    /// The same, with a frame in front of it that changes nothing.
+    #[must_use]
+    pub fn behind(self, first: &[u8]) -> Self {
+        let moved = |key: &Span| Span {
+            start: key.start + first.len() as u32,
+            len: key.len,
+        };
+        Self {
+            frame: [first, &self.frame].concat().into(),
+            touched: match self.touched {
+                Touched::Partition => Touched::Partition,
+                Touched::Keys(keys) => Touched::Keys(keys.iter().map(moved).collect()),
+            },
+            ..self
+        }
+    }
+
     /// One command that changes nothing.
     pub fn one(frame: Bytes) -> Self {
         Self {
@@ -135,7 +152,8 @@ pub struct Wait {
     pub key: Bytes,
     /// With whom it competes.
     pub line: Line,
-    /// It moves what it finds: an error may be about where it moves it.
+    /// It moves what it finds: its attempt asks the key for its length first, so that an error over its type can be told from
+    /// one over where it moves it.
     pub moves: bool,
     /// What serves it; `None`: it is told to come and see for itself.
     pub attempt: Option<Attempt>,
@@ -191,7 +209,7 @@ pub enum Action {
     /// Decided on one node, then written to all.
     Decide(Box<Decide>),
     /// Tries to serve a client, and lets it wait if there is nothing ([`Outcome::Waits`] then, and each time that it was tried
-    /// again in vain).
+    /// again in vain; [`Outcome::Done`] if that was the last time, because it ends: [`Waiter::end`]).
     Wait(Box<Wait>),
     /// This one does not wait at this key any more.
     Forget(Arc<Waiter>, Bytes),

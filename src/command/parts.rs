@@ -50,7 +50,6 @@ pub enum Brings {
 pub fn wait_ms(timeout: Timeout, args: &Args<'_>) -> Result<u64, ErrorReply> {
     const NEGATIVE: ErrorReply = ErrorReply::fixed("ERR timeout is negative");
     const NO_FLOAT: ErrorReply = ErrorReply::fixed("ERR timeout is not a float or out of range");
-    const RANGE: ErrorReply = ErrorReply::fixed("ERR timeout is out of range");
     let at = match timeout {
         Timeout::Last => args.len() - 1,
         Timeout::First => 1,
@@ -69,9 +68,8 @@ pub fn wait_ms(timeout: Timeout, args: &Args<'_>) -> Result<u64, ErrorReply> {
         .filter(|seconds: &f64| seconds.is_finite())
         .ok_or(NO_FLOAT)?;
     let ms = (seconds * 1000.0).ceil();
-    if ms > i64::MAX as f64 {
-        Err(RANGE)
-    } else if ms < 0.0 {
+    // What overflows Redis's number of ms is negative to it.
+    if ms < 0.0 || ms > i64::MAX as f64 {
         Err(NEGATIVE)
     } else {
         Ok(ms as u64)

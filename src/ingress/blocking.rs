@@ -171,7 +171,7 @@ impl Waiting {
                 self.next(p).await
             };
             match event {
-                Event::Told(_, Outcome::Waits) if waiter.is_gone() => {
+                Event::Told(_, Outcome::Done) => {
                     self.forget(p, &waiter, asked, None);
                     return Ok(self.nothing(p, ends.unwrap_or(Unblocking::Timeout)));
                 }
@@ -209,10 +209,15 @@ impl Waiting {
         }
     }
 
+    fn moves(&self) -> bool {
+        matches!(self.special, Special::Blmove | Special::Brpoplpush)
+    }
+
     fn stand(&self, p: &Procedure, waiter: &Arc<Waiter>, i: usize) {
         let Some(part) = self.parts.get(i) else { return };
         let attempt = match part.action.clone() {
             Action::Read(commands) => Attempt::Read(commands),
+            Action::Write(commands) if self.moves() => Attempt::Write(behind_length(&part.key, commands)),
             Action::Write(commands) => Attempt::Write(commands),
             _ => return,
         };
@@ -220,7 +225,7 @@ impl Waiting {
             waiter: waiter.clone(),
             key: part.key.clone(),
             line: self.line.clone(),
-            moves: matches!(self.special, Special::Blmove | Special::Brpoplpush),
+            moves: self.moves(),
             attempt: Some(attempt),
         };
         p.send(
@@ -374,6 +379,15 @@ impl Waiting {
                 Event::Told(_, other) => return Ok(other),
             }
         }
+    }
+}
+
+/// The command behind a question for its key's length.
+fn behind_length(key: &[u8], commands: Commands) -> Commands {
+    let length = encode::command_frame(&[b"LLEN", key]);
+    Commands {
+        count: commands.count + 1,
+        ..commands.behind(&length)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
 use super::client::Client;
@@ -13,7 +13,7 @@ use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
-use crate::resp::{Args, CommandScanner, Scanned, Span, Spans, encode};
+use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
 use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
 
@@ -144,26 +144,10 @@ impl Worker {
         if !silent || self.shared().config.pool.replicas == 1 || !self.shared().may_expire(partition) {
             return Action::Write(commands);
         }
-        let mut frame = BytesMut::with_capacity(commands.frame.len() + args.arg(1).len() + 48);
-        encode::command(&mut frame, &[b"EXISTS", args.arg(1)]);
-        let offset = frame.len() as u32;
-        frame.extend_from_slice(&commands.frame);
-        let touched = match commands.touched {
-            Touched::Partition => Touched::Partition,
-            Touched::Keys(keys) => Touched::Keys(
-                keys.iter()
-                    .map(|key| Span {
-                        start: key.start + offset,
-                        len: key.len,
-                    })
-                    .collect(),
-            ),
-        };
+        let exists = encode::command_frame(&[b"EXISTS", args.arg(1)]);
         Action::Probed(Commands {
-            frame: frame.freeze(),
             count: 2,
-            touched,
-            ..commands
+            ..commands.behind(&exists)
         })
     }
 

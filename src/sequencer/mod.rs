@@ -263,6 +263,9 @@ impl Sequencer {
             Action::OnNode(node, commands) => return self.order_on_node(node, db, commands, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
             Action::Release => return self.let_go(partition, under),
+            // About clients that wait, and a hold may be waiting for just that.
+            Action::Forget(waiter, key) => return self.order_forget(partition, db, &waiter, key),
+            Action::LookAgain(key) => return self.order_look_again(partition, db, key),
             _ => {}
         }
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
@@ -298,9 +301,11 @@ impl Sequencer {
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
             Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
-            Action::Forget(waiter, key) => self.order_forget(partition, db, &waiter, key),
-            Action::LookAgain(key) => self.order_look_again(partition, db, key),
-            Action::OnNode(..) | Action::Everywhere(..) | Action::Release => {}
+            Action::OnNode(..)
+            | Action::Everywhere(..)
+            | Action::Release
+            | Action::Forget(..)
+            | Action::LookAgain(_) => {}
         }
     }
 

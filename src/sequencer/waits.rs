@@ -23,6 +23,7 @@ use super::reads::Purpose;
 use super::{Effect, Sequencer};
 use crate::command::parts::Line;
 use crate::request::{Attempt, Brings, HoldId, Outcome, PartitionId, ReplyTo, Touched, Wait, Waiter};
+use crate::resp::ReplyScanner;
 use crate::resp::walk::is_error;
 
 /// In place of a worker's number: the answer is for the attempt of number [`ReplyTo::client`].
@@ -114,6 +115,10 @@ impl Sequencer {
     }
 
     pub(super) fn order_wait(&mut self, partition: PartitionId, db: u16, wait: Box<Wait>, to: ReplyTo) {
+        // Forgotten before its turn came.
+        if wait.waiter.is_gone() {
+            return;
+        }
         let place = (partition, db, wait.key.clone());
         self.waits.generation = self.waits.generation.wrapping_add(1);
         let queues = self.waits.queues.entry(place.clone()).or_default();
@@ -196,12 +201,22 @@ impl Sequencer {
         else {
             return;
         };
+        let elements = matches!(standing.wait.line, Line::Elements(_));
+        // A command that moves its element may fail over where it moves it; the type of the key is told first.
+        let (type_error, outcome) = match outcome {
+            Outcome::Reply { frames, resp3 } if standing.wait.moves => {
+                let (first, frames) = split(frames);
+                (is_error(&first), Outcome::Reply { frames, resp3 })
+            }
+            Outcome::Reply { frames, resp3 } => {
+                (elements && is_error(&frames), Outcome::Reply { frames, resp3 })
+            }
+            other => (false, other),
+        };
         let found = match &outcome {
             Outcome::Reply { frames, .. } if is_nothing(frames) => false,
-            // Who waits for elements goes on waiting when the key holds something else.
-            Outcome::Reply { frames, .. } if is_error(frames) => {
-                standing.state == State::Tried || !standing.wait.outlasts_errors()
-            }
+            // Who waits goes on waiting when the key becomes something else.
+            _ if type_error => standing.state == State::Tried,
             _ => true,
         };
         let place = (standing.partition, standing.db, standing.wait.key.clone());
@@ -216,9 +231,10 @@ impl Sequencer {
             let again = std::mem::take(&mut standing.again);
             standing.state = State::Waits;
             standing.wait.waiter.unclaim();
-            let (to, gone) = (standing.to, standing.wait.waiter.is_gone());
-            self.effects.push(Effect::Complete(to, Outcome::Waits));
-            if gone {
+            let (to, ended) = (standing.to, standing.wait.waiter.is_gone());
+            let told = if ended { Outcome::Done } else { Outcome::Waits };
+            self.effects.push(Effect::Complete(to, told));
+            if ended {
                 self.leave(&place, &line, id);
             }
             if let Some(queue) = self.waits.queue(&place, &line) {
@@ -407,10 +423,11 @@ impl Sequencer {
     }
 }
 
-impl Wait {
-    /// Whether it goes on waiting when what has come is of the wrong type.
-    fn outlasts_errors(&self) -> bool {
-        matches!(self.line, Line::Elements(_)) && !self.moves
+/// The first of two replies, and the second.
+fn split(mut frames: Bytes) -> (Bytes, Bytes) {
+    match ReplyScanner::default().scan(&frames, 1) {
+        Ok(Some((len, _))) => (frames.split_to(len), frames),
+        _ => (Bytes::new(), frames),
     }
 }
 

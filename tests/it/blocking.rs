@@ -151,7 +151,6 @@ fn what_is_there_is_taken_at_once() {
         BZPOPMIN nothing 0.01
         XREAD BLOCK 10 STREAMS s 0
         XREAD BLOCK 10 STREAMS s t 0 0
-        HELLO 3
         ",
     );
 }

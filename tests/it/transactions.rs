@@ -175,13 +175,13 @@ const TRANSACTION: &str = "
     XREAD BLOCK 0 STREAMS nothing 0
     XREAD BLOCK 0 STREAMS nothing nothing2 0 0
     LLEN l1
-    SUNION s nothing
+    SINTERCARD 2 s nothing
     EXEC
     MULTI
     SADD t one
     SPOP t
     SCARD t
-    SADD t two three
+    SADD t two
     SPOP t 5
     EXISTS t
     EXEC
