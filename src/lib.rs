@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod pubsub;
 pub mod request;
 pub mod resp;
 pub mod ring;

@@ -39,6 +39,8 @@ pub enum Route {
     },
     /// To several partitions, in several steps.
     Across,
+    /// To subscribers, or about them.
+    PubSub,
     /// To the whole pool.
     Pool(Pool),
     /// Nowhere: this error line is the answer.
@@ -57,8 +59,6 @@ const KEYS: &str =
 const BLOCKING: &str = "ERR this command cannot wait for data yet; use the form that does not wait (LPOP, RPOP, LMOVE, \
                         ZPOPMIN, XREAD without BLOCK) and ask again";
 
-const PUBSUB: &str = "ERR publish and subscribe are not available yet";
-
 const SORT_PATTERNS: &str = "ERR SORT with a BY or GET pattern reads keys that may be in other partitions, and is not \
                              available yet; sort in the client";
 
@@ -72,7 +72,7 @@ pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
         Class::Split(split) => several(command, args, partitions, split),
         Class::Pool(pool) => Route::Pool(pool),
         Class::Blocking(_) => Route::Refused(encode::error(BLOCKING)),
-        Class::PubSub => Route::Refused(encode::error(PUBSUB)),
+        Class::PubSub => Route::PubSub,
         Class::Refused(line) | Class::NotYet(line) => Route::Refused(encode::error(line)),
     }
 }

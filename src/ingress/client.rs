@@ -9,10 +9,12 @@ use tokio::sync::Notify;
 
 use super::gather::Gather;
 use super::procedure::PROCEDURE;
+use super::subscriptions::{PublishRun, UNASKED};
 use super::transaction::Transaction;
 use super::watch::Watch;
 use crate::command::spec::Downgrade;
 use crate::net::WriteHalf;
+use crate::pubsub::Subscriptions;
 use crate::request::{Outcome, PartitionId, ReplyTo};
 use crate::resp::downgrade::downgrade;
 use crate::resp::{OutBuf, encode};
@@ -117,6 +119,12 @@ pub struct Client {
     pub(crate) gone: bool,
     /// A command of several steps is being executed: the next one waits.
     pub(crate) busy: bool,
+    /// What it has subscribed to, if anything.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// Its last publications.
+    pub(crate) publishing: PublishRun,
+    /// Publications of its transactions and scripts that are on their way.
+    pub(crate) unasked: usize,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
 }
@@ -139,6 +147,9 @@ impl Client {
             closing: false,
             gone: false,
             busy: false,
+            subscriptions: None,
+            publishing: PublishRun::default(),
+            unasked: 0,
             showing: Showing::No,
         }
     }
@@ -191,6 +202,10 @@ impl Client {
 
     /// Puts a reply, or a part of one, where it belongs.
     fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
+        if slot == UNASKED {
+            self.unasked = self.unasked.saturating_sub(1);
+            return;
+        }
         let Some(index) = slot.checked_sub(self.first) else {
             return;
         };

@@ -32,7 +32,10 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket) {
         core.clients.insert(Client::new(core.generation, session, write)) as u32
     });
     Conversation::new(&worker, id, read).hold().await;
-    worker.with(|core| core.clients.try_remove(id as usize));
+    worker.with(|core| {
+        worker.end_subscriptions(core, id);
+        core.clients.try_remove(id as usize);
+    });
     shared.clients.fetch_sub(1, Relaxed);
 }
 
@@ -76,7 +79,13 @@ impl<'a> Conversation<'a> {
                 biased;
                 n = reading => n,
                 () = wake.notified() => continue,
-                () = tokio::time::sleep(idle), if !idle.is_zero() => return,
+                () = tokio::time::sleep(idle), if !idle.is_zero() => {
+                    // Who listens is not expected to say anything.
+                    if self.listens() {
+                        continue;
+                    }
+                    return;
+                }
             };
             match n {
                 Ok(0) => {
@@ -91,11 +100,21 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    fn listens(&self) -> bool {
+        let core = self.worker.core_mut();
+        core.clients
+            .get(self.id as usize)
+            .is_some_and(|client| client.subscriptions.is_some())
+    }
+
     /// Dispatches all commands that are there; `false` when the client is to be left.
     async fn work_off(&mut self) -> bool {
         let pending_max = self.worker.shared().config.limits.client_pending_max;
         loop {
-            if !self.wait_while(|client| client.slots.len() >= pending_max).await {
+            if !self
+                .wait_while(|client| client.slots.len() + client.unasked >= pending_max)
+                .await
+            {
                 return false;
             }
             let (frame, spans) = match self.scanner.scan(&self.buf) {
