@@ -202,6 +202,31 @@ fn who_is_told_of_something_finds_it() {
 }
 
 #[test]
+fn nobody_is_told_of_a_write_that_is_not_acknowledged() {
+    let (pool, sidecar) = start(1);
+    let mut subscriber = subscribed(&sidecar, &["c".to_owned()]);
+    let (mut producer, mut other) = (sidecar.client(), sidecar.client());
+    pool.nodes[1].stop();
+    pool.nodes[2].stop();
+    let burst = [cmd!["LPUSH", "queue", "job"], cmd!["PUBLISH", "c", "pushed"]];
+    producer
+        .send_raw(&burst.map(|command| encode(&command)).concat())
+        .expect("sent");
+    let mut node = pool.nodes[0].client();
+    wait_until("one node has the write", Duration::from_secs(5), || {
+        node.call(cmd!["LLEN", "queue"]) == Reply::Int(1)
+    });
+    assert_eq!(other.call(cmd!["PUBLISH", "c", "meanwhile"]), Reply::Int(1));
+    assert_eq!(message(&mut subscriber).1, "meanwhile");
+    pool.nodes[1].cont();
+    pool.nodes[2].cont();
+    assert_eq!(message(&mut subscriber).1, "pushed");
+    for _ in 0..2 {
+        assert_eq!(producer.recv().expect("a reply"), Reply::Int(1));
+    }
+}
+
+#[test]
 fn a_subscriber_that_does_not_read_is_disconnected_and_others_are_not() {
     let pool = Pool::start(3);
     let config = SidecarConfig::of(&pool, 3)
