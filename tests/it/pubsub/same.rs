@@ -117,6 +117,15 @@ const SCRIPT: &[(usize, &str)] = &[
     (0, "UNSUBSCRIBE a; RESET; GET k"),
     (1, "MULTI; UNSUBSCRIBE a; EXEC; GET k"),
     (1, "RESET"),
+    // Transactions that take several steps.
+    (1, "SUBSCRIBE a"),
+    (0, "WATCH k; MULTI; PUBLISH a unchanged; GET k; EXEC; UNWATCH"),
+    (0, "WATCH k; GET k"),
+    (2, "SET k changed"),
+    (0, "MULTI; PUBLISH a never; GET k; EXEC; GET k"),
+    (0, "WATCH k; MULTI; PUBLISH a alone; EXEC"),
+    (0, "MULTI; SET y 1; PUBLISH a between; SET z 2; SET x 3; PUBLISH a behind; EXEC; PUBLISH a after"),
+    (1, "RESET"),
     // Protocols.
     (0, "HELLO 3; SUBSCRIBE a; GET k; PUBLISH a self"),
     (0, "GET k; HELLO 2; GET k; PING"),
