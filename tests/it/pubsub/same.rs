@@ -124,7 +124,10 @@ const SCRIPT: &[(usize, &str)] = &[
     (2, "SET k changed"),
     (0, "MULTI; PUBLISH a never; GET k; EXEC; GET k"),
     (0, "WATCH k; MULTI; PUBLISH a alone; EXEC"),
-    (0, "MULTI; SET y 1; PUBLISH a between; SET z 2; SET x 3; PUBLISH a behind; EXEC; PUBLISH a after"),
+    (
+        0,
+        "MULTI; SET y 1; PUBLISH a between; SET z 2; SET x 3; PUBLISH a behind; EXEC; PUBLISH a after",
+    ),
     (1, "RESET"),
     // Protocols.
     (0, "HELLO 3; SUBSCRIBE a; GET k; PUBLISH a self"),
