@@ -11,13 +11,15 @@
 //! 5. [`stream`]s bring the batches to the nodes, in parallel, and their answers back.
 //! 6. When W nodes have executed it, the sequencer releases the reply, and the worker writes it to the client.
 //!
+//! Messages to subscribers take another way: [`pubsub`] delivers them in memory.
+//!
 //! # Around it
 //!
 //! [`pool`] opens the pool (claims nodes, fences a predecessor, recovers what it left) and keeps the table; [`node`] is how it
 //! talks to one node; [`admin`] and [`metrics`] tell people how things are; [`config`] says how they should be; [`serve`] holds
 //! it all together, and [`dev`] runs a pool on one machine.
 //!
-//! Arrows point one way: `resp`, `command`, `ring`, `router`, `account`, `sequencer` and `pool::recover` are pure (no sockets, no
+//! Arrows point one way: `resp`, `command`, `ring`, `router`, `account`, `pubsub`, `sequencer` and `pool::recover` are pure (no sockets, no
 //! clock, no tokio); the data path knows nothing of `pool::open`, `admin` and `dev`. See `ARCHITECTURE.md`.
 
 pub mod account;
@@ -31,6 +33,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod pubsub;
 pub mod request;
 pub mod resp;
 pub mod ring;

@@ -59,3 +59,7 @@ pub const READ_MOVES_MAX: u8 = 2;
 
 /// Memory that a stream's outgoing buffer keeps while it is empty, in bytes.
 pub const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+
+/// What one client's subscriptions may take, in bytes: nearly a million channels. Their names are in memory as long as it
+/// is connected.
+pub const SUBSCRIPTIONS_BYTES_MAX: usize = 256 * 1024 * 1024;

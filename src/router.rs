@@ -41,6 +41,8 @@ pub enum Route {
     Across,
     /// To where its keys are, to wait there for data.
     Blocking(Timeout),
+    /// To subscribers, or about them.
+    PubSub,
     /// To the whole pool.
     Pool(Pool),
     /// Nowhere: this error line is the answer.
@@ -56,8 +58,6 @@ pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same 
 const KEYS: &str =
     "ERR the nodes describe this command's keys in a way that cannot be, so it cannot be routed";
 
-const PUBSUB: &str = "ERR publish and subscribe are not available yet";
-
 const SORT_PATTERNS: &str = "ERR SORT with a BY or GET pattern reads keys that may be in other partitions, and is not \
                              available yet; sort in the client";
 
@@ -71,7 +71,7 @@ pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
         Class::Split(split) => several(command, args, partitions, split),
         Class::Pool(pool) => Route::Pool(pool),
         Class::Blocking(timeout) => Route::Blocking(timeout),
-        Class::PubSub => Route::Refused(encode::error(PUBSUB)),
+        Class::PubSub => Route::PubSub,
         Class::Refused(line) | Class::NotYet(line) => Route::Refused(encode::error(line)),
     }
 }

@@ -24,6 +24,7 @@ use crate::metrics::WorkerMetrics;
 use crate::net::Socket;
 use crate::node::Claim;
 use crate::pool::{Keeper, OpenError, PoolEvent, open};
+use crate::pubsub::Registry;
 use crate::request::PartitionId;
 use crate::sequencer::PartitionStart;
 use crate::shared::{Message, Scripts, Shared, unix_ms};
@@ -166,6 +167,7 @@ async fn start(
             .map(|_| AtomicBool::new(opened.table.version > 1))
             .collect(),
         scripts: Scripts::default(),
+        pubsub: Registry::default(),
         clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
         metrics: (0..config.threads)
             .map(|_| Arc::new(WorkerMetrics::default()))

@@ -15,6 +15,7 @@ use crate::net::Socket;
 use crate::node::Instance;
 use crate::pool::Admissions;
 use crate::pool::table::Table;
+use crate::pubsub::{Delivery, Publication, Registry};
 use crate::request::{NodeId, Outcome, PartitionId, ReplyTo, Request, Script};
 use crate::sequencer::NodeView;
 
@@ -29,6 +30,10 @@ pub enum Message {
     Request(Request),
     /// The end of a request that came from this worker.
     Outcome(ReplyTo, Outcome),
+    /// A publication on a channel that this worker owns, and who waits for it.
+    Publish(Publication, ReplyTo),
+    /// A publication that clients of this worker get.
+    Deliver(Arc<Delivery>),
     /// The table's record has these sets of nodes in sync.
     Recorded(Vec<(PartitionId, u8)>),
     /// An operator wants to know how things are.
@@ -79,6 +84,8 @@ pub struct Shared {
     pub expiring: Box<[AtomicBool]>,
     /// The scripts that clients have shown us.
     pub scripts: Scripts,
+    /// Who has subscribed to what.
+    pub pubsub: Registry,
     /// The pool's clock minus this host's, in ms.
     pub clock_offset_ms: AtomicI64,
     /// Ways to the workers; messages travel in bunches.

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "router.rs",
     "request.rs",
     "account.rs",
+    "pubsub",
     "limits.rs",
     "pool/recover.rs",
     "pool/table.rs",

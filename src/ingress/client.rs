@@ -10,10 +10,12 @@ use tokio::sync::Notify;
 use super::blocking::Blocked;
 use super::gather::Gather;
 use super::procedure::PROCEDURE;
+use super::subscriptions::{PublishRun, UNASKED};
 use super::transaction::Transaction;
 use super::watch::Watch;
 use crate::command::spec::Downgrade;
 use crate::net::WriteHalf;
+use crate::pubsub::Subscriptions;
 use crate::request::{Outcome, PartitionId, ReplyTo};
 use crate::resp::downgrade::downgrade;
 use crate::resp::{OutBuf, encode};
@@ -120,6 +122,12 @@ pub struct Client {
     pub(crate) busy: bool,
     /// It waits for data.
     pub(crate) blocked: Option<Rc<Blocked>>,
+    /// What it has subscribed to, if anything.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// Its last publications.
+    pub(crate) publishing: PublishRun,
+    /// Publications of its transactions and scripts that are on their way.
+    pub(crate) unasked: usize,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
 }
@@ -143,6 +151,9 @@ impl Client {
             gone: false,
             busy: false,
             blocked: None,
+            subscriptions: None,
+            publishing: PublishRun::default(),
+            unasked: 0,
             showing: Showing::No,
         }
     }
@@ -195,6 +206,10 @@ impl Client {
 
     /// Puts a reply, or a part of one, where it belongs.
     fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
+        if slot == UNASKED {
+            self.unasked = self.unasked.saturating_sub(1);
+            return;
+        }
         let Some(index) = slot.checked_sub(self.first) else {
             return;
         };

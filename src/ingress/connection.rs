@@ -7,6 +7,7 @@ use super::dispatch::Flow;
 use super::info::info;
 use super::transaction::OK;
 use crate::command::{Command, Special};
+use crate::pubsub::Kind;
 use crate::resp::{Args, encode};
 use crate::shared::unix_ms;
 use crate::worker::{Core, Worker};
@@ -17,6 +18,9 @@ const SYNTAX: &str = "ERR syntax error";
 impl Worker {
     /// Answers a command that needs no node.
     pub(super) fn local(&self, core: &mut Core, id: u32, command: &Command, args: &Args<'_>) -> Flow {
+        if command.special == Special::Reset {
+            self.end_subscriptions(core, id);
+        }
         let reply = self.local_reply(core, id, command, args);
         if let Some(client) = core.clients.get_mut(id as usize)
             && command.special == Special::ClientReply
@@ -58,6 +62,13 @@ impl Worker {
         match command.special {
             Special::Ping if args.len() > 2 => {
                 encode::error("ERR wrong number of arguments for 'ping' command")
+            }
+            Special::Ping if client.subscriptions.is_some() && !session.resp3 => {
+                let mut out = BytesMut::new();
+                encode::header(&mut out, b'*', 2);
+                encode::bulk(&mut out, b"pong");
+                encode::bulk(&mut out, args.arg(1));
+                out.freeze()
             }
             Special::Ping if args.len() == 2 => encode::bulk_frame(args.arg(1)),
             Special::Ping => Bytes::from_static(b"+PONG\r\n"),
@@ -322,12 +333,15 @@ fn describe(client: &super::Client) -> String {
     let session = &client.session;
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     format!(
-        "id={} addr={} name={} age={} db={} sub=0 psub=0 multi={} resp={} lib-name={} lib-ver={}\n",
+        "id={} addr={} name={} age={} db={} sub={} psub={} ssub={} multi={} resp={} lib-name={} lib-ver={}\n",
         session.id,
         session.peer,
         text(&session.name),
         unix_ms().saturating_sub(session.since_ms) / 1000,
         session.db,
+        client.subscribed_to(Kind::Channel),
+        client.subscribed_to(Kind::Pattern),
+        client.subscribed_to(Kind::Shard),
         if session.transaction.is_some() { 0 } else { -1 },
         if session.resp3 { 3 } else { 2 },
         text(&session.lib_name),

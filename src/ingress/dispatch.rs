@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use super::client::Client;
 use super::gather::{Gather, Recipe};
 use super::scripts::ScriptUse;
+use super::subscriptions::may_listener_send;
 use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
@@ -68,6 +69,13 @@ impl Worker {
             client.spoil_transaction();
             return self.refuse(core, id, OOM);
         }
+        if client.only_listens() && !may_listener_send(command.special) {
+            return self.refuse_listener(core, id, command);
+        }
+        // What is pushed to a client changes its form with it.
+        if command.special == Special::Hello && client.subscriptions.is_some() && !client.slots.is_empty() {
+            return Flow::Again;
+        }
         let script = match self.script_of(core, id, command, &args, in_transaction) {
             Ok(script) => script,
             // A script that does not compile is queued like any other command.
@@ -84,6 +92,7 @@ impl Worker {
         match route {
             Route::Local => self.local(core, id, command, &args),
             Route::Transaction => self.transaction(core, id, command.special, &args),
+            Route::PubSub => self.pubsub(core, id, command, frame, &args),
             Route::Pool(pool) => self.pool_wide(core, id, command, pool, frame, spans),
             Route::Refused(line) | Route::Invalid(line) => self.reply(core, id, line),
             Route::One { partition, write } if keyed_scan(command.special) && !write => {

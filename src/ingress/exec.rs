@@ -31,6 +31,8 @@ use crate::worker::{Core, Worker};
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     replies: Vec<Piece>,
+    /// Publishing and subscribing, done when the rest is acknowledged.
+    pubsub: Vec<(Bytes, Spans)>,
 }
 
 #[derive(Debug)]
@@ -41,9 +43,22 @@ enum Piece {
     Of { group: usize, rule: Downgrade },
     /// One next reply of each of these groups, merged.
     Merged { gather: Box<Gather>, groups: Vec<usize> },
+    /// Of the next command in `Assembly::pubsub`.
+    PubSub,
 }
 
 impl Assembly {
+    pub(super) fn take_pubsub(&mut self) -> Vec<(Bytes, Spans)> {
+        std::mem::take(&mut self.pubsub)
+    }
+
+    pub(super) fn pubsub_done(&mut self, replies: Vec<Bytes>) {
+        let open = self.replies.iter_mut().filter(|p| matches!(p, Piece::PubSub));
+        for (piece, reply) in open.zip(replies) {
+            *piece = Piece::Literal(reply);
+        }
+    }
+
     pub(super) fn assemble(&mut self, parts: &[Bytes], client_resp3: bool) -> Bytes {
         let mut groups: Vec<std::vec::IntoIter<Bytes>> = parts.iter().map(|p| cut(p).into_iter()).collect();
         let mut next = |group: usize| groups.get_mut(group).and_then(Iterator::next).unwrap_or_default();
@@ -52,6 +67,7 @@ impl Assembly {
         for piece in &mut self.replies {
             let bytes = match piece {
                 Piece::Literal(bytes) => bytes.clone(),
+                Piece::PubSub => Bytes::new(),
                 Piece::Of { group, rule } => in_protocol(*rule, next(*group), true, client_resp3),
                 Piece::Merged { gather, groups } => {
                     for (part, group) in groups.iter().enumerate() {
@@ -200,6 +216,10 @@ impl Worker {
         if client.reads_pending(None) {
             return Flow::Again;
         }
+        let pubsub = client.session.transaction.as_ref().is_some_and(|t| t.pubsub);
+        if pubsub && !client.has_nothing_under_way() {
+            return Flow::Again;
+        }
         let watch = client.session.watch.take();
         let Some(transaction) = client.session.transaction.take() else {
             return Flow::Next;
@@ -219,18 +239,23 @@ impl Worker {
                 Some((_, fault)) => Piece::Literal(fault.clone()),
                 None => self.piece(core, id, frame, spans, &mut plan),
             };
+            if matches!(piece, Piece::PubSub) {
+                assembly.pubsub.push((frame.clone(), spans.clone()));
+            }
             assembly.replies.push(piece);
         }
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
         if let Some(watch) = watch {
-            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch));
+            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch), true);
         }
         if plan.units.is_empty() {
             let resp3 = client.session.resp3;
-            let reply = assembly.assemble(&[], resp3);
-            return self.reply(core, id, reply);
+            let slot = client.expect_one(Downgrade::AsIs, core.now_us);
+            let to = client.reply_to(self.id(), id, slot, 0);
+            self.conclude(core, to, assembly, &[], resp3);
+            return Flow::Next;
         }
         let groups = plan.units.iter().filter_map(|unit| match unit {
             Unit::Group(group) => Some(group.partition),
@@ -239,9 +264,9 @@ impl Worker {
         let mut owners = groups.clone().map(|partition| self.shared().owner_of(partition));
         let first = owners.next();
         let at_once = groups.count() == plan.units.len() && owners.all(|owner| Some(owner) == first);
-        match at_once {
+        match at_once && !pubsub {
             true => self.exec_at_once(core, id, plan.units, assembly),
-            false => self.exec_in_steps(core, id, plan.units, assembly, None),
+            false => self.exec_in_steps(core, id, plan.units, assembly, None, !at_once),
         }
     }
 
@@ -272,21 +297,26 @@ impl Worker {
         Flow::Next
     }
 
-    /// Everything is held, and executed if nothing that was watched has changed.
+    /// Everything is held, unless it comes together anyway, and executed if nothing that was watched has changed.
     fn exec_in_steps(
         self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         units: Vec<Unit>,
-        mut assembly: Assembly,
+        assembly: Assembly,
         watch: Option<Box<Watch>>,
+        hold: bool,
     ) -> Flow {
         let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
         // The reply is in the client's protocol already, but for a `nil`.
         let rule = Downgrade::AsIs;
         self.proceed(core, id, rule, move |mut procedure| async move {
-            let outcome = match in_steps(&mut procedure, units, watch).await {
-                Ok(Some(parts)) => answer(assembly.assemble(&parts, resp3)),
+            let outcome = match in_steps(&mut procedure, units, watch, hold).await {
+                Ok(Some(parts)) => {
+                    let (worker, to) = (procedure.worker.clone(), procedure.client());
+                    worker.with(|core| worker.conclude(core, to, assembly, &parts, resp3));
+                    Outcome::Done
+                }
                 Ok(None) => answer(Bytes::from_static(if resp3 { b"_\r\n" } else { b"*-1\r\n" })),
                 Err(end) => end,
             };
@@ -353,6 +383,7 @@ impl Worker {
                 let gather = Box::new(Gather::new(Recipe::Split { merge, order, keys }, groups.len()));
                 Piece::Merged { gather, groups }
             }
+            Route::PubSub => Piece::PubSub,
             Route::Local => Piece::Literal(self.local_reply(core, id, command, &args)),
             Route::Refused(line) | Route::Invalid(line) => Piece::Literal(line),
             Route::Across => match self.across(command, frame, &args) {
@@ -382,11 +413,15 @@ async fn in_steps(
     p: &mut Procedure,
     units: Vec<Unit>,
     mut watch: Option<Box<Watch>>,
+    hold: bool,
 ) -> Step<Option<Vec<Bytes>>> {
     let watched = watch.iter().flat_map(|watch| watch.partitions());
     let all = p.worker.shared().table.load().partitions();
     let needed = units.iter().flat_map(|unit| unit.partitions(all)).chain(watched);
-    p.hold(needed.collect()).await?;
+    let needed = needed.collect();
+    if hold {
+        p.hold(needed).await?;
+    }
     let changed = match &mut watch {
         Some(watch) => watch.has_changed(p).await,
         None => false,

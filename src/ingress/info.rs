@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::pubsub::Kind;
 use crate::shared::{Shared, unix_ms};
 
 /// The sections, in Redis's order. `everything` and `all` are all of them.
@@ -82,10 +83,14 @@ fn put_section(out: &mut String, section: &str, shared: &Shared) -> std::fmt::Re
         "stats" => write!(
             out,
             "# Stats\r\ntotal_commands_processed:{commands}\r\ntotal_net_input_bytes:{}\r\n\
-             total_net_output_bytes:{}\r\ntotal_error_replies:{}\r\n",
+             total_net_output_bytes:{}\r\ntotal_error_replies:{}\r\npubsub_channels:{}\r\npubsub_patterns:{}\r\n\
+             pubsubshard_channels:{}\r\n",
             sum(|m| m.bytes_in.get()),
             sum(|m| m.bytes_out.get()),
             sum(|m| m.errors.get()),
+            shared.pubsub.len(Kind::Channel),
+            shared.pubsub.len(Kind::Pattern),
+            shared.pubsub.len(Kind::Shard),
         ),
         "replication" => write!(
             out,

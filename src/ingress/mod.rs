@@ -17,6 +17,7 @@ mod procedure;
 mod scan_cursor;
 mod scripts;
 mod serve;
+mod subscriptions;
 mod transaction;
 mod watch;
 

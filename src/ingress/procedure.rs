@@ -114,6 +114,11 @@ impl Procedure {
         }
     }
 
+    /// Where the client waits.
+    pub(super) fn client(&self) -> ReplyTo {
+        self.client
+    }
+
     /// Sends a request, under the procedure's hold if it has one there.
     pub(super) fn send(&self, partition: PartitionId, db: u16, action: Action, reply_to: ReplyTo) {
         let under = match action {

@@ -34,6 +34,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket) {
     });
     Conversation::new(&worker, id, read).hold().await;
     worker.with(|core| {
+        worker.end_subscriptions(core, id);
         if let Some(blocked) = core
             .clients
             .try_remove(id as usize)
@@ -89,7 +90,13 @@ impl<'a> Conversation<'a> {
                 biased;
                 n = reading => n,
                 () = wake.notified() => continue,
-                () = tokio::time::sleep(idle), if !idle.is_zero() && !blocked => return,
+                () = tokio::time::sleep(idle), if !idle.is_zero() => {
+                    // Who listens is not expected to say anything.
+                    if blocked || self.listens() {
+                        continue;
+                    }
+                    return;
+                }
             };
             match n {
                 // Nobody is there any more to wait for anything.
@@ -106,11 +113,21 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    fn listens(&self) -> bool {
+        let core = self.worker.core_mut();
+        core.clients
+            .get(self.id as usize)
+            .is_some_and(|client| client.subscriptions.is_some())
+    }
+
     /// Dispatches all commands that are there; `false` when the client is to be left.
     async fn work_off(&mut self) -> bool {
         let pending_max = self.worker.shared().config.limits.client_pending_max;
         loop {
-            if !self.wait_while(|client| client.slots.len() >= pending_max).await {
+            if !self
+                .wait_while(|client| client.slots.len() + client.unasked >= pending_max)
+                .await
+            {
                 return false;
             }
             let (frame, spans) = match self.scanner.scan(&self.buf) {

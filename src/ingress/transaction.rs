@@ -24,6 +24,8 @@ pub struct Transaction {
     bytes: usize,
     /// A command was refused, so `EXEC` will be.
     pub(super) spoilt: bool,
+    /// It publishes or subscribes.
+    pub(super) pubsub: bool,
 }
 
 impl Client {
@@ -117,6 +119,7 @@ impl Worker {
             if let Some(fault) = transaction.fault.take() {
                 transaction.faults.push((transaction.commands.len(), fault));
             }
+            transaction.pubsub |= *route == Route::PubSub;
             transaction.commands.push((frame.clone(), spans.clone()));
         }
         self.reply(core, id, Bytes::from_static(b"+QUEUED\r\n"))

@@ -68,6 +68,14 @@ impl OutBuf {
         self.parts.push_back(bytes.clone());
     }
 
+    /// Queues all that another queue holds.
+    pub fn append(&mut self, mut other: Self) {
+        for part in other.parts.drain(..) {
+            self.put_shared(&part);
+        }
+        self.put(&other.tail);
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::keeping(self.keep_bytes);

@@ -64,9 +64,8 @@ impl Worker {
     pub(super) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
         if to.worker == self.id {
             self.answer(core, to, outcome);
-        } else if let Some(outbox) = core.outboxes.get_mut(usize::from(to.worker)) {
-            outbox.messages.push(Message::Outcome(to, outcome));
-            outbox.ready.notify_one();
+        } else {
+            core.mail(to.worker, Message::Outcome(to, outcome));
         }
     }
 

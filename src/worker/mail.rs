@@ -62,6 +62,10 @@ impl Worker {
             },
             Message::Request(request) => self.with(|core| core.sequencer.order(request)),
             Message::Outcome(to, outcome) => self.with(|core| self.answer(core, to, outcome)),
+            Message::Publish(publication, publisher) => {
+                self.with(|core| self.order_publication(core, publication, publisher));
+            }
+            Message::Deliver(delivery) => self.with(|core| self.deliver_publication(core, &delivery)),
             Message::Recorded(sets) => self.with(|core| core.sequencer.recorded(&sets)),
             // Whoever asked may have gone.
             Message::View(to) => drop(to.send(self.view())),

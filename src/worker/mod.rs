@@ -7,6 +7,7 @@
 
 mod flush;
 mod mail;
+mod publish;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -31,6 +32,7 @@ use crate::ingress::{Client, Inbox, Watcher};
 use crate::limits;
 use crate::metrics::WorkerMetrics;
 use crate::net::{ReadHalf, WriteHalf};
+use crate::pubsub::Subscribers;
 use crate::request::{NodeId, PartitionId, Request};
 use crate::resp::OutBuf;
 use crate::sequencer::{Broken, LinkReport, PartitionStart, Sequencer, Settings};
@@ -78,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) clock: PoolClock,
     /// Clients with something to be written.
     pub(crate) dirty: Vec<u32>,
+    /// Its clients that have subscribed to something.
+    pub(crate) subscribers: Subscribers,
     streams: Vec<StreamSlot>,
     outboxes: Vec<Outbox>,
     /// What clients' bytes are read into: see [`Worker::poll_read`].
@@ -121,6 +125,16 @@ struct Outbox {
     ready: Rc<Notify>,
 }
 
+impl Core {
+    /// Sends a message to another worker.
+    fn mail(&mut self, worker: u16, message: Message) {
+        if let Some(outbox) = self.outboxes.get_mut(usize::from(worker)) {
+            outbox.messages.push(message);
+            outbox.ready.notify_one();
+        }
+    }
+}
+
 impl Worker {
     /// Runs a worker until its thread's runtime ends. `starts` are the partitions it owns.
     pub async fn run(
@@ -159,6 +173,7 @@ impl Worker {
                 generation: 0,
                 clock: PoolClock::default(),
                 dirty: Vec::new(),
+                subscribers: Subscribers::default(),
                 streams: (0..nodes).map(|_| StreamSlot::default()).collect(),
                 outboxes: shared.workers.iter().map(|_| Outbox::default()).collect(),
                 slab: BytesMut::new(),
@@ -233,9 +248,8 @@ impl Worker {
     pub(crate) fn submit(&self, core: &mut Core, owner: u16, request: Request) {
         if owner == self.id {
             core.sequencer.order(request);
-        } else if let Some(outbox) = core.outboxes.get_mut(usize::from(owner)) {
-            outbox.messages.push(Message::Request(request));
-            outbox.ready.notify_one();
+        } else {
+            core.mail(owner, Message::Request(request));
         }
     }
 

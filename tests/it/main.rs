@@ -26,6 +26,7 @@ mod differential;
 mod faults;
 mod harness;
 mod hostile;
+mod pubsub;
 mod side_by_side;
 mod startup;
 mod transactions;

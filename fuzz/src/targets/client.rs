@@ -183,7 +183,7 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
             Route::Local | Route::Transaction => {
                 assert!(matches!(command.class(args), Class::Local | Class::Transaction));
             }
-            Route::Pool(_) => {}
+            Route::Across | Route::PubSub | Route::Pool(_) => {}
         }
     }
 }
