@@ -46,19 +46,26 @@ const CLASSES: &[(Class, &[&str])] = &[
     (
         Class::Local,
         &[
+            "acl|getuser",
+            "acl|list",
+            "acl|users",
             "acl|whoami",
             "auth",
             "client",
             "config|get",
+            "config|resetstat",
             "echo",
             "hello",
             "info",
             "lastsave",
+            "latency",
+            "monitor",
             "ping",
             "quit",
             "reset",
             "role",
             "select",
+            "slowlog",
             "time",
             "wait",
             "waitaof",
@@ -87,6 +94,10 @@ const CLASSES: &[(Class, &[&str])] = &[
     (CONCAT, &["mget"]),
     (SUM, &["del", "exists", "touch", "unlink"]),
     (PAIRS, &["mset"]),
+    (
+        Class::Pool(Pool::Clients),
+        &["client|kill", "client|list", "client|unblock"],
+    ),
     (Class::Pool(Pool::Scan), &["scan"]),
     (Class::Pool(Pool::Keys), &["keys"]),
     (Class::Pool(Pool::Dbsize), &["dbsize"]),
@@ -121,13 +132,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     ),
     (
         Class::Refused(ASK_THE_NODES),
-        &[
-            "latency",
-            "memory|doctor",
-            "memory|malloc-stats",
-            "memory|stats",
-            "slowlog",
-        ],
+        &["memory|doctor", "memory|malloc-stats", "memory|stats"],
     ),
     (Class::Refused(CONFIG), &["config"]),
     (
@@ -142,10 +147,6 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Refused(DATABASES), &["move", "swapdb"]),
     (Class::Refused(ACL), &["acl"]),
     (Class::Refused(MODULES), &["module"]),
-    (
-        Class::Refused("ERR MONITOR would show the commands of one node, copies included: run it on a node"),
-        &["monitor"],
-    ),
     (
         Class::Refused("ERR MIGRATE would move a key past its copies: use DUMP, RESTORE and DEL"),
         &["migrate"],

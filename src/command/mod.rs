@@ -12,6 +12,7 @@ mod annotations;
 mod builtin;
 mod described;
 mod error;
+pub mod glob;
 mod keys;
 pub mod script;
 pub mod spec;

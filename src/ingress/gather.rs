@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::client::in_protocol;
 use super::exec::Assembly;
 use super::pool_wide::{KeyFilter, ScanPage};
+use super::roll_call;
 use crate::command::spec::{Downgrade, Merge};
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};
@@ -29,6 +30,12 @@ pub(crate) enum Recipe {
     Keys(KeyFilter),
     /// `RANDOMKEY`: the first node that has one.
     RandomKey,
+    /// `CLIENT LIST`, from all workers.
+    ClientList,
+    /// The sum of integers.
+    Sum,
+    /// `CLIENT KILL address`.
+    KilledOne,
     /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
     ScriptShown,
 }
@@ -110,8 +117,13 @@ impl Gather {
                     } => concat(&parts, order, *keys, client_resp3),
                     Recipe::Split {
                         merge: Merge::Sum, ..
-                    } => encode::integer(sum(&parts)),
-                    Recipe::Split { merge: Merge::Ok, .. } => Bytes::from_static(b"+OK\r\n"),
+                    }
+                    | Recipe::Sum => encode::integer(sum(&parts)),
+                    Recipe::ClientList => roll_call::merge(&parts, client_resp3),
+                    Recipe::KilledOne if sum(&parts) == 0 => encode::error("ERR No such client"),
+                    Recipe::Split { merge: Merge::Ok, .. } | Recipe::KilledOne => {
+                        Bytes::from_static(b"+OK\r\n")
+                    }
                     Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
                     Recipe::Keys(filter) => filter.assemble(&parts),
                     Recipe::RandomKey => {

@@ -164,6 +164,7 @@ impl Worker {
                 let rule = command.downgrade(spans.len());
                 return self.ask_node(core, id, self.id(), node, frame.clone(), rule);
             }
+            Pool::Clients => return self.call_roll(core, id, command.special, &args),
             Pool::Flush => return self.flush_pool(core, id, command.special, &args),
             _ => {}
         }

@@ -61,12 +61,11 @@ impl Worker {
     }
 
     /// Answers a request: to a client of this worker, or of another one.
-    pub(super) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
+    pub(crate) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
         if to.worker == self.id {
             self.answer(core, to, outcome);
-        } else if let Some(outbox) = core.outboxes.get_mut(usize::from(to.worker)) {
-            outbox.messages.push(Message::Outcome(to, outcome));
-            outbox.ready.notify_one();
+        } else {
+            self.tell(core, to.worker, Message::Outcome(to, outcome));
         }
     }
 

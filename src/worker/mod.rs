@@ -78,6 +78,10 @@ pub(crate) struct Core {
     pub(crate) clock: PoolClock,
     /// Clients with something to be written.
     pub(crate) dirty: Vec<u32>,
+    /// Clients whose command waits for the end of a pause.
+    pub(crate) held_back: BTreeSet<u32>,
+    /// Clients that are shown all commands, with their generations.
+    pub(crate) monitors: Vec<(u32, u32)>,
     streams: Vec<StreamSlot>,
     outboxes: Vec<Outbox>,
     /// What clients' bytes are read into: see [`Worker::poll_read`].
@@ -159,6 +163,8 @@ impl Worker {
                 generation: 0,
                 clock: PoolClock::default(),
                 dirty: Vec::new(),
+                held_back: BTreeSet::new(),
+                monitors: Vec::new(),
                 streams: (0..nodes).map(|_| StreamSlot::default()).collect(),
                 outboxes: shared.workers.iter().map(|_| Outbox::default()).collect(),
                 slab: BytesMut::new(),
@@ -233,8 +239,15 @@ impl Worker {
     pub(crate) fn submit(&self, core: &mut Core, owner: u16, request: Request) {
         if owner == self.id {
             core.sequencer.order(request);
-        } else if let Some(outbox) = core.outboxes.get_mut(usize::from(owner)) {
-            outbox.messages.push(Message::Request(request));
+        } else {
+            self.tell(core, owner, Message::Request(request));
+        }
+    }
+
+    /// Sends a message to another worker.
+    pub(crate) fn tell(&self, core: &mut Core, worker: u16, message: Message) {
+        if let Some(outbox) = core.outboxes.get_mut(usize::from(worker)) {
+            outbox.messages.push(message);
             outbox.ready.notify_one();
         }
     }
@@ -373,6 +386,8 @@ impl Worker {
             self.metrics.resent.set(counters.resent);
             self.metrics.repairs.set(counters.repairs);
             self.metrics.clients.set(core.clients.len() as u64);
+            self.end_of_pause(core);
+            self.metrics.blocked_clients.set(core.held_back.len() as u64);
         });
     }
 
