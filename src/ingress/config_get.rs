@@ -13,7 +13,6 @@ use crate::shared::Shared;
 const FIXED: &[(&str, &str)] = &[
     ("activedefrag", "no"),
     ("cluster-enabled", "no"),
-    ("config-file", ""),
     ("hz", "10"),
     ("io-threads-do-reads", "no"),
     ("latency-monitor-threshold", "0"),

@@ -51,7 +51,6 @@ impl Worker {
         client.command = UNKNOWN;
         let command = match self.shared().commands.lookup(&args) {
             Ok(command) => command,
-            Err(_) if !client.session.authenticated => return self.refuse(core, id, NOAUTH),
             Err(error) => {
                 client.spoil_transaction();
                 return self.reply(core, id, error.to_bytes());

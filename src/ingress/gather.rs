@@ -30,8 +30,8 @@ pub(crate) enum Recipe {
     Keys(KeyFilter),
     /// `RANDOMKEY`: the first node that has one.
     RandomKey,
-    /// `CLIENT LIST`, from all workers.
-    ClientList,
+    /// `CLIENT LIST`, from all workers: of these clients, or of all.
+    ClientList(Vec<u64>),
     /// The sum of integers.
     Sum,
     /// `CLIENT KILL address`.
@@ -119,7 +119,7 @@ impl Gather {
                         merge: Merge::Sum, ..
                     }
                     | Recipe::Sum => encode::integer(sum(&parts)),
-                    Recipe::ClientList => roll_call::merge(&parts, client_resp3),
+                    Recipe::ClientList(ids) => roll_call::merge(&parts, ids, client_resp3),
                     Recipe::KilledOne if sum(&parts) == 0 => encode::error("ERR No such client"),
                     Recipe::Split { merge: Merge::Ok, .. } | Recipe::KilledOne => {
                         Bytes::from_static(b"+OK\r\n")

@@ -14,9 +14,11 @@ const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is dis
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                            your configuration is correct?";
 
-const HELLO_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
-                           AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+const HELLO_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH \
+                           <user> <pass> option can be used to authenticate the client and select the RESP \
                            protocol version at the same time";
+
+const NOT_AN_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 
@@ -107,9 +109,10 @@ impl Session {
 
     /// `SELECT`.
     pub(super) fn select(&mut self, shared: &Shared, args: &Args<'_>) -> Bytes {
-        let number = number::integer(args.arg(1)).filter(|n| i32::try_from(*n).is_ok());
+        let number = number::integer(args.arg(1));
         match number.map(|n| u16::try_from(n).ok().filter(|&db| shared.has_database(db))) {
             None => encode::error(NOT_AN_INTEGER),
+            _ if number.is_some_and(|n| i32::try_from(n).is_err()) => encode::error(NOT_AN_INT),
             Some(None) => encode::error("ERR DB index is out of range"),
             Some(Some(db)) => {
                 self.db = db;

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::dispatch::Flow;
+use super::notice::UNKNOWN;
 use super::transaction::{OK, Transaction};
 use crate::command::spec::Class;
 use crate::command::{Command, Flags, Special};
@@ -42,26 +43,31 @@ impl Worker {
 
     /// Whether a client that monitors has asked for something that it may not; that is answered here.
     pub(super) fn only_watches(&self, core: &mut Core, id: u32, command: &Command) -> bool {
-        let monitors = core.clients.get(id as usize).is_some_and(|c| c.session.monitors);
         let touches = command.flags.intersects(Flags::READONLY | Flags::WRITE) || command.is_write();
-        if monitors && touches {
-            self.refuse(core, id, NO_KEYSPACE);
-        }
-        monitors && touches
+        let Some(client) = core
+            .clients
+            .get_mut(id as usize)
+            .filter(|c| touches && c.session.monitors)
+        else {
+            return false;
+        };
+        client.command = UNKNOWN;
+        self.refuse(core, id, NO_KEYSPACE);
+        true
     }
 
     /// Shows a command that has just been taken up, unless it waits for `EXEC`.
     pub(super) fn show(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) {
-        let queued = core
-            .clients
-            .get(id as usize)
-            .is_some_and(|c| c.session.transaction.is_some());
+        let Some(client) = core.clients.get(id as usize) else {
+            return;
+        };
+        let queued = client.session.transaction.is_some();
         let args = Args { bytes: frame, spans };
-        match self.shared().commands.lookup(&args) {
-            Ok(command) if !queued || command.class(&args) == Class::Transaction => {
-                self.show_command(core, id, command, &args);
-            }
-            _ => {}
+        // None if it has been refused before anything was done.
+        if let Some(command) = self.shared().commands.at(client.command)
+            && (!queued || command.class(&args) == Class::Transaction)
+        {
+            self.show_command(core, id, command, &args);
         }
     }
 

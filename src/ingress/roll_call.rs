@@ -3,6 +3,7 @@
 //! A client is known to its worker only. So each worker is sent the question and answers for its own clients; the parts
 //! become one reply as those of any command that goes to several places (`gather`).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -181,7 +182,10 @@ impl Worker {
         args: &Args<'_>,
     ) -> Result<(Recipe, RollCall), Bytes> {
         Ok(match special {
-            Special::ClientList => (Recipe::ClientList, RollCall::List(Filter::to_list(args)?)),
+            Special::ClientList => {
+                let filter = Filter::to_list(args)?;
+                (Recipe::ClientList(filter.ids.clone()), RollCall::List(filter))
+            }
             // The old form: an address, which may be the asker's own.
             Special::ClientKill if args.len() == 3 => {
                 let filter = Filter {
@@ -337,18 +341,24 @@ impl super::client::Session {
     }
 }
 
-/// The lines of all workers in the order in which the clients came.
-pub(super) fn merge(parts: &[Bytes], resp3: bool) -> Bytes {
-    let mut lines: Vec<(u64, String)> = Vec::new();
+/// The lines of all workers, in the order in which the clients came; or that of these, if some were asked for.
+pub(super) fn merge(parts: &[Bytes], ids: &[u64], resp3: bool) -> Bytes {
+    let mut lines: BTreeMap<u64, String> = BTreeMap::new();
     for part in parts {
         for line in String::from_utf8_lossy(part).split_inclusive('\n') {
             let id = line
                 .strip_prefix("id=")
                 .and_then(|rest| rest.split(' ').next()?.parse().ok());
-            lines.push((id.unwrap_or_default(), line.to_owned()));
+            lines.insert(id.unwrap_or_default(), line.to_owned());
         }
     }
-    lines.sort_unstable();
-    let text: String = lines.into_iter().map(|(_, line)| line).collect();
+    let text: String = match ids {
+        [] => lines.into_values().collect(),
+        ids => ids
+            .iter()
+            .filter_map(|id| lines.get(id))
+            .map(String::as_str)
+            .collect(),
+    };
     verbatim(&text, resp3)
 }

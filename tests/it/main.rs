@@ -26,6 +26,8 @@ mod differential;
 mod faults;
 mod harness;
 mod hostile;
+
+mod server;
 mod side_by_side;
 mod startup;
 mod transactions;
