@@ -28,6 +28,8 @@ pub mod compare;
 pub mod decide;
 pub mod dump;
 pub mod frame;
+#[cfg(test)]
+mod notes;
 pub mod number;
 pub mod parts;
 pub mod rewrite;

@@ -26,7 +26,6 @@ mod differential;
 mod faults;
 mod harness;
 mod hostile;
-
 mod server;
 mod side_by_side;
 mod startup;
