@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::client::in_protocol;
 use super::exec::Assembly;
-use super::pool_wide::{KeyFilter, ScanPage};
+use super::pool_wide::{KeyFilter, ScanPage, any_of};
 use super::roll_call;
 use crate::command::spec::{Downgrade, Merge};
 use crate::request::Outcome;
@@ -26,9 +26,9 @@ pub(crate) enum Recipe {
     Dbsize { copies: u64 },
     /// One page of a `SCAN`.
     Scan(ScanPage),
-    /// `KEYS`, from all nodes.
+    /// `KEYS`, or what follows from it, from all nodes.
     Keys(KeyFilter),
-    /// `RANDOMKEY`: the first node that has one.
+    /// `RANDOMKEY`: one that some node has chosen.
     RandomKey,
     /// `CLIENT LIST`, from all workers: of these clients, or of all.
     ClientList(Vec<u64>),
@@ -125,18 +125,16 @@ impl Gather {
                         Bytes::from_static(b"+OK\r\n")
                     }
                     Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
-                    Recipe::Keys(filter) => filter.assemble(&parts),
+                    Recipe::Keys(filter) => {
+                        in_protocol(Downgrade::Generic, filter.assemble(&parts), true, client_resp3)
+                    }
                     Recipe::RandomKey => {
-                        let found = parts
+                        let found: Vec<&[u8]> = parts
                             .iter()
-                            .find(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"));
-                        let null = Bytes::from_static(b"_\r\n");
-                        in_protocol(
-                            Downgrade::Generic,
-                            found.cloned().unwrap_or(null),
-                            true,
-                            client_resp3,
-                        )
+                            .filter(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"))
+                            .map(|part| &part[..])
+                            .collect();
+                        in_protocol(Downgrade::Generic, any_of(&found), true, client_resp3)
                     }
                     _ => parts.into_iter().next().unwrap_or_default(),
                 }

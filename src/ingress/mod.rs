@@ -27,6 +27,7 @@ mod roll_call;
 mod scan_cursor;
 mod scripts;
 mod serve;
+mod settled;
 mod slowlog;
 mod transaction;
 mod watch;

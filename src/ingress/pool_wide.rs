@@ -25,8 +25,16 @@ pub(crate) struct KeyFilter {
     listers: Arc<[Option<NodeId>]>,
     /// The node behind each part.
     nodes: Vec<NodeId>,
-    /// Only how many.
-    count: bool,
+    /// What is told of them.
+    shown: Shown,
+}
+
+/// What is told of the keys that count.
+#[derive(Clone, Copy, Debug)]
+enum Shown {
+    All,
+    Number,
+    Any,
 }
 
 impl KeyFilter {
@@ -41,10 +49,22 @@ impl KeyFilter {
         for (part, &node) in parts.iter().zip(&self.nodes) {
             keys.extend(elements(part).filter(|element| self.keeps(node, element)));
         }
-        if self.count {
-            return encode::integer(keys.len() as i64);
+        match self.shown {
+            Shown::All => array(&keys),
+            Shown::Number => encode::integer(keys.len() as i64),
+            Shown::Any => any_of(&keys),
         }
-        array(&keys)
+    }
+}
+
+/// One of these, by chance; none of none.
+pub(super) fn any_of(elements: &[&[u8]]) -> Bytes {
+    match elements.len() {
+        0 => Bytes::from_static(b"_\r\n"),
+        count => elements
+            .get(rand::random_range(0..count))
+            .map(|element| Bytes::copy_from_slice(element))
+            .unwrap_or_default(),
     }
 }
 
@@ -182,11 +202,13 @@ impl Worker {
                 let filter = KeyFilter {
                     listers,
                     nodes: nodes.clone(),
-                    count: false,
+                    shown: Shown::All,
                 };
-                self.ask_nodes(core, id, &nodes, frame, Recipe::Keys(filter))
+                self.ask_settled(core, id, &nodes, frame, Recipe::Keys(filter))
             }
-            _ => self.ask_nodes(core, id, &nodes, frame, Recipe::RandomKey),
+            // Each node's choice is a key of the pool, and each key is on one of these nodes.
+            _ if self.is_whole(core) => self.ask_settled(core, id, &nodes, frame, Recipe::RandomKey),
+            _ => self.ask_all_keys(core, id, listers, nodes, Shown::Any),
         }
     }
 
@@ -224,7 +246,14 @@ impl Worker {
         Flow::Next
     }
 
-    fn ask_nodes(&self, core: &mut Core, id: u32, nodes: &[NodeId], frame: &Bytes, recipe: Recipe) -> Flow {
+    pub(super) fn ask_nodes(
+        &self,
+        core: &mut Core,
+        id: u32,
+        nodes: &[NodeId],
+        frame: &Bytes,
+        recipe: Recipe,
+    ) -> Flow {
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
@@ -245,38 +274,56 @@ impl Worker {
     }
 
     /// Every key is on R nodes, so the nodes' own counts say it; unless some copy is missing, then keys are counted.
-    fn dbsize(&self, core: &mut Core, id: u32, listers: &Arc<[Option<NodeId>]>, nodes: Vec<NodeId>) -> Flow {
+    fn dbsize(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        listers: &Arc<[Option<NodeId>]>,
+        nodes: Vec<NodeId>,
+    ) -> Flow {
+        if !self.is_whole(core) {
+            return self.ask_all_keys(core, id, listers.clone(), nodes, Shown::Number);
+        }
         let table = self.shared().table.load();
-        let whole = table.rows.iter().enumerate().all(|(partition, row)| {
+        let all: Vec<NodeId> = (0..table.nodes.len() as NodeId).collect();
+        let copies = u64::from(table.replicas).min(table.nodes.len() as u64);
+        let frame = encode::command_frame(&[b"DBSIZE"]);
+        self.ask_settled(core, id, &all, &frame, Recipe::Dbsize { copies })
+    }
+
+    /// Whether every node has what it should have, and nothing else.
+    fn is_whole(&self, core: &Core) -> bool {
+        let table = self.shared().table.load();
+        table.rows.iter().enumerate().all(|(partition, row)| {
             let set = core
                 .sequencer
                 .partition_view(partition as PartitionId)
                 .map_or(row.in_sync, |(_, set)| set);
             set.count_ones() as usize == row.replicas.len()
                 && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
-        });
-        if whole {
-            let all: Vec<NodeId> = (0..table.nodes.len() as NodeId).collect();
-            let copies = u64::from(table.replicas).min(table.nodes.len() as u64);
-            let frame = encode::command_frame(&[b"DBSIZE"]);
-            return self.ask_nodes(core, id, &all, &frame, Recipe::Dbsize { copies });
-        }
+        })
+    }
+
+    /// Looks at the names of all keys: where a node may have some that are none any more, its own word does not do.
+    fn ask_all_keys(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        listers: Arc<[Option<NodeId>]>,
+        nodes: Vec<NodeId>,
+        shown: Shown,
+    ) -> Flow {
         let filter = KeyFilter {
-            listers: listers.clone(),
+            listers,
             nodes: nodes.clone(),
-            count: true,
+            shown,
         };
-        self.ask_nodes(
-            core,
-            id,
-            &nodes,
-            &encode::command_frame(&[b"KEYS", b"*"]),
-            Recipe::Keys(filter),
-        )
+        let frame = encode::command_frame(&[b"KEYS", b"*"]);
+        self.ask_settled(core, id, &nodes, &frame, Recipe::Keys(filter))
     }
 
     fn scan(
-        &self,
+        self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         args: &Args<'_>,
@@ -300,7 +347,7 @@ impl Worker {
         let filter = KeyFilter {
             listers: listers.clone(),
             nodes: Vec::new(),
-            count: false,
+            shown: Shown::All,
         };
         let page = ScanPage {
             node: from.node,
@@ -313,13 +360,12 @@ impl Worker {
         if let Some(cursor) = all.get_mut(1) {
             *cursor = at.as_bytes();
         }
-        self.ask_nodes(
-            core,
-            id,
-            &[from.node],
-            &encode::command_frame(&all),
-            Recipe::Scan(page),
-        )
+        let (frame, recipe) = (encode::command_frame(&all), Recipe::Scan(page));
+        if from.at > 0 {
+            return self.ask_nodes(core, id, &[from.node], &frame, recipe);
+        }
+        // What is acknowledged before the walk comes to a node must be there.
+        self.ask_settled(core, id, &[from.node], &frame, recipe)
     }
 
     /// `HSCAN`, `SSCAN`, `ZSCAN`: the walk stays on the node it began on.

@@ -192,6 +192,18 @@ const ALIKE: &str = "
     COMMAND NOSUCH
     COMMAND HELP
     MODULE LIST
+    MODULE HELP
+    SCRIPT HELP
+    PUBSUB HELP
+    FUNCTION HELP
+    FUNCTION LIST
+    FUNCTION STATS
+    FUNCTION DUMP
+    FCALL none 0
+    FCALL_RO none 0
+    XGROUP HELP
+    XINFO HELP
+    CLIENT GETREDIR
     ROLE
     READONLY
     READWRITE
@@ -898,6 +910,170 @@ fn a_password_is_asked_for_and_never_told() {
 }
 
 #[test]
+fn latency_points_to_the_metrics() {
+    let (_pool, sidecar) = pool_of(1);
+    let mut client = sidecar.client();
+    assert!(text(&mut client, "LATENCY DOCTOR").contains("/metrics"));
+    assert_eq!(
+        client.call(words("LATENCY HISTOGRAM get")),
+        Reply::Array(Vec::new())
+    );
+    client.call(cmd!["HELLO", 3]);
+    assert_eq!(client.call(words("LATENCY HISTOGRAM")), Reply::Map(Vec::new()));
+}
+
+#[test]
+fn replies_can_be_turned_off() {
+    let reference = Node::start("reference", NodeOptions::default());
+    let (_pool, sidecar) = pool_of(1);
+    let [ours, theirs] = [sidecar.client(), reference.client()].map(|mut client| {
+        for line in [
+            "CLIENT REPLY SKIP",
+            "SET a 1",
+            "GET a",
+            "CLIENT REPLY OFF",
+            "SET a 2",
+            "CLIENT REPLY SKIP",
+            "PING",
+            "CLIENT REPLY ON",
+            "GET a",
+            "CLIENT REPLY SKIP",
+            "PING",
+            "ECHO end",
+        ] {
+            client.send_raw(&encode(&words(line))).unwrap();
+        }
+        (0..4).map(|_| client.recv().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(ours, theirs);
+}
+
+/// What the page of commands calls served, and this version does not serve yet, says so.
+#[test]
+fn what_is_not_served_yet_says_so() {
+    let (_pool, sidecar) = pool_of(1);
+    let mut client = sidecar.client();
+    for line in [
+        "BLPOP k 1",
+        "BRPOP k 1",
+        "BLMOVE k l LEFT LEFT 1",
+        "BRPOPLPUSH k l 1",
+        "BLMPOP 1 1 k LEFT",
+        "BZMPOP 1 1 k MIN",
+        "BZPOPMIN k 1",
+        "BZPOPMAX k 1",
+        "SUBSCRIBE c",
+        "UNSUBSCRIBE",
+        "PSUBSCRIBE c",
+        "PUNSUBSCRIBE",
+        "SSUBSCRIBE c",
+        "SUNSUBSCRIBE",
+        "PUBLISH c m",
+        "SPUBLISH c m",
+        "PUBSUB CHANNELS",
+        "PUBSUB NUMPAT",
+        "PUBSUB NUMSUB",
+        "PUBSUB SHARDCHANNELS",
+        "PUBSUB SHARDNUMSUB",
+        "FUNCTION LOAD x",
+        "FUNCTION DELETE x",
+        "FUNCTION FLUSH",
+        "FUNCTION RESTORE x",
+        "FUNCTION KILL",
+        "SCRIPT KILL",
+    ] {
+        let reply = client.call(words(line));
+        let says_so = reply.error().is_some_and(|error| error.contains(" yet"));
+        assert!(says_so, "{line} is served, or says nothing of the kind: {reply}");
+    }
+}
+
+#[test]
+fn keys_are_counted_and_found_at_once_on_every_thread() {
+    let (_pool, sidecar) = pool_of(4);
+    let mut clients: Vec<Client> = (0..4).map(|_| sidecar.client()).collect();
+    let mut all = BTreeSet::new();
+    for round in 0..150 {
+        let key = format!("k{round}");
+        assert!(clients[round % 4].call(cmd!["SET", key, round]).is_ok());
+        all.insert(key.into_bytes());
+        // A write that W nodes have may still be on its way to the one that is asked.
+        let other = &mut clients[(round + 1) % 4];
+        assert_eq!(
+            other.call(cmd!["DBSIZE"]),
+            Reply::Int(all.len() as i64),
+            "after {round}"
+        );
+        let keys: BTreeSet<Vec<u8>> = other
+            .call(cmd!["KEYS", "*"])
+            .items()
+            .iter()
+            .filter_map(|k| k.bytes().map(<[u8]>::to_vec))
+            .collect();
+        assert_eq!(keys, all);
+    }
+    for (protocol, args) in [
+        (2, "COUNT 1000"),
+        (3, "MATCH k* TYPE string COUNT 7"),
+        (2, "TYPE list"),
+        (3, "TYPE hash"),
+    ] {
+        let client = &mut clients[0];
+        client.call(cmd!["HELLO", protocol]);
+        let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
+        loop {
+            let page = client.call(words(&format!("SCAN {cursor} {args}"))).items();
+            found.extend(
+                page[1]
+                    .items()
+                    .iter()
+                    .filter_map(|k| k.bytes().map(<[u8]>::to_vec)),
+            );
+            cursor = page[0].text().unwrap();
+            if cursor == "0" {
+                break;
+            }
+        }
+        let distinct: BTreeSet<Vec<u8>> = found.iter().cloned().collect();
+        let wanted = if args.contains("list") || args.contains("hash") {
+            BTreeSet::new()
+        } else {
+            all.clone()
+        };
+        assert_eq!(distinct, wanted, "{args}");
+        assert_eq!(found.len(), wanted.len(), "no copies, {args}");
+    }
+}
+
+#[test]
+fn any_key_may_be_the_random_one() {
+    let pool = Pool::start(4);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3).threads(2).patient());
+    let mut client = sidecar.client();
+    assert!(client.call(cmd!["RANDOMKEY"]).is_nil());
+    let all: BTreeSet<String> = (0..24).map(|n| format!("k{n}")).collect();
+    for key in &all {
+        client.call(cmd!["SET", key, 1]);
+    }
+    let mut seen = BTreeSet::new();
+    wait_until("every key was chosen once", SOON, || {
+        seen.insert(text(&mut client, "RANDOMKEY"));
+        seen == all
+    });
+    // A node is missing: what it may have is not asked of it.
+    pool.nodes[1].kill9();
+    sidecar.allow_log("node");
+    client.call(cmd!["DEL", "k0"]);
+    wait_until("the node is given up", SOON, || {
+        sidecar.node_state("b") != "in_sync"
+    });
+    for _ in 0..100 {
+        let key = text(&mut client, "RANDOMKEY");
+        assert!(all.contains(&key) && key != "k0", "{key}");
+    }
+}
+
+#[test]
 fn time_and_wait_tell_the_truth() {
     let (_pool, sidecar) = pool_of(1);
     let mut client = sidecar.client();
@@ -910,6 +1086,7 @@ fn time_and_wait_tell_the_truth() {
     }
     assert!(micros.len() > 1, "TIME has no microseconds: {micros:?}");
     assert!(client.call(cmd!["SET", "k", 1]).is_ok());
+    assert!(client.call(cmd!["LASTSAVE"]).int().unwrap() > 1_600_000_000);
     // W = 2: one further copy is certain, before the reply to SET.
     assert_eq!(client.call(cmd!["WAIT", 1, 0]), Reply::Int(1));
     client.call(cmd!["MULTI"]);
