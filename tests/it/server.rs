@@ -990,27 +990,45 @@ fn what_is_not_served_yet_says_so() {
 
 #[test]
 fn keys_are_counted_and_found_at_once_on_every_thread() {
-    let (_pool, sidecar) = pool_of(4);
+    let (pool, sidecar) = pool_of(4);
     let mut clients: Vec<Client> = (0..4).map(|_| sidecar.client()).collect();
     let mut all = BTreeSet::new();
-    for round in 0..150 {
-        let key = format!("k{round}");
-        assert!(clients[round % 4].call(cmd!["SET", key, round]).is_ok());
-        all.insert(key.into_bytes());
-        // A write that W nodes have may still be on its way to the one that is asked.
-        let other = &mut clients[(round + 1) % 4];
-        assert_eq!(
-            other.call(cmd!["DBSIZE"]),
-            Reply::Int(all.len() as i64),
-            "after {round}"
-        );
-        let keys: BTreeSet<Vec<u8>> = other
-            .call(cmd!["KEYS", "*"])
-            .items()
-            .iter()
-            .filter_map(|k| k.bytes().map(<[u8]>::to_vec))
-            .collect();
-        assert_eq!(keys, all);
+    for asked in ["DBSIZE", "KEYS *", "SCAN 0 COUNT 1000", "RANDOMKEY"] {
+        for node in &pool.nodes {
+            // The others acknowledge these writes, and most of them are still to be sent to this one.
+            node.stop();
+            for _ in 0..12 {
+                let key = format!("k{}", all.len());
+                assert!(clients[0].call(cmd!["SET", key, 1]).is_ok());
+                all.insert(key.into_bytes());
+            }
+            clients[1].send_raw(&encode(&words(asked))).unwrap();
+            node.cont();
+            let reply = clients[1].recv().unwrap();
+            let bytes = |keys: Vec<Reply>| {
+                keys.iter()
+                    .filter_map(|k| k.bytes().map(<[u8]>::to_vec))
+                    .collect::<BTreeSet<_>>()
+            };
+            match asked {
+                "DBSIZE" => assert_eq!(reply, Reply::Int(all.len() as i64)),
+                "KEYS *" => assert_eq!(bytes(reply.items()), all),
+                "RANDOMKEY" => assert!(bytes(vec![reply]).is_subset(&all)),
+                _ => {
+                    let mut found = BTreeSet::new();
+                    let mut page = reply.items();
+                    loop {
+                        found.extend(bytes(page[1].items()));
+                        let cursor = page[0].text().unwrap();
+                        if cursor == "0" {
+                            break;
+                        }
+                        page = clients[1].call(cmd!["SCAN", cursor, "COUNT", 1000]).items();
+                    }
+                    assert_eq!(found, all);
+                }
+            }
+        }
     }
     for (protocol, args) in [
         (2, "COUNT 1000"),
