@@ -42,7 +42,6 @@ const EFFECT: &str = "one node decides the effect, which is then written to all"
 const ABSOLUTE: &str = "the time is made absolute by the pool's clock before nodes get it";
 const SCRIPTS: &str = "may use keys of one partition only; a script that asks for time or chance gets them from the pool's clock";
 const ANY_COPY: &str = "that of one of the copies";
-const WAITING: &str = "a connection that is lost while it waits gives up its place";
 const POOL_WIDE: &str = "not inside `MULTI`";
 
 /// What a client can notice. A container's name stands for all its subcommands that have no note of their own.
@@ -50,19 +49,6 @@ const NOTES: &[(&[&str], &str)] = &[
     (
         &["acl|getuser", "acl|list", "acl|users", "acl|whoami"],
         "tells of the one user of `proxy.toml`, and nothing of its password",
-    ),
-    (
-        &[
-            "blmove",
-            "blmpop",
-            "blpop",
-            "brpop",
-            "brpoplpush",
-            "bzmpop",
-            "bzpopmax",
-            "bzpopmin",
-        ],
-        WAITING,
     ),
     (
         &["client|caching", "client|tracking"],
@@ -136,7 +122,7 @@ const NOTES: &[(&[&str], &str)] = &[
         &["monitor"],
         "shows what clients send to this sidecar; not what scripts call, and a transaction at its `EXEC`",
     ),
-    (&["role", "wait"], NO_REPLICAS),
+    (&["role"], NO_REPLICAS),
     (
         &["scan"],
         "the cursor names a node; when nodes come or go, the walk starts over; not inside `MULTI`",
@@ -159,6 +145,10 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (&["spop", "xautoclaim"], EFFECT),
     (&["time"], "the pool's clock"),
+    (
+        &["wait"],
+        "counts further nodes that have everything this sidecar has written, W - 1 at least; inside `MULTI` just these",
+    ),
     (
         &["xadd"],
         "the id of `*` is chosen by the sidecar; `MAXLEN ~` trims exactly",

@@ -1,28 +1,36 @@
 //! Commands about the connection and about "the server" that need no node: here is who answers each of them.
 
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 
 use super::account::account;
-use super::answer::{NOT_AN_INTEGER, verbatim};
+use super::answer::verbatim;
 use super::config_get::config_get;
 use super::dispatch::Flow;
 use super::info::info;
 use super::latency::latency;
 use super::monitor;
 use super::transaction::OK;
-use crate::command::{Command, Special, number};
+use crate::command::{Command, Special};
 use crate::resp::{Args, encode};
 use crate::shared::Shared;
 use crate::worker::{Core, Worker};
 
 impl Worker {
     /// Answers a command that needs no node.
-    pub(super) fn local(&self, core: &mut Core, id: u32, command: &Command, args: &Args<'_>) -> Flow {
+    pub(super) fn local(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        args: &Args<'_>,
+    ) -> Flow {
         match command.special {
             Special::ClientReply => return self.client_reply(core, id, args),
             Special::Monitor => return self.monitor(core, id),
+            Special::Wait => return self.wait(core, id, args),
             _ => {}
         }
         let reply = self.local_reply(core, id, command, args);
@@ -66,7 +74,7 @@ impl Worker {
             Monitor => monitor::in_transaction(),
             ClientReply => OK,
             Time => time(shared),
-            Wait => wait(shared, args),
+            Wait => self.wait_at_once(args),
             Info => verbatim(&info(shared, args), session.resp3),
             LastSave => encode::integer(shared.keeper.pool_info().last_save_s),
             Role => Bytes::from_static(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
@@ -99,17 +107,4 @@ fn time(shared: &Shared) -> Bytes {
     encode::bulk(&mut out, (us / 1_000_000).to_string().as_bytes());
     encode::bulk(&mut out, (us % 1_000_000).to_string().as_bytes());
     out.freeze()
-}
-
-/// `WAIT replicas timeout`: how many further nodes certainly have all that this client was told is written. That is known
-/// without asking anybody: W - 1. More nodes have it soon after, but nobody waits for them, so nobody vouches for them.
-fn wait(shared: &Shared, args: &Args<'_>) -> Bytes {
-    if number::integer(args.arg(1)).is_none() {
-        return encode::error(NOT_AN_INTEGER);
-    }
-    match number::integer(args.arg(2)) {
-        None => encode::error("ERR timeout is not an integer or out of range"),
-        Some(..0) => encode::error("ERR timeout is negative"),
-        Some(_) => encode::integer(i64::from(shared.table.load().write_quorum) - 1),
-    }
 }

@@ -30,6 +30,7 @@ mod serve;
 mod settled;
 mod slowlog;
 mod transaction;
+mod wait;
 mod watch;
 
 pub use client::{Client, Session};

@@ -1112,3 +1112,34 @@ fn time_and_wait_tell_the_truth() {
     client.call(cmd!["WAIT", 1, 0]);
     assert_eq!(client.call(cmd!["EXEC"]).items()[1], Reply::Int(1));
 }
+
+#[test]
+fn wait_counts_the_nodes_that_have_it() {
+    for threads in [1, 3] {
+        let (pool, sidecar) = pool_of(threads);
+        let mut client = sidecar.client();
+        assert!(client.call(cmd!["SET", "k", 1]).is_ok());
+        assert_eq!(client.call(cmd!["WAIT", 2, 0]), Reply::Int(2));
+        pool.nodes[2].stop();
+        for n in 0..10 {
+            assert!(client.call(cmd!["SET", format!("k{n}"), 1]).is_ok());
+        }
+        let begin = Instant::now();
+        assert_eq!(client.call(cmd!["WAIT", 1, 10_000]), Reply::Int(1));
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        let begin = Instant::now();
+        assert_eq!(
+            client.call(cmd!["WAIT", 2, 200]),
+            Reply::Int(1),
+            "one node has not got it"
+        );
+        assert!(begin.elapsed() >= Duration::from_millis(200));
+        client.send_raw(&encode(&cmd!["WAIT", 2, 0])).unwrap();
+        pool.nodes[2].cont();
+        assert_eq!(client.recv().unwrap(), Reply::Int(2));
+        // More than there are copies: for as long as it is told to.
+        assert_eq!(client.call(cmd!["WAIT", 3, 100]), Reply::Int(2));
+        // Nobody is left to be told.
+        client.send_raw(&encode(&cmd!["WAIT", 3, 0])).unwrap();
+    }
+}
