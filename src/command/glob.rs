@@ -88,7 +88,7 @@ mod tests {
             "max[^x]emory",
             "max[^m]emory",
             "maxmemory",
-            "max\\memory",
+            "max\\memor?",
             "max[abcm]emory",
             "[m",
             "**y",

@@ -189,8 +189,11 @@ mod tests {
     use crate::testserver::{Sent, words};
 
     fn shown(special: Special, command: &str) -> String {
-        let command = words(command);
-        let sent = Sent::new(&command);
+        shown_words(special, &words(command))
+    }
+
+    fn shown_words(special: Special, command: &[Vec<u8>]) -> String {
+        let sent = Sent::new(command);
         let line = line(3, "1.2.3.4:5", special, &sent.args());
         let line = String::from_utf8(line.to_vec()).unwrap();
         line.split_once(' ').unwrap().1.trim_end().to_owned()
@@ -199,8 +202,11 @@ mod tests {
     #[test]
     fn lines_are_those_of_redis() {
         assert_eq!(
-            shown(Special::Echo, r#"ECHO "a\"b\x01\n\\""#),
-            r#"[3 1.2.3.4:5] "ECHO" "a\"b\x01\n\\""#
+            shown_words(
+                Special::Echo,
+                &[b"ECHO".to_vec(), b"a\"b\x01\n\\\x07\xff".to_vec()]
+            ),
+            r#"[3 1.2.3.4:5] "ECHO" "a\"b\x01\n\\\a\xff""#
         );
         assert_eq!(
             shown(Special::Auth, "auth user pass"),
