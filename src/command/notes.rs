@@ -91,7 +91,7 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (
         &["flushall", "flushdb"],
-        "not inside `MULTI`; the bookkeeping database stays",
+        "the bookkeeping database stays",
     ),
     (&["function"], "kept with the pool, so that every node has them"),
     (&["hello"], "the lowest version among the nodes is told"),
