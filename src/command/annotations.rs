@@ -18,6 +18,7 @@ const ASK_THE_NODES: &str =
 const CONFIG: &str = "ERR CONFIG cannot change a pool: edit proxy.toml, or redis.conf on the nodes";
 const REPLICATION: &str = "ERR copies are kept by the proxy: add, drain or remove nodes on its admin port";
 const SAVING: &str = "ERR nodes save on their own: set save or appendonly in redis.conf on the nodes";
+const ON_DISK: &str = "ERR when nodes write to their disks is up to them: set appendfsync always in redis.conf on the nodes, and use WAIT";
 const INSPECTION: &str = "ERR this shows or changes the inside of one server: run it on a node";
 const DATABASES: &str =
     "ERR a key cannot change its database here: read it, SELECT the other one, and write it there";
@@ -68,7 +69,6 @@ const CLASSES: &[(Class, &[&str])] = &[
             "slowlog",
             "time",
             "wait",
-            "waitaof",
         ],
     ),
     (
@@ -140,6 +140,7 @@ const CLASSES: &[(Class, &[&str])] = &[
         &["failover", "psync", "replconf", "replicaof", "slaveof", "sync"],
     ),
     (Class::Refused(SAVING), &["bgrewriteaof", "bgsave", "save"]),
+    (Class::Refused(ON_DISK), &["waitaof"]),
     (
         Class::Refused(INSPECTION),
         &["debug", "memory|purge", "pfdebug", "pfselftest", "script|debug"],

@@ -89,10 +89,7 @@ const NOTES: &[(&[&str], &str)] = &[
         &["expire", "pexpire", "getex", "psetex", "restore", "set", "setex"],
         ABSOLUTE,
     ),
-    (
-        &["flushall", "flushdb"],
-        "the bookkeeping database stays",
-    ),
+    (&["flushall", "flushdb"], "the bookkeeping database stays"),
     (&["function"], "kept with the pool, so that every node has them"),
     (&["hello"], "the lowest version among the nodes is told"),
     (&["hscan", "sscan", "zscan"], BY_SCAN),

@@ -83,15 +83,13 @@ impl Session {
                 *kept = Bytes::copy_from_slice(args.arg(3));
                 OK
             }
-            // No client is ever evicted here; the nodes know nothing of clients, so every read touches its key.
+            // No client is ever evicted here.
             (Special::ClientNoEvict, b"on" | b"off") => {
                 self.no_evict = choice == b"on";
                 OK
             }
-            (Special::ClientNoTouch | Special::ClientTracking, b"off") => OK,
-            (Special::ClientNoTouch, b"on") => encode::error(
-                "ERR CLIENT NO-TOUCH is not offered by the proxy: the nodes do not know its clients",
-            ),
+            // What it would spare is the order in which a server evicts, and the nodes never do.
+            (Special::ClientNoTouch, b"on" | b"off") | (Special::ClientTracking, b"off") => OK,
             (Special::ClientTracking, b"on") => encode::error(NO_TRACKING),
             _ => encode::error(SYNTAX),
         }

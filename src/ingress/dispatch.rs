@@ -94,7 +94,7 @@ impl Worker {
             Route::Pool(pool) => self.pool_wide(core, id, command, pool, frame, spans),
             Route::Refused(line) | Route::Invalid(line) => self.reply(core, id, line),
             Route::One { partition, write } if keyed_scan(command.special) && !write => {
-                self.scan_key(core, id, partition, command, &args)
+                self.scan_key(core, id, partition, &args)
             }
             Route::One { partition, write } => {
                 self.send_one(core, id, command, partition, write, frame, spans, script)

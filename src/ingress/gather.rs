@@ -4,8 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::client::in_protocol;
 use super::exec::Assembly;
-use super::pool_wide::{KeyFilter, ScanPage, any_of};
+use super::pool_wide::{KeyFilter, any_of};
 use super::roll_call;
+use super::scan::ScanPage;
 use crate::command::spec::{Downgrade, Merge};
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};

@@ -24,6 +24,7 @@ mod pause;
 mod pool_wide;
 mod procedure;
 mod roll_call;
+mod scan;
 mod scan_cursor;
 mod scripts;
 mod serve;
