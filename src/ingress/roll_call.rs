@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::answer::{SYNTAX, verbatim, word, wrong_subcommand};
+use super::blocking::Unblocking;
 use super::client::Client;
 use super::client_command::client_id;
 use super::dispatch::Flow;
@@ -259,9 +260,19 @@ impl Worker {
         encode::integer(killed)
     }
 
-    /// Ends a client's wait for data: whether it waited. (No command waits for data yet.)
-    fn unblock(&self, _core: &mut Core, _id: u64, _error: bool) -> bool {
-        false
+    /// Ends a client's wait for data: whether it waited.
+    fn unblock(&self, core: &Core, id: u64, error: bool) -> bool {
+        let mut clients = core.clients.iter().map(|(_, client)| client);
+        let blocked = clients
+            .find(|c| c.session.id == id)
+            .and_then(|c| c.blocked.as_ref());
+        if let Some(blocked) = blocked {
+            blocked.end(match error {
+                true => Unblocking::Error,
+                false => Unblocking::Timeout,
+            });
+        }
+        blocked.is_some()
     }
 
     /// A client's line in `CLIENT LIST`.
@@ -292,7 +303,7 @@ impl Worker {
             client.slots.len(),
             output,
             size_of::<Client>() + multi_bytes + output,
-            if client.blocked { "rw" } else { "r" },
+            if client.clogged { "rw" } else { "r" },
             command.map_or("NULL", |command| &command.name),
             self.shared().config.listen.user(),
             if session.resp3 { 3 } else { 2 },
@@ -309,6 +320,7 @@ fn flags(client: &Client) -> String {
         (session.monitors, 'O'),
         (session.transaction.is_some(), 'x'),
         (session.subscriptions() != (0, 0, 0), 'P'),
+        (client.blocked.is_some(), 'b'),
         (client.closing, 'c'),
         (session.peer.ends_with(":0"), 'U'),
         (session.no_evict, 'e'),

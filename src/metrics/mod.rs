@@ -95,8 +95,8 @@ pub struct WorkerMetrics {
     pub resent: Count,
     /// From a command's arrival to its reply.
     pub latencies: Latencies,
-    /// Clients whose command waits.
-    pub blocked_clients: Count,
+    /// Clients whose command waits for the end of a pause.
+    pub held_back: Count,
     /// By the command's place in the table.
     pub by_command: Box<[CommandCounts]>,
     /// Errors that clients were answered, the nodes' and the sidecar's own.

@@ -387,7 +387,7 @@ impl Worker {
             self.metrics.repairs.set(counters.repairs);
             self.metrics.clients.set(core.clients.len() as u64);
             self.end_of_pause(core);
-            self.metrics.blocked_clients.set(core.held_back.len() as u64);
+            self.metrics.held_back.set(core.held_back.len() as u64);
         });
     }
 

@@ -923,6 +923,30 @@ fn latency_points_to_the_metrics() {
 }
 
 #[test]
+fn a_client_that_waits_is_unblocked_from_any_thread() {
+    let reference = Node::start("reference", NodeOptions::default());
+    let (_pool, sidecar) = pool_of(4);
+    let [ours, theirs] = [sidecar.endpoint(), reference.endpoint()].map(|to| {
+        let mut boss = Client::connect(&to);
+        let mut replies = Vec::new();
+        for how in ["", "TIMEOUT", "ERROR"] {
+            let mut waiting = Client::connect(&to);
+            let id = waiting.call(cmd!["CLIENT", "ID"]).int().unwrap();
+            waiting.send_raw(&encode(&cmd!["BLPOP", "nothing", 0])).unwrap();
+            wait_until("it waits", SOON, || {
+                text(&mut boss, "INFO clients").contains("blocked_clients:1\r\n")
+            });
+            assert!(text(&mut boss, "CLIENT LIST").contains("flags=b "));
+            replies.push(boss.call(words(&format!("CLIENT UNBLOCK {id} {how}"))));
+            replies.push(waiting.recv().unwrap());
+            replies.push(boss.call(words(&format!("CLIENT UNBLOCK {id}"))));
+        }
+        replies
+    });
+    assert_eq!(ours, theirs);
+}
+
+#[test]
 fn replies_can_be_turned_off() {
     let reference = Node::start("reference", NodeOptions::default());
     let (_pool, sidecar) = pool_of(1);
@@ -954,14 +978,6 @@ fn what_is_not_served_yet_says_so() {
     let (_pool, sidecar) = pool_of(1);
     let mut client = sidecar.client();
     for line in [
-        "BLPOP k 1",
-        "BRPOP k 1",
-        "BLMOVE k l LEFT LEFT 1",
-        "BRPOPLPUSH k l 1",
-        "BLMPOP 1 1 k LEFT",
-        "BZMPOP 1 1 k MIN",
-        "BZPOPMIN k 1",
-        "BZPOPMAX k 1",
         "SUBSCRIBE c",
         "UNSUBSCRIBE",
         "PSUBSCRIBE c",

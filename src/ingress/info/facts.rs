@@ -48,6 +48,11 @@ impl<'a> Facts<'a> {
         self.shared.clients.load(Relaxed)
     }
 
+    /// Those that wait for data, and those that wait for the end of a pause.
+    pub(super) fn blocked(&self) -> u64 {
+        self.shared.blocked.load(Relaxed) as u64 + self.sum(|worker| worker.held_back.get())
+    }
+
     pub(super) fn uptime_s(&self) -> u64 {
         (self.now_us / 1000).saturating_sub(self.shared.started_ms) / 1000
     }

@@ -77,7 +77,7 @@ fn clients(facts: &Facts<'_>, out: &mut String) -> Result {
          clients_in_timeout_table:0\r\n",
         facts.clients(),
         facts.shared.config.limits.clients_max,
-        facts.sum(|worker| worker.blocked_clients.get()),
+        facts.blocked(),
     )
 }
 

@@ -29,9 +29,11 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("latency_points_to_the_metrics", &["latency|doctor", "latency|histogram"]),
     ("time_and_wait_tell_the_truth", &["lastsave"]),
     ("watching_ends_where_it_ends_in_redis", &["unwatch", "watch"]),
+    ("every_way_in_which_something_comes", &[
+        "blmove", "blmpop", "blpop", "brpop", "brpoplpush", "bzmpop", "bzpopmax", "bzpopmin",
+    ]),
     ("what_is_not_served_yet_says_so", &[
-        "blmove", "blmpop", "blpop", "brpop", "brpoplpush", "bzmpop", "bzpopmax", "bzpopmin", "function|delete",
-        "function|flush", "function|kill", "function|load", "function|restore", "psubscribe", "publish", "pubsub|channels",
+        "function|delete", "function|flush", "function|kill", "function|load", "function|restore", "psubscribe", "publish", "pubsub|channels",
         "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "punsubscribe", "script|kill",
         "spublish", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe",
     ]),
