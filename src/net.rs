@@ -4,6 +4,7 @@
 //! event leads to one `write`), and waited for only after a partial write.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -57,7 +58,29 @@ impl Socket {
             Self::Tcp(stream) => stream
                 .peer_addr()
                 .map_or_else(|_| "?:0".into(), |a| a.to_string()),
-            Self::Unix(_) => "unix:0".into(),
+            Self::Unix(_) => self.local(),
+        }
+    }
+
+    /// Where it has connected to, in the same form: of a unix socket its path, and 0 for a port.
+    pub fn local(&self) -> String {
+        match self {
+            Self::Tcp(stream) => stream
+                .local_addr()
+                .map_or_else(|_| "?:0".into(), |a| a.to_string()),
+            Self::Unix(stream) => {
+                let address = stream.local_addr().ok();
+                let path = address.as_ref().and_then(|a| a.as_pathname());
+                format!("{}:0", path.map_or_else(String::new, |p| p.display().to_string()))
+            }
+        }
+    }
+
+    /// The number that the system has given it.
+    pub fn fd(&self) -> i32 {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::account::Position;
 use crate::admin::{self, Admin, PidOf};
 use crate::command::{CommandTable, TableError};
 use crate::config::Config;
-use crate::limits;
+use crate::ingress::{Pause, SlowLog};
 use crate::metrics::WorkerMetrics;
 use crate::net::Socket;
 use crate::node::Claim;
@@ -150,10 +150,15 @@ async fn start(
         events,
     );
     let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..config.threads)
-        .map(|_| mpsc::channel::<Vec<Message>>(limits::MAILBOX_BUNCHES))
+        .map(|_| mpsc::channel::<Vec<Message>>(crate::limits::MAILBOX_BUNCHES))
         .unzip();
+    let commands = CommandTable::from_nodes(&opened.commands)?;
+    let limits = &config.limits;
     let shared = Arc::new(Shared {
-        commands: CommandTable::from_nodes(&opened.commands)?,
+        metrics: (0..config.threads)
+            .map(|_| Arc::new(WorkerMetrics::new(commands.len())))
+            .collect(),
+        commands,
         instance: opened.instance,
         term: opened.claim.term,
         version: opened.version,
@@ -169,12 +174,14 @@ async fn start(
         scripts: Scripts::default(),
         pubsub: Registry::default(),
         clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
-        metrics: (0..config.threads)
-            .map(|_| Arc::new(WorkerMetrics::default()))
-            .collect(),
         clients: AtomicUsize::new(0),
         blocked: AtomicUsize::new(0),
+        rejected_clients: AtomicU64::new(0),
         next_client_id: AtomicU64::new(0),
+        monitored_by: AtomicU64::new(0),
+        pause: Pause::default(),
+        slow_log: SlowLog::new(limits.slowlog_slower_than, limits.slowlog_max_len),
+        counted: Mutex::default(),
         started_ms: unix_ms(),
         workers: senders,
         keeper: keeper.clone(),
@@ -313,6 +320,7 @@ async fn accept_unix(listeners: &Listeners) -> io::Result<Socket> {
 
 async fn take_in(shared: &Arc<Shared>, socket: Socket) {
     if shared.clients.load(Relaxed) >= shared.config.limits.clients_max {
+        shared.rejected_clients.fetch_add(1, Relaxed);
         // What Redis says; the connection closes when it is dropped.
         let (_, write) = socket.into_split();
         let line = io::IoSlice::new(b"-ERR max number of clients reached\r\n");

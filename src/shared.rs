@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::CommandTable;
 use crate::config::Config;
-use crate::metrics::WorkerMetrics;
+use crate::ingress::{Pause, RollCall, SlowLog};
+use crate::metrics::{Totals, WorkerMetrics};
 use crate::net::Socket;
 use crate::node::Instance;
 use crate::pool::Admissions;
@@ -36,6 +38,10 @@ pub enum Message {
     Deliver(Arc<Delivery>),
     /// The table's record has these sets of nodes in sync.
     Recorded(Vec<(PartitionId, u8)>),
+    /// A client of another worker asks about the clients of all.
+    RollCall(RollCall, ReplyTo),
+    /// A command that a client of another worker has sent, as monitors are shown it.
+    Monitored(Bytes),
     /// An operator wants to know how things are.
     View(oneshot::Sender<WorkerView>),
 }
@@ -59,6 +65,19 @@ pub struct WorkerView {
     pub ready: bool,
     /// Its partitions: number, epoch, seq, nodes in sync by bit.
     pub partitions: Vec<(PartitionId, u64, u64, u8)>,
+}
+
+/// Shortest time that a rate is taken over: over less it would be chance.
+const RATE_INTERVAL_MS: u64 = 100;
+
+/// Where `INFO` counts from.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// At the last `CONFIG RESETSTAT`.
+    reset: Totals,
+    /// When rates were last taken (Unix ms), and the counts then.
+    sample: Option<(u64, [u64; 3])>,
+    rates: [f64; 3],
 }
 
 /// Everything that is shared.
@@ -96,8 +115,18 @@ pub struct Shared {
     pub clients: AtomicUsize,
     /// Clients that wait for data.
     pub blocked: AtomicUsize,
+    /// Those that were turned away because there were too many.
+    pub rejected_clients: AtomicU64,
     /// Number of the next client.
     pub next_client_id: AtomicU64,
+    /// Workers with a client that monitors, by bit.
+    pub monitored_by: AtomicU64,
+    /// `CLIENT PAUSE`.
+    pub pause: Pause,
+    /// Commands that took long.
+    pub slow_log: SlowLog,
+    /// What `INFO` counts from.
+    pub counted: Mutex<Counted>,
     /// When the sidecar started, Unix ms.
     pub started_ms: u64,
     /// Changes of partitions' sets that should be recorded.
@@ -134,6 +163,48 @@ impl Shared {
         (unix_ms() as i64 + self.clock_offset_ms.load(Relaxed)).max(0) as u64
     }
 
+    /// The pool's clock minus this host's, in us.
+    pub fn clock_offset_us(&self) -> i64 {
+        self.clock_offset_ms.load(Relaxed).saturating_mul(1000)
+    }
+
+    /// What the workers have counted since the start, or since [`Shared::reset_counts`].
+    pub fn counts(&self) -> Totals {
+        self.all_counts().since(&lock(&self.counted).reset)
+    }
+
+    /// Counts from 0 again, for `INFO`; `/metrics` counts on.
+    pub fn reset_counts(&self) {
+        let now = self.all_counts();
+        lock(&self.counted).reset = now;
+    }
+
+    /// Commands, and bytes in and out, in a second, since somebody last wanted to know.
+    pub fn rates(&self) -> [f64; 3] {
+        let all = self.all_counts();
+        let now = [all.calls(), all.bytes_in, all.bytes_out];
+        let mut counted = lock(&self.counted);
+        let now_ms = unix_ms();
+        let (then_ms, then) = counted.sample.unwrap_or((self.started_ms, [0; 3]));
+        let elapsed_ms = now_ms.saturating_sub(then_ms);
+        if elapsed_ms >= RATE_INTERVAL_MS {
+            let mut rates = [0.0; 3];
+            for ((rate, now), then) in rates.iter_mut().zip(now).zip(then) {
+                *rate = now.saturating_sub(then) as f64 * 1000.0 / elapsed_ms as f64;
+            }
+            counted.rates = rates;
+            counted.sample = Some((now_ms, now));
+        }
+        counted.rates
+    }
+
+    fn all_counts(&self) -> Totals {
+        Totals::of(
+            self.metrics.iter().map(Arc::as_ref),
+            self.next_client_id.load(Relaxed),
+        )
+    }
+
     /// Asks all workers how they stand.
     pub async fn views(&self) -> Vec<WorkerView> {
         let mut views = Vec::with_capacity(self.workers.len());
@@ -156,6 +227,10 @@ impl Shared {
             .get(usize::from(node))
             .map_or_else(|| format!("#{node}"), |n| n.name.clone())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// This host's clock, Unix ms.

@@ -193,7 +193,7 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
             partitions,
             in_sync: live,
             lag_ops: of_node().map(|v| v.lag_ops).sum(),
-            memory_bytes: health.memory_bytes.0,
+            memory_bytes: health.info.memory_used,
             pid: pid_of.and_then(|of| of(&node.name)),
         }
     };

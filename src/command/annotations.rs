@@ -18,6 +18,7 @@ const ASK_THE_NODES: &str =
 const CONFIG: &str = "ERR CONFIG cannot change a pool: edit proxy.toml, or redis.conf on the nodes";
 const REPLICATION: &str = "ERR copies are kept by the proxy: add, drain or remove nodes on its admin port";
 const SAVING: &str = "ERR nodes save on their own: set save or appendonly in redis.conf on the nodes";
+const ON_DISK: &str = "ERR when nodes write to their disks is up to them: set appendfsync always in redis.conf on the nodes, and use WAIT";
 const INSPECTION: &str = "ERR this shows or changes the inside of one server: run it on a node";
 const DATABASES: &str =
     "ERR a key cannot change its database here: read it, SELECT the other one, and write it there";
@@ -46,22 +47,28 @@ const CLASSES: &[(Class, &[&str])] = &[
     (
         Class::Local,
         &[
+            "acl|getuser",
+            "acl|list",
+            "acl|users",
             "acl|whoami",
             "auth",
             "client",
             "config|get",
+            "config|resetstat",
             "echo",
             "hello",
             "info",
             "lastsave",
+            "latency",
+            "monitor",
             "ping",
             "quit",
             "reset",
             "role",
             "select",
+            "slowlog",
             "time",
             "wait",
-            "waitaof",
         ],
     ),
     (
@@ -87,6 +94,10 @@ const CLASSES: &[(Class, &[&str])] = &[
     (CONCAT, &["mget"]),
     (SUM, &["del", "exists", "touch", "unlink"]),
     (PAIRS, &["mset"]),
+    (
+        Class::Pool(Pool::Clients),
+        &["client|kill", "client|list", "client|unblock"],
+    ),
     (Class::Pool(Pool::Scan), &["scan"]),
     (Class::Pool(Pool::Keys), &["keys"]),
     (Class::Pool(Pool::Dbsize), &["dbsize"]),
@@ -121,13 +132,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     ),
     (
         Class::Refused(ASK_THE_NODES),
-        &[
-            "latency",
-            "memory|doctor",
-            "memory|malloc-stats",
-            "memory|stats",
-            "slowlog",
-        ],
+        &["memory|doctor", "memory|malloc-stats", "memory|stats"],
     ),
     (Class::Refused(CONFIG), &["config"]),
     (
@@ -135,6 +140,7 @@ const CLASSES: &[(Class, &[&str])] = &[
         &["failover", "psync", "replconf", "replicaof", "slaveof", "sync"],
     ),
     (Class::Refused(SAVING), &["bgrewriteaof", "bgsave", "save"]),
+    (Class::Refused(ON_DISK), &["waitaof"]),
     (
         Class::Refused(INSPECTION),
         &["debug", "memory|purge", "pfdebug", "pfselftest", "script|debug"],
@@ -142,10 +148,6 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Refused(DATABASES), &["move", "swapdb"]),
     (Class::Refused(ACL), &["acl"]),
     (Class::Refused(MODULES), &["module"]),
-    (
-        Class::Refused("ERR MONITOR would show the commands of one node, copies included: run it on a node"),
-        &["monitor"],
-    ),
     (
         Class::Refused("ERR MIGRATE would move a key past its copies: use DUMP, RESTORE and DEL"),
         &["migrate"],

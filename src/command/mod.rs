@@ -12,6 +12,7 @@ mod annotations;
 mod builtin;
 mod described;
 mod error;
+pub mod glob;
 mod keys;
 pub mod script;
 pub mod spec;
@@ -27,6 +28,8 @@ pub mod compare;
 pub mod decide;
 pub mod dump;
 pub mod frame;
+#[cfg(test)]
+mod notes;
 pub mod number;
 pub mod parts;
 pub mod rewrite;

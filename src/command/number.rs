@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// A signed 64-bit number (`string2ll`).
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
+pub fn integer(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),

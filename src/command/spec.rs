@@ -228,6 +228,8 @@ pub enum Pool {
     RandomKey,
     /// Removing all keys.
     Flush,
+    /// The clients of all threads.
+    Clients,
 }
 
 /// Where the timeout of a blocking command is.
@@ -290,6 +292,8 @@ pub struct DowngradeRule {
 pub struct Command {
     /// Full name in lower case: `lpush`, `xgroup|create`.
     pub name: Box<str>,
+    /// Its place in the table, by which it is counted.
+    pub index: u16,
     /// Which of the commands it is that are handled by name.
     pub special: Special,
     /// What has to be done about it so that it does the same on every node; `None` for most.
@@ -350,6 +354,7 @@ mod tests {
     fn command(arity: i32, downgrade: DowngradeRule) -> Command {
         Command {
             name: "x".into(),
+            index: 0,
             special: Special::None,
             rewrite: None,
             arity,

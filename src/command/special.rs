@@ -32,7 +32,11 @@ specials! {
     // The connection.
     Ping = "ping", Echo = "echo", Hello = "hello", Auth = "auth", Select = "select", Reset = "reset", Quit = "quit",
     Time = "time", Wait = "wait", WaitAof = "waitaof", Info = "info", LastSave = "lastsave", Role = "role",
-    ConfigGet = "config|get", AclWhoami = "acl|whoami",
+    ConfigGet = "config|get", ConfigResetstat = "config|resetstat",
+    AclWhoami = "acl|whoami", AclList = "acl|list", AclUsers = "acl|users", AclGetuser = "acl|getuser",
+    Monitor = "monitor", SlowlogGet = "slowlog|get", SlowlogLen = "slowlog|len", SlowlogReset = "slowlog|reset",
+    LatencyLatest = "latency|latest", LatencyHistory = "latency|history", LatencyHistogram = "latency|histogram",
+    LatencyGraph = "latency|graph", LatencyReset = "latency|reset", LatencyDoctor = "latency|doctor",
     ClientCaching = "client|caching", ClientGetname = "client|getname", ClientGetredir = "client|getredir",
     ClientId = "client|id", ClientInfo = "client|info", ClientKill = "client|kill", ClientList = "client|list",
     ClientNoEvict = "client|no-evict", ClientNoTouch = "client|no-touch", ClientPause = "client|pause",

@@ -101,6 +101,21 @@ impl CommandTable {
         }
     }
 
+    /// The command at this place of the table.
+    pub fn at(&self, index: u16) -> Option<&Command> {
+        self.entries.get(usize::from(index)).map(|entry| &entry.command)
+    }
+
+    /// How many places the table has.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it knows no command.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// All commands and subcommands, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Command> {
         self.entries.iter().map(|entry| &entry.command)
@@ -148,6 +163,7 @@ impl CommandTable {
         let specs = described.key_specs.as_deref().unwrap_or_default();
         let command = Command {
             name: described.name.clone(),
+            index,
             special: Special::of(&described.name),
             rewrite: rewrite::rule_for(&described.name),
             arity: described.arity,

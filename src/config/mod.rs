@@ -140,7 +140,7 @@ pub enum ReadFrom {
     Primary,
 }
 
-/// `[limits]`. None of them is 0.
+/// `[limits]`. None of them is 0, except where 0 means none.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -158,6 +158,11 @@ pub struct Limits {
     pub batch_commands_max: usize,
     /// Bytes in one batch to a node. A larger command goes alone.
     pub batch_bytes_max: ByteSize,
+    /// A command that takes longer is kept in the slow log.
+    #[serde(with = "humantime_serde")]
+    pub slowlog_slower_than: Duration,
+    /// Commands in the slow log. 0 is none.
+    pub slowlog_max_len: usize,
 }
 
 /// `[timeouts]`. None of them is 0, except where 0 means never.
@@ -245,6 +250,8 @@ impl Default for Limits {
             backlog: ByteSize::mib(64),
             batch_commands_max: 1024,
             batch_bytes_max: ByteSize::mib(1),
+            slowlog_slower_than: Duration::from_millis(10),
+            slowlog_max_len: 128,
         }
     }
 }

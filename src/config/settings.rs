@@ -116,6 +116,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("limits.batch_commands_max", Kind::Number { min: 1, max: 65_536 }),
     setting("limits.batch_bytes_max", Kind::Size { min: KIB, max: GIB }),
+    setting(
+        "limits.slowlog_slower_than",
+        Kind::Time {
+            min: Duration::from_micros(1),
+            max: HOUR,
+        },
+    ),
+    setting(
+        "limits.slowlog_max_len",
+        Kind::Number {
+            min: 0,
+            max: 1_000_000,
+        },
+    ),
     setting("timeouts.connect", DEADLINE),
     setting("timeouts.node", DEADLINE),
     setting("timeouts.write", DEADLINE),

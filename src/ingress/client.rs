@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::blocking::Blocked;
 use super::gather::Gather;
+use super::notice::UNKNOWN;
 use super::procedure::PROCEDURE;
 use super::subscriptions::{PublishRun, UNASKED};
 use super::transaction::Transaction;
@@ -32,8 +33,12 @@ pub struct Session {
     pub lib_name: Bytes,
     /// `CLIENT SETINFO LIB-VER`.
     pub lib_ver: Bytes,
-    /// Where it comes from.
+    /// Where it comes from, and where it has connected to.
     pub peer: String,
+    /// See `peer`.
+    pub local: String,
+    /// Its socket's number.
+    pub fd: i32,
     /// The logical database.
     pub db: u16,
     /// Whether it has asked for RESP3.
@@ -48,6 +53,10 @@ pub struct Session {
     pub(super) watch: Option<Box<Watch>>,
     /// When it connected, Unix ms.
     pub since_ms: u64,
+    /// It is shown all commands (`MONITOR`).
+    pub monitors: bool,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: bool,
 }
 
 /// Whether a script of the client is being shown to a node.
@@ -80,7 +89,10 @@ pub(crate) struct Slot {
     state: SlotState,
     resp3: bool,
     silent: bool,
-    asked_us: u64,
+    pub(super) asked_us: u64,
+    /// Its number in the table, and its bytes, should it be slow.
+    pub(super) command: u16,
+    pub(super) frame: Bytes,
 }
 
 #[derive(Debug)]
@@ -130,6 +142,10 @@ pub struct Client {
     pub(crate) unasked: usize,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
+    /// The last command's number in the table.
+    pub(crate) command: u16,
+    /// When it was taken up, by the worker's clock.
+    pub(crate) active_us: u64,
 }
 
 impl Client {
@@ -155,6 +171,25 @@ impl Client {
             publishing: PublishRun::default(),
             unasked: 0,
             showing: Showing::No,
+            command: UNKNOWN,
+            active_us: 0,
+        }
+    }
+
+    /// Number of the slot that the next command gets.
+    pub(super) fn next_slot(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    /// Says which command it is that waits in this slot, if one does.
+    pub(super) fn label(&mut self, slot: u64, frame: &Bytes) {
+        let command = self.command;
+        let index = slot.checked_sub(self.first);
+        if let Some(slot) = index.and_then(|index| self.slots.get_mut(index as usize))
+            && !matches!(slot.state, SlotState::Done(_))
+        {
+            slot.command = command;
+            slot.frame = frame.clone();
         }
     }
 
@@ -187,6 +222,8 @@ impl Client {
             resp3: self.session.resp3,
             silent,
             asked_us: now_us,
+            command: UNKNOWN,
+            frame: Bytes::new(),
         });
         self.first + self.slots.len() as u64 - 1
     }
@@ -200,7 +237,7 @@ impl Client {
         } else {
             self.held_bytes += bytes.len();
             self.push(SlotState::Done(bytes), 0);
-            self.drain(|_| {});
+            self.drain(|_, _, _| {});
         }
     }
 
@@ -248,20 +285,16 @@ impl Client {
         }
     }
 
-    /// Moves finished replies at the front to the socket's queue.
-    fn drain(&mut self, mut asked: impl FnMut(u64)) {
-        while let Some(Slot {
-            state: SlotState::Done(bytes),
-            silent,
-            asked_us,
-            ..
-        }) = self.slots.front()
+    /// Moves finished replies at the front to the socket's queue; `released` is told of each.
+    fn drain(&mut self, mut released: impl FnMut(&Slot, &[u8], &Session)) {
+        while let Some(slot) = self.slots.front()
+            && let SlotState::Done(bytes) = &slot.state
         {
             self.held_bytes -= bytes.len();
-            if !silent {
+            if !slot.silent {
                 self.out.put_shared(bytes);
             }
-            asked(*asked_us);
+            released(slot, bytes, &self.session);
             self.slots.pop_front();
             self.first += 1;
         }
@@ -304,12 +337,7 @@ impl Worker {
             return;
         };
         client.fill(to.slot, to.part, outcome);
-        let latencies = &self.metrics().latencies;
-        client.drain(|asked_us| {
-            if asked_us > 0 {
-                latencies.note(now_us.saturating_sub(asked_us));
-            }
-        });
+        client.drain(|slot, reply, session| self.released(slot, reply, session, now_us));
         if client.waiting {
             client.wake.notify_one();
         }

@@ -7,6 +7,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::client::Client;
 use super::gather::{Gather, Recipe};
+use super::notice::UNKNOWN;
 use super::scripts::ScriptUse;
 use super::subscriptions::may_listener_send;
 use crate::command::decide::Decision;
@@ -36,22 +37,21 @@ pub(super) enum Prepared {
 }
 
 impl Worker {
-    /// Handles one command of a client.
-    pub(crate) fn dispatch(self: &Rc<Self>, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
+    /// Takes up one command of a client.
+    pub(super) fn take_up(self: &Rc<Self>, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
         let args = Args { bytes: frame, spans };
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
-        if client.gone {
+        if client.gone || client.closing {
             return Flow::Leave;
         }
         if client.busy {
             return Flow::Again;
         }
-        self.metrics().commands.add(1);
+        client.command = UNKNOWN;
         let command = match self.shared().commands.lookup(&args) {
             Ok(command) => command,
-            Err(_) if !client.session.authenticated => return self.refuse(core, id, NOAUTH),
             Err(error) => {
                 client.spoil_transaction();
                 return self.reply(core, id, error.to_bytes());
@@ -63,7 +63,14 @@ impl Worker {
         {
             return self.refuse(core, id, NOAUTH);
         }
+        client.command = command.index;
+        if let Some(flow) = self.is_held(core, id, command) {
+            return flow;
+        }
         let route = self.route(command, &args);
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let in_transaction = client.session.transaction.is_some();
         if command.flags.contains(Flags::DENYOOM) && self.is_full(&route) {
             client.spoil_transaction();
@@ -96,7 +103,7 @@ impl Worker {
             Route::Pool(pool) => self.pool_wide(core, id, command, pool, frame, spans),
             Route::Refused(line) | Route::Invalid(line) => self.reply(core, id, line),
             Route::One { partition, write } if keyed_scan(command.special) && !write => {
-                self.scan_key(core, id, partition, command, &args)
+                self.scan_key(core, id, partition, &args)
             }
             Route::One { partition, write } => {
                 self.send_one(core, id, command, partition, write, frame, spans, script)
@@ -215,6 +222,7 @@ impl Worker {
         let bytes = bytes.into();
         if bytes.first() == Some(&b'-') {
             self.metrics().errors.add(1);
+            self.metrics().by_error.note(&bytes);
         }
         if let Some(client) = core.clients.get_mut(id as usize) {
             client.reply(bytes);

@@ -234,6 +234,7 @@ impl Worker {
         }
         let mut plan = Plan::default();
         let mut assembly = Assembly::default();
+        self.show_queued(core, id, &transaction);
         for (i, (frame, spans)) in transaction.commands.iter().enumerate() {
             let piece = match transaction.faults.iter().find(|(at, _)| *at == i) {
                 Some((_, fault)) => Piece::Literal(fault.clone()),

@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::client::in_protocol;
 use super::exec::Assembly;
-use super::pool_wide::{KeyFilter, ScanPage};
+use super::pool_wide::{KeyFilter, any_of};
+use super::roll_call;
+use super::scan::ScanPage;
 use crate::command::spec::{Downgrade, Merge};
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};
@@ -25,10 +27,16 @@ pub(crate) enum Recipe {
     Dbsize { copies: u64 },
     /// One page of a `SCAN`.
     Scan(ScanPage),
-    /// `KEYS`, from all nodes.
+    /// `KEYS`, or what follows from it, from all nodes.
     Keys(KeyFilter),
-    /// `RANDOMKEY`: the first node that has one.
+    /// `RANDOMKEY`: one that some node has chosen.
     RandomKey,
+    /// `CLIENT LIST`, from all workers: of these clients, or of all.
+    ClientList(Vec<u64>),
+    /// The sum of integers.
+    Sum,
+    /// `CLIENT KILL address`.
+    KilledOne,
     /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
     ScriptShown,
 }
@@ -110,21 +118,24 @@ impl Gather {
                     } => concat(&parts, order, *keys, client_resp3),
                     Recipe::Split {
                         merge: Merge::Sum, ..
-                    } => encode::integer(sum(&parts)),
-                    Recipe::Split { merge: Merge::Ok, .. } => Bytes::from_static(b"+OK\r\n"),
+                    }
+                    | Recipe::Sum => encode::integer(sum(&parts)),
+                    Recipe::ClientList(ids) => roll_call::merge(&parts, ids, client_resp3),
+                    Recipe::KilledOne if sum(&parts) == 0 => encode::error("ERR No such client"),
+                    Recipe::Split { merge: Merge::Ok, .. } | Recipe::KilledOne => {
+                        Bytes::from_static(b"+OK\r\n")
+                    }
                     Recipe::Dbsize { copies } => encode::integer(sum(&parts) / (*copies).max(1) as i64),
-                    Recipe::Keys(filter) => filter.assemble(&parts),
+                    Recipe::Keys(filter) => {
+                        in_protocol(Downgrade::Generic, filter.assemble(&parts), true, client_resp3)
+                    }
                     Recipe::RandomKey => {
-                        let found = parts
+                        let found: Vec<&[u8]> = parts
                             .iter()
-                            .find(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"));
-                        let null = Bytes::from_static(b"_\r\n");
-                        in_protocol(
-                            Downgrade::Generic,
-                            found.cloned().unwrap_or(null),
-                            true,
-                            client_resp3,
-                        )
+                            .filter(|part| part.first() == Some(&b'$') && !part.starts_with(b"$-1"))
+                            .map(|part| &part[..])
+                            .collect();
+                        in_protocol(Downgrade::Generic, any_of(&found), true, client_resp3)
                     }
                     _ => parts.into_iter().next().unwrap_or_default(),
                 }

@@ -3,25 +3,42 @@
 //! A client's commands may be answered by many partitions in any order; what the client sees is the order it asked in.
 //! [`Client`] keeps a slot for each command; replies fill slots, and the filled ones at the front go out.
 
+mod account;
 mod across;
+mod answer;
 mod blocking;
 mod client;
+mod client_command;
+mod config_get;
 mod connection;
 mod dispatch;
 mod exec;
 mod flush;
 mod gather;
+mod hello;
 mod info;
+mod latency;
+mod monitor;
+mod notice;
+mod pause;
 mod pool_wide;
 mod procedure;
+mod roll_call;
+mod scan;
 mod scan_cursor;
 mod scripts;
 mod serve;
+mod settled;
+mod slowlog;
 mod subscriptions;
 mod transaction;
+mod wait;
 mod watch;
 
 pub use client::{Client, Session};
+pub use pause::Pause;
 pub(crate) use procedure::Inbox;
+pub use roll_call::RollCall;
 pub use serve::serve;
+pub use slowlog::SlowLog;
 pub(crate) use watch::Watcher;

@@ -18,19 +18,23 @@ use crate::worker::Worker;
 /// Serves one client until it leaves.
 pub async fn serve(worker: Rc<Worker>, socket: Socket) {
     let shared = worker.shared().clone();
-    let peer = socket.peer();
+    let (peer, local, fd) = (socket.peer(), socket.local(), socket.fd());
     let (read, write) = socket.into_split();
     let session = Session {
         id: shared.next_client_id.fetch_add(1, Relaxed) + 1,
         authenticated: shared.config.listen.password.is_none(),
         since_ms: unix_ms(),
         peer,
+        local,
+        fd,
         ..Session::default()
     };
     debug!(client = session.id, peer = session.peer, "client connected");
     let id = worker.with(|core| {
         core.generation = core.generation.wrapping_add(1);
-        core.clients.insert(Client::new(core.generation, session, write)) as u32
+        let mut client = Client::new(core.generation, session, write);
+        client.active_us = core.now_us;
+        core.clients.insert(client) as u32
     });
     Conversation::new(&worker, id, read).hold().await;
     worker.with(|core| {

@@ -21,7 +21,7 @@ pub struct Transaction {
     pub(super) fault: Option<Bytes>,
     /// The same for commands that are queued, by their number.
     pub(super) faults: Vec<(usize, Bytes)>,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// A command was refused, so `EXEC` will be.
     pub(super) spoilt: bool,
     /// It publishes or subscribes.

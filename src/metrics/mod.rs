@@ -2,8 +2,10 @@
 //!
 //! A worker is the only writer of its numbers, so a count is a plain load and store of an atomic; nobody waits.
 
+mod counts;
 mod export;
 
+pub use counts::{CommandCounts, ErrorCounts, Totals};
 pub use export::{NodeSample, render};
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -93,6 +95,22 @@ pub struct WorkerMetrics {
     pub resent: Count,
     /// From a command's arrival to its reply.
     pub latencies: Latencies,
+    /// Clients whose command waits for the end of a pause.
+    pub held_back: Count,
+    /// By the command's place in the table.
+    pub by_command: Box<[CommandCounts]>,
+    /// Errors that clients were answered, the nodes' and the sidecar's own.
+    pub by_error: ErrorCounts,
+}
+
+impl WorkerMetrics {
+    /// For so many commands.
+    pub fn new(commands: usize) -> Self {
+        Self {
+            by_command: (0..commands).map(|_| CommandCounts::default()).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
+use super::node_info::NodeInfo;
 use super::open::{connect_as_operator, write_table};
 use super::recover::rules_out_successor;
 use super::table::Table;
@@ -50,8 +51,8 @@ pub enum PoolEvent {
 pub struct NodeHealth {
     /// Why it cannot be used, if so.
     pub trouble: Option<String>,
-    /// Memory it uses, and its limit (0: none), in bytes.
-    pub memory_bytes: (u64, u64),
+    /// What it said of itself when it was last looked at.
+    pub info: NodeInfo,
 }
 
 /// Which nodes have been claimed, and how often: a stream logs in when the number is not 0.
@@ -171,6 +172,17 @@ impl Keeper {
             .get(usize::from(node))
             .map(|h| lock(h).clone())
             .unwrap_or_default()
+    }
+
+    /// What the pool holds, as its nodes last told.
+    pub fn pool_info(&self) -> NodeInfo {
+        let nodes: Vec<NodeInfo> = self
+            .health
+            .iter()
+            .map(|health| lock(health).info.clone())
+            .collect();
+        let copies = lock(&self.table).replicas;
+        NodeInfo::of_pool(&nodes, u64::from(copies), self.config.pool.bookkeeping_db)
     }
 
     /// Asks for a partition's nodes in sync to be recorded.
@@ -296,11 +308,12 @@ impl Keeper {
             return String::new();
         };
         loop {
-            match control.call(&[b"INFO", b"memory"]).await {
-                Ok(reply) => self.note_memory(id, &text_of(&reply)),
+            let info = match control.call(&[b"INFO"]).await {
+                Ok(reply) => NodeInfo::parse(&text_of(&reply)),
                 Err(error) => return error.to_string(),
-            }
-            let (used, max) = self.health(id).memory_bytes;
+            };
+            let (used, max) = (info.memory_used, info.memory_max);
+            self.note_info(id, info);
             let interval = if used * 2 > max && max > 0 {
                 WATCH_INTERVAL_FILLING
             } else {
@@ -312,16 +325,10 @@ impl Keeper {
         }
     }
 
-    fn note_memory(&self, id: NodeId, info: &str) {
-        let field = |name: &str| {
-            let value = info
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
-        };
+    fn note_info(&self, id: NodeId, info: NodeInfo) {
         if let Some(health) = self.health.get(usize::from(id)) {
-            let (used, max) = (field("used_memory"), field("maxmemory"));
-            lock(health).memory_bytes = (used, max);
+            let (used, max) = (info.memory_used, info.memory_max);
+            lock(health).info = info;
             let is_full = max > 0 && used * 100 >= max * FULL_PERCENT;
             if self.admissions.set_full(id, is_full) {
                 let table = lock(&self.table);

@@ -5,6 +5,7 @@
 //! own term, and only then serves. Nothing here waits for a lease, and no clock decides anything.
 
 mod keeper;
+mod node_info;
 mod open;
 mod recovery;
 
@@ -12,4 +13,5 @@ pub mod recover;
 pub mod table;
 
 pub use keeper::{Admissions, Keeper, NodeHealth, PoolEvent};
+pub use node_info::NodeInfo;
 pub use open::{OpenError, Opened, open};

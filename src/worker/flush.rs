@@ -61,7 +61,7 @@ impl Worker {
     }
 
     /// Answers a request: to a client of this worker, or of another one.
-    pub(super) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
+    pub(crate) fn complete(&self, core: &mut Core, to: ReplyTo, outcome: Outcome) {
         if to.worker == self.id {
             self.answer(core, to, outcome);
         } else {

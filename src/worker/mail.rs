@@ -67,6 +67,8 @@ impl Worker {
             }
             Message::Deliver(delivery) => self.with(|core| self.deliver_publication(core, &delivery)),
             Message::Recorded(sets) => self.with(|core| core.sequencer.recorded(&sets)),
+            Message::RollCall(roll_call, to) => self.with(|core| self.answer_roll(core, &roll_call, to)),
+            Message::Monitored(line) => self.with(|core| self.show_line(core, &line)),
             // Whoever asked may have gone.
             Message::View(to) => drop(to.send(self.view())),
         }

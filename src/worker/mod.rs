@@ -82,6 +82,10 @@ pub(crate) struct Core {
     pub(crate) dirty: Vec<u32>,
     /// Its clients that have subscribed to something.
     pub(crate) subscribers: Subscribers,
+    /// Clients whose command waits for the end of a pause.
+    pub(crate) held_back: BTreeSet<u32>,
+    /// Clients that are shown all commands, with their generations.
+    pub(crate) monitors: Vec<(u32, u32)>,
     streams: Vec<StreamSlot>,
     outboxes: Vec<Outbox>,
     /// What clients' bytes are read into: see [`Worker::poll_read`].
@@ -127,7 +131,7 @@ struct Outbox {
 
 impl Core {
     /// Sends a message to another worker.
-    fn mail(&mut self, worker: u16, message: Message) {
+    pub(crate) fn mail(&mut self, worker: u16, message: Message) {
         if let Some(outbox) = self.outboxes.get_mut(usize::from(worker)) {
             outbox.messages.push(message);
             outbox.ready.notify_one();
@@ -174,6 +178,8 @@ impl Worker {
                 clock: PoolClock::default(),
                 dirty: Vec::new(),
                 subscribers: Subscribers::default(),
+                held_back: BTreeSet::new(),
+                monitors: Vec::new(),
                 streams: (0..nodes).map(|_| StreamSlot::default()).collect(),
                 outboxes: shared.workers.iter().map(|_| Outbox::default()).collect(),
                 slab: BytesMut::new(),
@@ -387,6 +393,8 @@ impl Worker {
             self.metrics.resent.set(counters.resent);
             self.metrics.repairs.set(counters.repairs);
             self.metrics.clients.set(core.clients.len() as u64);
+            self.end_of_pause(core);
+            self.metrics.held_back.set(core.held_back.len() as u64);
         });
     }
 

@@ -390,7 +390,6 @@ fn operating_commands_are_refused_with_advice() {
         cmd!["CLUSTER", "RESET"],
         cmd!["MIGRATE", "127.0.0.1", "1", "k", "0", "10"],
         cmd!["ACL", "SETUSER", "evil", "on", "nopass", "+@all"],
-        cmd!["MONITOR"],
         cmd!["PSYNC", "?", "-1"],
         cmd!["SYNC"],
         cmd!["MODULE", "LOAD", "/tmp/x.so"],

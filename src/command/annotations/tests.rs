@@ -101,11 +101,13 @@ fn classes_are_as_documented() {
     for name in [
         "ping",
         "client|setname",
-        "client|list",
         "config|get",
         "hello",
         "wait",
         "info",
+        "monitor",
+        "slowlog|get",
+        "latency|latest",
     ] {
         assert_eq!(class(name), Class::Local, "{name}");
     }
@@ -116,8 +118,7 @@ fn classes_are_as_documented() {
         "module|load",
         "acl|setuser",
         "debug",
-        "monitor",
-        "slowlog|get",
+        "memory|doctor",
     ] {
         assert!(matches!(class(name), Class::Refused(_)), "{name}");
     }
@@ -131,6 +132,7 @@ fn classes_are_as_documented() {
     ] {
         assert_eq!(class(name), Class::Pool(Pool::AnyNode), "{name}");
     }
+    assert_eq!(class("client|list"), Class::Pool(Pool::Clients));
     assert_eq!(class("script|load"), Class::Pool(Pool::Scripts));
     assert_eq!(class("script|kill"), Class::Pool(Pool::KillScript));
     assert_eq!(class("watch"), Class::Transaction);

@@ -109,7 +109,11 @@ fn every_command_is_found_by_its_name() {
             if !container {
                 assert_eq!(table.lookup(&sent.args()).unwrap().name, command.name);
             }
-            let same = builtin.get(&command.name).unwrap();
+            // At a place of its own: a server tells its commands in no order.
+            let same = Command {
+                index: command.index,
+                ..builtin.get(&command.name).unwrap().clone()
+            };
             assert_eq!(
                 format!("{same:?}"),
                 format!("{command:?}"),

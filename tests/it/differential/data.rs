@@ -17,7 +17,9 @@ pub fn strings(g: &mut Gen) -> Cmd {
     let v = g.value();
     let n = g.rng.between(-20, 20);
     let c = Cmd::new;
-    match g.rng.below(34) {
+    match g.rng.below(36) {
+        34 => c(cmd!["DECR", k]),
+        35 => c(cmd!["SUBSTR", k, g.index(), g.index()]),
         0..=4 => c(cmd!["SET", k, v]),
         5 => c(cmd!["SET", k, v, "NX"]),
         6 => c(cmd!["SET", k, v, "XX", "GET"]),
@@ -83,7 +85,17 @@ pub fn strings(g: &mut Gen) -> Cmd {
 pub fn bits(g: &mut Gen) -> Cmd {
     let k = g.key('b');
     let c = Cmd::new;
-    match g.rng.below(12) {
+    match g.rng.below(13) {
+        12 => c(cmd![
+            "BITFIELD_RO",
+            k,
+            "GET",
+            "u8",
+            g.rng.below(20),
+            "GET",
+            "i5",
+            "#2"
+        ]),
         0..=2 => c(cmd!["SETBIT", k, g.rng.below(200), g.rng.below(2)]),
         3 => c(cmd!["SETBIT", k, *g.rng.pick(&["-1", "4294967296", "x"]), 2]),
         4 => c(cmd!["GETBIT", k, g.rng.below(200)]),
@@ -144,7 +156,8 @@ pub fn lists(g: &mut Gen) -> Cmd {
     let (i, j) = (g.index(), g.index());
     let side = *g.rng.pick(&["LEFT", "RIGHT"]);
     let c = Cmd::new;
-    match g.rng.below(28) {
+    match g.rng.below(29) {
+        28 => c(cmd!["SORT_RO", k, "ALPHA", "DESC", "LIMIT", 1, 4]),
         0..=3 => many(c(cmd!["RPUSH", k]), g.members(6)),
         4..=6 => many(c(cmd!["LPUSH", k, v]), g.members(3)),
         7 => c(cmd![*g.rng.pick(&["LPUSHX", "RPUSHX"]), k, v]),
@@ -276,7 +289,17 @@ pub fn zsets(g: &mut Gen) -> Cmd {
     let low = *g.rng.pick(&["-inf", "0", "(1", "-5", "x"]);
     let high = *g.rng.pick(&["+inf", "5", "(3", "2.5"]);
     let c = Cmd::new;
-    match g.rng.below(36) {
+    match g.rng.below(38) {
+        36 => c(cmd![
+            "ZREVRANGEBYLEX",
+            k,
+            *g.rng.pick(&["+", "(m9", "m9"]),
+            "[m1",
+            "LIMIT",
+            0,
+            3
+        ]),
+        37 => c(cmd!["ZREVRANGEBYSCORE", k, high, low, "WITHSCORES"]),
         0..=5 => {
             let mut command = c(cmd!["ZADD", k]);
             for _ in 0..=g.rng.below(4) {
@@ -355,7 +378,24 @@ pub fn geo(g: &mut Gen) -> Cmd {
     let k = g.key('z');
     let (m, n) = (g.member(), g.member());
     let c = Cmd::new;
-    match g.rng.below(9) {
+    match g.rng.below(12) {
+        9 => {
+            let name = *g.rng.pick(&["GEORADIUS", "GEORADIUS_RO"]);
+            c(cmd![name, k, 13, 38, 6000, "km", "WITHDIST", "WITHCOORD", "ASC"])
+        }
+        10 => {
+            let name = *g.rng.pick(&["GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO"]);
+            c(cmd![name, k, m, 5000, "km", "WITHHASH", "DESC", "COUNT", 2])
+        }
+        11 => {
+            let keys = g.keys_together('z', 2);
+            let how = *g.rng.pick(&["STORE", "STOREDIST"]);
+            if g.rng.chance(50) {
+                c(cmd!["GEORADIUS", keys[0], 13, 38, 6000, "km", how, keys[1]])
+            } else {
+                c(cmd!["GEORADIUSBYMEMBER", keys[0], m, 6000, "km", how, keys[1]])
+            }
+        }
         0..=3 => c(cmd![
             "GEOADD",
             k,

@@ -53,7 +53,8 @@ fn explicit_ids(g: &mut Gen) -> Cmd {
     let who = *g.rng.pick(&CONSUMERS);
     let id = g.stream_id();
     let c = Cmd::new;
-    match g.rng.below(38) {
+    match g.rng.below(39) {
+        38 => c(cmd!["XINFO", "CONSUMERS", k, group]).rule(Rule::SameKind),
         0..=7 => c(cmd!["XADD", k, id, g.member(), g.value()]),
         8 => c(cmd!["XADD", k, "MAXLEN", 4, id, "f", "v", "f2", "v2"]),
         9 => c(cmd!["XADD", k, "NOMKSTREAM", id, "f", "v"]),

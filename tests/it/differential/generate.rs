@@ -314,7 +314,7 @@ fn refused_in_multi(command: &Cmd) -> bool {
     match command.name().as_str() {
         "XAUTOCLAIM" | "XCLAIM" | "SCRIPT" => true,
         // An unknown digest is refused when it is queued, where Redis would answer so in EXEC's reply.
-        "EVALSHA" => true,
+        "EVALSHA" | "EVALSHA_RO" => true,
         "SORT" => command
             .args
             .iter()

@@ -10,7 +10,11 @@ pub fn keys(g: &mut Gen) -> Cmd {
     let c = Cmd::new;
     let kind = *g.rng.pick(&['s', 'l', 'e', 'h', 'z']);
     let pair = g.keys_together(kind, 2);
-    match g.rng.below(36) {
+    match g.rng.below(40) {
+        36 => c(cmd!["OBJECT", "REFCOUNT", k]).rule(Rule::SameKind),
+        37 => c(cmd!["OBJECT", "IDLETIME", k]).rule(Rule::SameKind),
+        38 => c(cmd!["OBJECT", "FREQ", k]),
+        39 => c(cmd!["MEMORY", "USAGE", k, "SAMPLES", 5]).rule(Rule::SameKind),
         0..=3 => {
             let count = 1 + g.rng.below(5);
             let keys: Vec<String> = (0..count).map(|_| g.any_key()).collect();

@@ -1,6 +1,7 @@
 //! Random programs of commands give the same replies on the pool as on one plain Redis, and leave the same data.
 
 mod command;
+mod coverage;
 mod data;
 mod events;
 mod generate;

@@ -71,7 +71,9 @@ pub fn scripts(g: &mut Gen) -> Cmd {
             } else {
                 digest(&own(g, text))
             };
-            call(g, "EVALSHA", &digest, kind, keys, args)
+            let reads_only = text == SCRIPTS[0].0 && g.rng.chance(50);
+            let name = if reads_only { "EVALSHA_RO" } else { "EVALSHA" };
+            call(g, name, &digest, kind, keys, args)
         }
         _ => {
             let count = *g.rng.pick(&["-1", "x", "5"]);
