@@ -15,6 +15,7 @@ use super::transaction::Transaction;
 use super::watch::Watch;
 use crate::command::spec::Downgrade;
 use crate::net::WriteHalf;
+use crate::pubsub::Publication;
 use crate::pubsub::Subscriptions;
 use crate::request::{Outcome, PartitionId, ReplyTo};
 use crate::resp::downgrade::downgrade;
@@ -204,17 +205,17 @@ impl Client {
         }
     }
 
-    /// Puts a reply, or a part of one, where it belongs.
-    fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
+    /// Puts a reply, or a part of one, where it belongs: what scripts have published, when the reply is whole.
+    fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) -> Vec<Publication> {
         if slot == UNASKED {
             self.unasked = self.unasked.saturating_sub(1);
-            return;
+            return Vec::new();
         }
         let Some(index) = slot.checked_sub(self.first) else {
-            return;
+            return Vec::new();
         };
         let Some(entry) = self.slots.get_mut(index as usize) else {
-            return;
+            return Vec::new();
         };
         match &mut entry.state {
             SlotState::Done(_) => {}
@@ -222,30 +223,37 @@ impl Client {
                 let bytes = match outcome {
                     Outcome::Reply { frames, resp3 } => in_protocol(*rule, frames, resp3, entry.resp3),
                     Outcome::Refused(refusal) => encode::error(refusal.message()),
-                    Outcome::Done | Outcome::Waits | Outcome::MayCome => return,
-                    Outcome::Unknown => return self.leave(),
+                    Outcome::Done | Outcome::Waits | Outcome::MayCome => return Vec::new(),
+                    Outcome::Unknown => {
+                        self.leave();
+                        return Vec::new();
+                    }
                 };
                 self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
             }
             SlotState::Gathering(gather) => {
                 if outcome == Outcome::Unknown {
-                    return self.leave();
+                    self.leave();
+                    return Vec::new();
                 }
                 if !gather.take(part, outcome) {
-                    return;
+                    return Vec::new();
                 }
                 if let Some(shown) = gather.script_shown() {
                     // Not a reply of its own: the command is taken up again now that the node knows the script.
                     self.showing = Showing::Done(shown);
                     self.slots.pop_back();
-                    return;
+                    return Vec::new();
                 }
                 let bytes = gather.assemble(entry.resp3);
+                let published = std::mem::take(&mut gather.published);
                 self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
+                return published;
             }
         }
+        Vec::new()
     }
 
     /// Moves finished replies at the front to the socket's queue.
@@ -303,7 +311,7 @@ impl Worker {
             }
             return;
         };
-        client.fill(to.slot, to.part, outcome);
+        let published = client.fill(to.slot, to.part, outcome);
         let latencies = &self.metrics().latencies;
         client.drain(|asked_us| {
             if asked_us > 0 {
@@ -316,6 +324,9 @@ impl Worker {
         if !client.dirty {
             client.dirty = true;
             core.dirty.push(to.client);
+        }
+        for publication in published {
+            self.publish_from_script(core, to, publication);
         }
     }
 }

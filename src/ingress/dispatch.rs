@@ -259,20 +259,20 @@ impl Worker {
             return Flow::Again;
         }
         let args = Args { bytes: frame, spans };
-        let prepared = match (&script, write) {
+        let mut finish = None;
+        let prepared = match (script, write) {
             (Some(script), _) => {
-                let frame = script.frame(frame, &args, clock.now_ms);
-                Prepared::Commands(Commands {
-                    touched: Touched::Partition,
-                    compare: command.compare,
-                    brings: Brings::Unknown,
-                    ..Commands::one(frame)
-                })
+                let (commands, to_finish) = script.prepare(command, frame, &args, clock.now_ms);
+                finish = to_finish;
+                Prepared::Commands(commands)
             }
             (None, true) => self.prepare(clock, command, frame, spans),
             (None, false) => Prepared::Commands(Commands::one(frame.clone())),
         };
-        let slot = client.expect_one(command.downgrade(spans.len()), *now_us);
+        let slot = match finish {
+            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), *now_us),
+            None => client.expect_one(command.downgrade(spans.len()), *now_us),
+        };
         if !write {
             client.pending_reads.push((slot, partition));
         }
@@ -283,13 +283,10 @@ impl Worker {
             reply_to: client.reply_to(self.id(), id, slot, 0),
             action: match prepared {
                 Prepared::Decide(decide) => Action::Decide(decide),
-                Prepared::Commands(mut commands) => {
-                    commands.scripts = script.and_then(ScriptUse::into_loads);
-                    match write {
-                        true => self.write_action(partition, command, &args, commands),
-                        false => Action::Read(commands),
-                    }
-                }
+                Prepared::Commands(commands) => match write {
+                    true => self.write_action(partition, command, &args, commands),
+                    false => Action::Read(commands),
+                },
             },
         };
         self.submit(core, self.shared().owner_of(partition), request);

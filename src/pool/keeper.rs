@@ -14,10 +14,13 @@ use tracing::{debug, info, warn};
 
 use super::open::{connect_as_operator, write_table};
 use super::recover::rules_out_successor;
+use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
+use crate::library::functions::Function;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, read_claim, text_of,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, libraries, look_over,
+    read_claim, text_of,
 };
 use crate::request::{NodeId, PartitionId};
 
@@ -119,6 +122,13 @@ pub struct Keeper {
     roles: Vec<String>,
     admissions: Arc<Admissions>,
     controls: Vec<tokio::sync::Mutex<Option<Control>>>,
+    /// What is kept of scripts and functions. Locked before a control connection is.
+    shelf: tokio::sync::Mutex<Shelf>,
+    /// Which stamp of it each node has.
+    shelved: Vec<Mutex<(u64, u64)>>,
+    /// Scripts that are to be kept some time soon.
+    unshelved: Mutex<Change>,
+    unshelved_changed: Notify,
     health: Vec<Mutex<NodeHealth>>,
     table: Mutex<Table>,
     /// The newest record that any node may have been given.
@@ -136,6 +146,7 @@ impl Keeper {
         claim: Claim,
         roles: Vec<String>,
         table: Table,
+        shelf: Shelf,
         events: mpsc::Sender<PoolEvent>,
     ) -> Arc<Self> {
         let nodes = table.nodes.len();
@@ -146,6 +157,10 @@ impl Keeper {
             roles,
             admissions: Arc::new(Admissions::new(nodes)),
             controls: (0..nodes).map(|_| tokio::sync::Mutex::new(None)).collect(),
+            shelf: tokio::sync::Mutex::new(shelf),
+            shelved: (0..nodes).map(|_| Mutex::default()).collect(),
+            unshelved: Mutex::default(),
+            unshelved_changed: Notify::new(),
             health: (0..nodes).map(|_| Mutex::default()).collect(),
             attempted: Mutex::new(table.clone()),
             table: Mutex::new(table),
@@ -260,10 +275,14 @@ impl Keeper {
         let Some(slot) = self.controls.get(usize::from(id)) else {
             return Ok(control);
         };
-        // Under the lock, so that an older record cannot overtake a newer one.
+        // Under the locks, so that an older record cannot overtake a newer one.
+        let shelf = self.shelf.lock().await;
         let mut slot = slot.lock().await;
         let record = lock(&self.attempted).to_json();
         write_table(&mut own, self.config.pool.bookkeeping_db, &record)
+            .await
+            .map_err(CheckFailure::Unreachable)?;
+        self.shelve_all(id, &shelf, &mut own)
             .await
             .map_err(CheckFailure::Unreachable)?;
         *slot = Some(own);
@@ -288,6 +307,125 @@ impl Keeper {
             "is empty, so it may have forgotten that another sidecar has claimed it, and only {witnesses} of the other nodes \
              show that none has: it is used again when more of them answer, or when this sidecar is restarted"
         )))
+    }
+
+    /// Gives the node all that is kept of scripts and functions, if it does not have it.
+    async fn shelve_all(&self, id: NodeId, shelf: &Shelf, control: &mut Control) -> Result<(), ControlError> {
+        if Shelf::read_stamp(control).await?.unwrap_or_default() != shelf.stamp {
+            shelf
+                .write(control, self.config.pool.bookkeeping_db, None)
+                .await?;
+        }
+        if let Some(shelved) = self.shelved.get(usize::from(id)) {
+            *lock(shelved) = shelf.stamp;
+        }
+        Ok(())
+    }
+
+    /// Keeps a change of scripts or functions with the pool. Whether more than half of the nodes have it; if not, it is taken
+    /// back.
+    pub async fn keep(&self, change: impl FnOnce(&Shelf) -> Change) -> bool {
+        let mut shelf = self.shelf.lock().await;
+        let change = change(&shelf);
+        let before = shelf.stamp;
+        let undo = shelf.apply(&change);
+        shelf.stamp = (self.claim.term, before.1 + 1);
+        let now = &*shelf;
+        let writes = self
+            .controls
+            .iter()
+            .zip(&self.shelved)
+            .enumerate()
+            .map(|(node, (slot, shelved))| {
+                let change = &change;
+                async move {
+                    let mut slot = slot.lock().await;
+                    let Some(control) = slot.as_mut() else {
+                        return false;
+                    };
+                    let has_former = *lock(shelved) == before;
+                    match now
+                        .write(
+                            control,
+                            self.config.pool.bookkeeping_db,
+                            has_former.then_some(change),
+                        )
+                        .await
+                    {
+                        Ok(()) => {
+                            *lock(shelved) = now.stamp;
+                            true
+                        }
+                        // Busy, or full: the connection is as good as before.
+                        Err(ControlError::Refused(_)) => {
+                            *lock(shelved) = (0, 0);
+                            false
+                        }
+                        Err(_) => {
+                            *slot = None;
+                            self.admissions.look(node as NodeId);
+                            false
+                        }
+                    }
+                }
+            });
+        let written = futures::future::join_all(writes)
+            .await
+            .into_iter()
+            .filter(|&ok| ok)
+            .count();
+        let safe = written * 2 > self.controls.len();
+        if !safe {
+            // Who has it will be given everything the next time.
+            shelf.apply(&undo);
+            shelf.stamp.1 += 1;
+        }
+        safe
+    }
+
+    /// Has a script kept with the pool some time soon.
+    pub fn keep_soon(&self, field: bytes::Bytes, text: bytes::Bytes) {
+        lock(&self.unshelved).push((field, Some(text)));
+        self.unshelved_changed.notify_one();
+    }
+
+    /// Forgets what was to be kept soon.
+    pub fn keep_no_more(&self) {
+        lock(&self.unshelved).clear();
+    }
+
+    /// Keeps what is to be kept soon, for ever.
+    pub async fn keep_library(self: Arc<Self>) {
+        loop {
+            self.unshelved_changed.notified().await;
+            let change = std::mem::take(&mut *lock(&self.unshelved));
+            if !change.is_empty() && !self.keep(|_| change.clone()).await {
+                lock(&self.unshelved).splice(0..0, change);
+                tokio::time::sleep(RETRY_PAUSE_MAX).await;
+                self.unshelved_changed.notify_one();
+            }
+        }
+    }
+
+    /// Has a node compile a function library: what it registers.
+    ///
+    /// # Errors
+    /// What is wrong with the library; or `None`, if no node could be asked.
+    pub async fn compile(&self, text: &[u8]) -> Result<Vec<Function>, Option<String>> {
+        for (node, slot) in self.controls.iter().enumerate() {
+            let mut slot = slot.lock().await;
+            let Some(control) = slot.as_mut() else { continue };
+            match libraries::compile(control, text).await {
+                Ok(functions) => return Ok(functions),
+                Err(ControlError::Refused(why)) if !why.starts_with("BUSY") => return Err(Some(why)),
+                Err(ControlError::Refused(_)) => {}
+                Err(_) => {
+                    *slot = None;
+                    self.admissions.look(node as NodeId);
+                }
+            }
+        }
+        Err(None)
     }
 
     /// Watches a claimed node until something is wrong with it: what it was.

@@ -7,6 +7,7 @@
 mod keeper;
 mod open;
 mod recovery;
+pub mod shelf;
 
 pub mod recover;
 pub mod table;
