@@ -76,6 +76,10 @@ impl Worker {
         if command.special == Special::Hello && client.subscriptions.is_some() && !client.slots.is_empty() {
             return Flow::Again;
         }
+        if self.shared().admissions.any_busy() && self.is_busy(&route) {
+            client.spoil_transaction();
+            return self.refuse(core, id, BUSY);
+        }
         let script = match self.script_of(core, id, command, &args, in_transaction) {
             Ok(script) => script,
             // A script that does not compile is queued like any other command.
@@ -206,6 +210,23 @@ impl Worker {
         match route {
             Route::One { partition, .. } => full(*partition),
             Route::Several { parts, .. } => parts.iter().any(|(partition, _)| full(*partition)),
+            _ => false,
+        }
+    }
+
+    /// Whether so many nodes say that they execute a script that the command would wait for its end.
+    fn is_busy(&self, route: &Route) -> bool {
+        let table = self.shared().table.load();
+        let needed = (table.write_quorum).max(table.replicas + 1 - table.write_quorum.min(table.replicas));
+        let busy = |partition: PartitionId| {
+            let row = table.rows.get(usize::from(partition));
+            let replicas = row.into_iter().flat_map(|row| row.replicas.iter());
+            let free = replicas.filter(|node| !self.shared().admissions.is_busy(**node));
+            (free.count() as u32) < needed
+        };
+        match route {
+            Route::One { partition, .. } => busy(*partition),
+            Route::Several { parts, .. } => parts.iter().any(|(partition, _)| busy(*partition)),
             _ => false,
         }
     }
@@ -399,6 +420,7 @@ impl Worker {
 }
 
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 const DB_RANGE: &str = "ERR DB index is out of range";
 const NOAUTH: &str = "NOAUTH Authentication required.";
 

@@ -5,7 +5,7 @@
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +64,11 @@ pub struct Admissions {
     lost: Vec<Notify>,
     full: Vec<AtomicBool>,
     any_full: AtomicBool,
+    /// Nodes that say that they execute a script.
+    busy: Vec<AtomicBool>,
+    any_busy: AtomicBool,
+    /// Workers, by bit, whose scripts a node executes.
+    scripts: Vec<AtomicU64>,
 }
 
 impl Admissions {
@@ -74,6 +79,9 @@ impl Admissions {
             lost: (0..nodes).map(|_| Notify::new()).collect(),
             full: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
             any_full: AtomicBool::new(false),
+            busy: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
+            any_busy: AtomicBool::new(false),
+            scripts: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -93,6 +101,45 @@ impl Admissions {
                 .get(usize::from(node))
                 .is_some_and(|full| full.load(Relaxed))
         })
+    }
+
+    /// Whether any node says that it executes a script.
+    pub fn any_busy(&self) -> bool {
+        self.any_busy.load(Relaxed)
+    }
+
+    /// Whether the node says that it executes a script.
+    pub fn is_busy(&self, node: NodeId) -> bool {
+        self.any_busy()
+            && self
+                .busy
+                .get(usize::from(node))
+                .is_some_and(|busy| busy.load(Relaxed))
+    }
+
+    /// Notes whether a node says that it executes a script.
+    pub fn set_busy(&self, node: NodeId, is_busy: bool) {
+        if let Some(busy) = self.busy.get(usize::from(node)) {
+            busy.store(is_busy, Relaxed);
+        }
+        self.any_busy
+            .store(self.busy.iter().any(|busy| busy.load(Relaxed)), Relaxed);
+    }
+
+    /// Notes whether a node executes a script of this worker; whether it executes one of any.
+    pub fn executes_script(&self, node: NodeId, worker: u16, is_mine: bool) -> bool {
+        let Some(scripts) = self.scripts.get(usize::from(node)) else {
+            return false;
+        };
+        let bit = 1u64 << (worker % 64);
+        let before = scripts.load(Relaxed);
+        if (before & bit != 0) != is_mine {
+            match is_mine {
+                true => scripts.fetch_or(bit, Relaxed),
+                false => scripts.fetch_and(!bit, Relaxed),
+            };
+        }
+        is_mine || before & !bit != 0
     }
 
     fn set_full(&self, node: NodeId, is_full: bool) -> bool {
@@ -211,11 +258,13 @@ impl Keeper {
                 Ok(mut control) => {
                     pause = RETRY_PAUSE_MIN;
                     self.set_trouble(id, None);
+                    self.admissions.set_busy(id, false);
                     info!(node = name, "node claimed");
                     if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
                         claimed.send_modify(|n| *n += 1);
                     }
                     let why = self.watch_claimed(id, &mut control).await;
+                    self.admissions.set_busy(id, why.starts_with("BUSY"));
                     debug!(node = name, why, "looking at the node again");
                 }
                 Err(Untaken::Fenced(claim)) => {
@@ -224,6 +273,7 @@ impl Keeper {
                     return std::future::pending().await;
                 }
                 Err(Untaken::Trouble(why)) => {
+                    self.admissions.set_busy(id, why.contains("BUSY "));
                     if self.set_trouble(id, Some(why.clone())) {
                         warn!(node = name, "node {name:?} {why}");
                     }
