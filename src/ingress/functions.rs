@@ -18,8 +18,6 @@ use crate::resp::{Args, encode};
 use crate::shared::Shared;
 use crate::worker::{Core, Worker};
 
-const NOT_IN_TRANSACTION: &str =
-    "ERR what changes scripts and functions cannot be part of a transaction: send it before";
 const NO_NODE: &str =
     "NOREPLICAS No node can look at the library at the moment. See /v1/nodes on the admin port.";
 const RESERVED: &str = "ERR names of libraries that begin with rf_ are the proxy's own";
@@ -70,7 +68,7 @@ impl Worker {
                 }
                 Err(line) => encode::error(&line),
             },
-            _ => encode::error(NOT_IN_TRANSACTION),
+            _ => encode::error("ERR unknown subcommand"),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tracing::warn;
 
 use super::dispatch::Flow;
 use super::scripts::{OK, said};
@@ -49,7 +50,12 @@ async fn kill(shared: &Shared, command: &[u8]) -> Result<Bytes, String> {
     for first in 0..nodes {
         match ask(shared, first, command).await {
             Said::Killed => {
-                join_all((first + 1..nodes).map(|node| ask(shared, node, command))).await;
+                let rest = join_all((first + 1..nodes).map(|node| ask(shared, node, command))).await;
+                if rest.iter().any(|said| matches!(said, Said::Refused(_))) {
+                    warn!(
+                        "a script was stopped on some nodes at the moment it wrote on others: see the differences counted"
+                    );
+                }
                 return Ok(OK);
             }
             Said::Refused(why) => return Err(why),

@@ -59,6 +59,16 @@ pub async fn native(control: &mut Control) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Co
     Ok(found)
 }
 
+/// Takes all libraries off a node that nobody uses at the moment: what is needed will be given again, and versions that have
+/// been replaced are gone for good.
+pub async fn clear(control: &mut Control) -> Result<(), ControlError> {
+    match control.call(&[b"FUNCTION", b"FLUSH"]).await {
+        // Older than functions.
+        Ok(_) | Err(ControlError::Refused(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
 fn functions_of(listed: &BytesFrame) -> Option<Vec<Function>> {
     let BytesFrame::Array { data, .. } = listed else {
         return None;

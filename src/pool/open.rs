@@ -288,6 +288,9 @@ async fn open_shelf(
             "what is kept of scripts could not be written to more than half of the nodes".into(),
         ));
     }
+    for control in &mut all {
+        libraries::clear(control).await.map_err(trouble)?;
+    }
     let mut found = Vec::new();
     for text in shelf.texts(b'f') {
         let Some(control) = all.first_mut() else { break };

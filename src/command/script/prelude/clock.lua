@@ -198,7 +198,7 @@ local function sort(f, a)
     return f(unpack(a))
 end
 local function time() return { whole(math.floor(now / 1000)), whole(now % 1000 * 1000) } end
-for name, how in pairs({
+special = {
     time = time, expire = expire(1000), pexpire = expire(1), setex = set_with_time(1000), psetex = set_with_time(1),
     set = options(4), getex = options(3), ttl = left(1000), pttl = left(1), restore = restore, xadd = add, xtrim = trim,
     spop = pop, srandmember = pick(members), hrandfield = pick(fields, 'HGET', 'withvalues'), sort = sort, sort_ro = sort,
@@ -210,9 +210,10 @@ for name, how in pairs({
     ['function'] = no, client = no, debug = no, acl = no, module = no, cluster = no, replicaof = no, slaveof = no,
     object = no, info = no, dbsize = no, lastsave = no, role = no, memory = no, latency = no, slowlog = no,
     hexpire = no, hpexpire = no, hgetex = no, hsetex = no, msetex = no,
-}) do
-    -- All of it is written for RESP2 and given what RESP3 would have made of it.
-    special[name] = function(f, a)
+}
+-- All of it is written for RESP2, and given what RESP3 would have made of it.
+around = function(how, name)
+    return function(f, a)
         if not resp3 then return how(f, a) end
         redis.setresp(2)
         local reply = how(redis.pcall, a)

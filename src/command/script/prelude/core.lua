@@ -1,9 +1,9 @@
 -- Stands between a script and `redis`: makes the `redis` (and whatever else is to be another one) that the script sees.
 -- A part sets what it needs: `guard` looks at a command before anything else does, `special` executes one in its place,
--- `begin` is told when a run begins, `done` gets its result.
+-- `around` makes of that what is executed, `begin` is told when a run begins, `done` gets its result.
 -- Whole-line comments only: the lines are joined into one, so that line numbers in the script's errors stay right.
 local function rf_make(redis, math, tostring)
-    local call, guard, special, begin, done = redis.call, nil, {}, {}, nil
+    local call, guard, special, around, begin, done = redis.call, nil, {}, nil, {}, nil
     -- What of `redis` itself is to be another one.
     local fields_of_redis = { set_repl = function() end }
     -- Whatever else may come from chance, or a clock, as the script sees it.
@@ -14,7 +14,9 @@ local function rf_make(redis, math, tostring)
     --[[parts]]
     local hows = {}
     local function find(name)
-        local how = type(name) == 'string' and special[string.lower(name)] or false
+        local lower = type(name) == 'string' and string.lower(name)
+        local how = lower and special[lower] or false
+        if how and around then how = around(how, lower) end
         if name ~= nil then hows[name] = how end
         return how
     end
