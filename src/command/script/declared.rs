@@ -4,10 +4,16 @@
 //! `ipairs(KEYS)`, and nothing could change `KEYS`. Most scripts are like that, and run without the guard. The proof errs on
 //! one side only: what it does not understand is not proven.
 
+use std::collections::HashSet;
+
+use super::super::CommandTable;
 use super::super::spec::{Begin, Find, KeyFlags};
-use super::super::{Command, CommandTable};
 use super::calls::{Aliases, arguments, ends_statement};
 use super::lua::Token;
+
+/// Most tokens between the brackets of a `KEYS[…]`, and between `function` and its parameters, that are looked at: without a
+/// bound, some texts would be looked through again and again.
+const INDEX_TOKENS_MAX: usize = 64;
 
 /// Most names that are kept track of.
 const NAMES_MAX: usize = 64;
@@ -17,13 +23,17 @@ pub(super) fn only_declared(tokens: &[Token<'_>], aliases: &Aliases<'_>, command
     let Some(names) = names_of_keys(tokens) else {
         return false;
     };
+    let containers = commands
+        .iter()
+        .filter_map(|c| Some(c.name.split_once('|')?.0))
+        .collect();
     let mut calls = aliases.calls(tokens);
     calls.all(|after| match after {
         [Token::Text(_), ..] => true,
         [Token::Mark(b'('), inside @ ..] => match (inside, arguments(inside)) {
             ([Token::Text(name), ..], Some(args)) => {
                 let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-                call_is_declared(&name, &args, &names, commands)
+                call_is_declared(&name, &args, &names, commands, &containers)
             }
             _ => false,
         },
@@ -32,32 +42,33 @@ pub(super) fn only_declared(tokens: &[Token<'_>], aliases: &Aliases<'_>, command
     })
 }
 
-fn call_is_declared(name: &str, args: &[&[Token<'_>]], names: &[&[u8]], commands: &CommandTable) -> bool {
+fn call_is_declared(
+    name: &str,
+    args: &[&[Token<'_>]],
+    names: &[&[u8]],
+    commands: &CommandTable,
+    containers: &HashSet<&str>,
+) -> bool {
     let Some(command) = commands.get(name) else {
         return false;
     };
     let all_keys = matches!(
         name,
-        "keys" | "scan" | "randomkey" | "dbsize" | "sort" | "sort_ro"
+        "keys" | "scan" | "randomkey" | "dbsize" | "sort" | "sort_ro" | "copy"
     );
     if all_keys || name.starts_with("georadius") {
         return false;
     }
-    let has_subcommands = |command: &Command| {
-        commands
-            .iter()
-            .any(|c| c.name.split_once('|').is_some_and(|(n, _)| *n == *command.name))
-    };
     let command = match args.get(1) {
-        Some([Token::Text(sub)]) if has_subcommands(command) => {
+        _ if !containers.contains(name) => command,
+        Some([Token::Text(sub)]) => {
             let sub = String::from_utf8_lossy(sub).to_ascii_lowercase();
             match commands.get(&format!("{name}|{sub}")) {
                 Some(command) => command,
                 None => return false,
             }
         }
-        _ if has_subcommands(command) => return false,
-        _ => command,
+        _ => return false,
     };
     command
         .key_specs
@@ -128,7 +139,7 @@ fn is_key(arg: &[Token<'_>]) -> bool {
 
 /// The names that stand for a declared key and nothing else; `None` if `KEYS` itself may be changed.
 fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
-    let bound = bindings(tokens);
+    let bound = bindings(tokens)?;
     let times = |name: &[u8]| bound.iter().filter(|other| **other == name).count();
     if [&b"KEYS"[..], b"ipairs", b"pairs", b"unpack"]
         .iter()
@@ -207,7 +218,7 @@ fn is_assignment(inside: &[Token<'_>]) -> bool {
 /// What is behind the bracket that closes the one before `inside`.
 fn closing<'t, 'a>(inside: &'t [Token<'a>]) -> Option<&'t [Token<'a>]> {
     let mut depth = 0_usize;
-    for (at, token) in inside.iter().enumerate() {
+    for (at, token) in inside.iter().enumerate().take(INDEX_TOKENS_MAX) {
         match token {
             Token::Mark(b'[') => depth += 1,
             Token::Mark(b']') if depth == 0 => return inside.get(at + 1..),
@@ -253,8 +264,8 @@ fn defined<'a>(after: &[Token<'a>]) -> Vec<&'a [u8]> {
     names
 }
 
-/// Every name as often as something binds it: an assignment, a `local`, a loop, a parameter, a function.
-fn bindings<'a>(tokens: &[Token<'a>]) -> Vec<&'a [u8]> {
+/// Every name as often as something binds it; `None` if that is too hard to tell: an assignment, a `local`, a loop, a parameter, a function.
+fn bindings<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
     let mut bound = Vec::new();
     for at in 0..tokens.len() {
         let (before, rest) = tokens.split_at_checked(at).unwrap_or((tokens, &[]));
@@ -281,15 +292,16 @@ fn bindings<'a>(tokens: &[Token<'a>]) -> Vec<&'a [u8]> {
             [Token::Word(b"local"), after @ ..] if !is_given_value(after) => bound.extend(list(after)),
             [Token::Word(b"for"), after @ ..] => bound.extend(list(after)),
             [Token::Word(b"function"), after @ ..] => {
-                let opened = after.iter().position(|token| *token == Token::Mark(b'('));
-                let (name, params) = after.split_at_checked(opened.unwrap_or(0)).unwrap_or((&[], &[]));
+                let mut near = after.iter().take(INDEX_TOKENS_MAX);
+                let opened = near.position(|token| *token == Token::Mark(b'('))?;
+                let (name, params) = after.split_at_checked(opened)?;
                 bound.extend(list(name));
                 bound.extend(list(params.get(1..).unwrap_or_default()));
             }
             _ => {}
         }
     }
-    bound
+    Some(bound)
 }
 
 /// Whether a list of names is followed by `=`, where it is counted.

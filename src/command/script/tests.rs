@@ -119,6 +119,7 @@ fn no_text_takes_long() {
         let text = part.repeat(SCRIPT_BYTES_MAX / part.len());
         let start = std::time::Instant::now();
         assert!(analyse(text.as_bytes()).unclear, "{part}");
+        assert!(!touches_only_declared(text.as_bytes(), &CommandTable::builtin()));
         // Seconds, if each call or each name were compared with all of the text.
         assert!(
             start.elapsed().as_millis() < 3000,
@@ -262,5 +263,29 @@ fn scripts_that_only_touch_declared_keys_are_told() {
         "loadstring('KEYS[1] = 1')() return redis.call('GET', KEYS[1])",
     ] {
         assert!(!only_declared(text), "{text}");
+    }
+}
+
+#[test]
+fn no_proof_takes_long() {
+    let commands = CommandTable::builtin();
+    for part in [
+        "KEYS[",
+        "function ",
+        "a,",
+        "local local,",
+        "a,b=",
+        "redis.call('OBJECT', 'x', KEYS[1]) ",
+        "local a=KEYS[1] ",
+        "for a,b in ipairs(KEYS) ",
+    ] {
+        let text = part.repeat(SCRIPT_BYTES_MAX / part.len());
+        let start = std::time::Instant::now();
+        touches_only_declared(text.as_bytes(), &commands);
+        assert!(
+            start.elapsed().as_millis() < 3000,
+            "{part}: {:?}",
+            start.elapsed()
+        );
     }
 }
