@@ -39,6 +39,9 @@ const FULL_PERCENT: u64 = 90;
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// Pause before a node that executes a script is asked again: its clients are told that it is busy until then.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// What the rest of the program is told.
 #[derive(Debug)]
 pub enum PoolEvent {
@@ -276,6 +279,10 @@ impl Keeper {
                     self.admissions.set_busy(id, why.contains("BUSY "));
                     if self.set_trouble(id, Some(why.clone())) {
                         warn!(node = name, "node {name:?} {why}");
+                    }
+                    if self.admissions.is_busy(id) {
+                        tokio::time::sleep(BUSY_PAUSE).await;
+                        continue;
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);

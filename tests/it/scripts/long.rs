@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client_of;
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{NodeOptions, Pool, Reply, Sidecar, SidecarConfig, wait_until};
+use crate::harness::{Client, NodeOptions, Pool, Reply, Sidecar, SidecarConfig, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -27,6 +27,23 @@ fn pool_and_sidecar(threads: usize) -> (Pool, Sidecar) {
     ));
     sidecar.allow_log("node");
     (pool, sidecar)
+}
+
+/// Sends a command that will not be answered for long. For a moment after another script the pool may still be busy.
+fn begin(sidecar: &Sidecar, command: &[Vec<u8>]) -> Client {
+    loop {
+        let mut client = client_of(sidecar, Duration::from_millis(300));
+        match client.try_call(command) {
+            Ok(reply) => assert!(
+                reply.error().is_some_and(|text| text.starts_with("BUSY")),
+                "{reply}"
+            ),
+            Err(_) => {
+                client.set_timeout(LONG).expect("a timeout");
+                return client;
+            }
+        }
+    }
 }
 
 #[test]
@@ -79,14 +96,12 @@ fn an_endless_script_is_killed_everywhere() {
             .is_some_and(|text| text.starts_with("NOTBUSY"))
     );
     for script in [ENDLESS, "redis.call('TIME') while true do end"] {
-        let mut client = client_of(&sidecar, LONG);
-        client
-            .send_raw(&crate::harness::encode(&cmd!["EVAL", script, 1, "n"]))
-            .expect("sent");
-        // Until the script runs long enough, nodes answer nothing; then they, and so the pool, say why.
+        let mut client = begin(&sidecar, &cmd!["EVAL", script, 1, "n"]);
+        // Until the script has run for a while, nodes answer nothing, and who asks waits; then the pool says why.
         wait_until("the pool is busy", LONG, || {
-            let reply = killer.call(cmd!["SET", "other", 1]);
-            reply.error().is_some_and(|text| text.starts_with("BUSY"))
+            let mut other = client_of(&sidecar, Duration::from_millis(500));
+            let reply = other.try_call(&cmd!["SET", "other", 1]);
+            reply.is_ok_and(|reply| reply.error().is_some_and(|text| text.starts_with("BUSY")))
         });
         assert!(killer.call(cmd!["SCRIPT", "KILL"]).is_ok());
         let reply = client.recv().expect("the script's end");
@@ -111,10 +126,7 @@ fn a_function_is_killed_and_what_has_written_is_not() {
     let mut killer = client_of(&sidecar, LONG);
     let library = "#!lua name=l\nredis.register_function('forever', function() while true do end end)";
     assert!(killer.call(cmd!["FUNCTION", "LOAD", library]).error().is_none());
-    let mut client = client_of(&sidecar, LONG);
-    client
-        .send_raw(&crate::harness::encode(&cmd!["FCALL", "forever", 1, "n"]))
-        .expect("sent");
+    let mut client = begin(&sidecar, &cmd!["FCALL", "forever", 1, "n"]);
     wait_until("the function is killed", LONG, || {
         killer.call(cmd!["FUNCTION", "KILL"]).is_ok()
     });
@@ -129,16 +141,11 @@ fn a_function_is_killed_and_what_has_written_is_not() {
         killer.call(cmd!["SET", "{k}stop", "never"]).is_ok()
     });
     // What has written cannot be stopped, as in Redis: the servers must be, and the sidecar, which would send it again.
-    killer.call(cmd!["SET", "{k}stop", "not yet"]);
-    client
-        .send_raw(&crate::harness::encode(&cmd![
-            "EVAL",
-            ENDLESS_DIRTY,
-            2,
-            "{k}n",
-            "{k}stop"
-        ]))
-        .expect("sent");
+    assert!(killer.call(cmd!["SET", "{k}stop", "not yet"]).is_ok());
+    drop(begin(
+        &sidecar,
+        &cmd!["EVAL", ENDLESS_DIRTY, 2, "{k}n", "{k}stop"],
+    ));
     wait_until("it cannot be killed", LONG, || {
         killer
             .call(cmd!["SCRIPT", "KILL"])

@@ -295,3 +295,46 @@ fn client_of(sidecar: &Sidecar, timeout: Duration) -> Client {
     client.set_timeout(timeout).expect("a timeout");
     client
 }
+
+/// What scripts and functions publish reaches those who have subscribed, once each, and the publisher gets its reply first.
+#[test]
+fn messages_of_scripts_reach_subscribers() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3).threads(2));
+    let mut subscriber = sidecar.client();
+    subscriber.call(cmd!["SUBSCRIBE", "c"]);
+    let mut client = sidecar.client();
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('PUBLISH', 'c', ARGV[1]) return redis.call('GET', KEYS[1])";
+    let library = "#!lua name=l\nredis.register_function('say', function(keys, args) redis.call('PUBLISH', 'c', args[1]) error('after') end)";
+    let digest = client
+        .call(cmd!["SCRIPT", "LOAD", script])
+        .text()
+        .expect("a digest");
+    assert!(client.call(cmd!["FUNCTION", "LOAD", library]).error().is_none());
+    assert_eq!(
+        client
+            .call(cmd!["EVALSHA", digest, 1, "k", "one"])
+            .text()
+            .as_deref(),
+        Some("one")
+    );
+    let failed = client.call(cmd!["FCALL", "say", 1, "k", "two"]);
+    assert!(
+        failed.error().is_some_and(|text| text.contains("after")),
+        "{failed}"
+    );
+    for threads_apart in ["k", "other-key"] {
+        client.call(cmd!["MULTI"]);
+        client.call(cmd!["EVALSHA", digest, 1, "k", "three"]);
+        client.call(cmd!["INCR", format!("n{threads_apart}")]);
+        assert_eq!(
+            client.call(cmd!["EXEC"]).items(),
+            [Reply::bulk("three"), Reply::Int(1)]
+        );
+    }
+    for expected in ["one", "two", "three", "three"] {
+        let message = subscriber.recv().expect("a message");
+        assert_eq!(message.items()[2], Reply::bulk(expected), "{message}");
+    }
+    assert_converged(&pool, &sidecar);
+}
