@@ -23,8 +23,8 @@ pub const TOUCHED: &[u8] = b"rf:touched";
 pub const TABLE: &[u8] = b"rf:table";
 /// Key of the claim: which instance may use this node.
 pub const CLAIM: &[u8] = b"rf:claim";
-/// Key of the hash of scripts, by digest.
-pub const SCRIPTS: &[u8] = b"rf:scripts";
+/// Key of the hash of scripts and functions: see `pool::shelf`.
+pub const LIBRARY: &[u8] = b"rf:library";
 /// Key of the hash of keys that a repair is overwriting: field = partition.
 pub const REPAIR: &[u8] = b"rf:repair";
 

@@ -28,6 +28,7 @@ pub mod command;
 pub mod config;
 pub mod dev;
 pub mod ingress;
+pub mod library;
 pub mod limits;
 pub mod metrics;
 pub mod net;

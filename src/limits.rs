@@ -34,6 +34,16 @@ pub const PARTITIONS_MAX: usize = 4096;
 /// Most scripts kept. A driver has a few dozen; one that puts its data into scripts' texts would have any number.
 pub const SCRIPTS_MAX: usize = 4096;
 
+/// Their texts together, in bytes. Every node keeps them twice: to be executed, and to be known to the next sidecar.
+pub const SCRIPTS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long `SCRIPT KILL` waits for a node, in ms. A server does not listen to anybody while a script runs, until it has run for
+/// `busy-reply-threshold` (5 s).
+pub const KILL_WAIT_MS: u64 = 10_000;
+
+/// How long a node may execute a script without having said that it does, in ms: some more than `busy-reply-threshold`.
+pub const SCRIPT_SILENCE_MS: u64 = 8_000;
+
 /// A worker's read buffer that its clients share, in bytes. One allocation for so much traffic.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 

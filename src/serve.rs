@@ -20,6 +20,8 @@ use crate::admin::{self, Admin, PidOf};
 use crate::command::{CommandTable, TableError};
 use crate::config::Config;
 use crate::ingress::{Pause, SlowLog};
+use crate::library::functions::{FunctionLibrary, Functions};
+use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
 use crate::net::Socket;
 use crate::node::Claim;
@@ -27,7 +29,7 @@ use crate::pool::{Keeper, OpenError, PoolEvent, open};
 use crate::pubsub::Registry;
 use crate::request::PartitionId;
 use crate::sequencer::PartitionStart;
-use crate::shared::{Message, Scripts, Shared, unix_ms};
+use crate::shared::{Message, Shared, unix_ms};
 use crate::worker::Worker;
 
 /// Events of the pool that may wait to be heard.
@@ -147,17 +149,37 @@ async fn start(
         opened.claim.clone(),
         roles,
         opened.table.clone(),
+        opened.shelf.clone(),
         events,
     );
     let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..config.threads)
         .map(|_| mpsc::channel::<Vec<Message>>(crate::limits::MAILBOX_BUNCHES))
         .unzip();
-    let commands = CommandTable::from_nodes(&opened.commands)?;
+    let commands = Arc::new(CommandTable::from_nodes(&opened.commands)?);
+    let judge = Judge::new(
+        commands.clone(),
+        config.pool.replicas,
+        opened.table.partitions(),
+        &opened.version,
+    );
+    let mut functions = Functions::default();
+    for (text, registered) in opened.libraries {
+        let taken = FunctionLibrary::new(&judge, text, registered).map_err(str::to_owned);
+        let taken = taken.and_then(|library| {
+            functions
+                .insert(library)
+                .map_err(|name| String::from_utf8_lossy(&name).into_owned())
+        });
+        if let Err(why) = taken {
+            warn!("a function library is left out: {why}");
+        }
+    }
     let limits = &config.limits;
     let shared = Arc::new(Shared {
         metrics: (0..config.threads)
             .map(|_| Arc::new(WorkerMetrics::new(commands.len())))
             .collect(),
+        library: Library::new(judge, opened.shelf.texts(b's').cloned(), functions),
         commands,
         instance: opened.instance,
         term: opened.claim.term,
@@ -171,7 +193,6 @@ async fn start(
             .iter()
             .map(|_| AtomicBool::new(opened.table.version > 1))
             .collect(),
-        scripts: Scripts::default(),
         pubsub: Registry::default(),
         clock_offset_ms: AtomicI64::new(opened.clock_offset_ms),
         clients: AtomicUsize::new(0),
@@ -192,7 +213,8 @@ async fn start(
     for node in 0..table.nodes.len() {
         tasks.spawn(keeper.clone().watch_node(node as u16));
     }
-    tasks.spawn(keeper.keep_record());
+    tasks.spawn(keeper.clone().keep_record());
+    tasks.spawn(keeper.keep_library());
     for (id, mailbox) in mailboxes.into_iter().enumerate() {
         let starts: Vec<PartitionStart> = table
             .rows

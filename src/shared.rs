@@ -1,8 +1,8 @@
-//! What all threads of one sidecar share: settings, the table, the commands, the scripts, and the ways to each other.
+//! What all threads of one sidecar share: settings, the table, the commands, the library, and the ways to each other.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -12,13 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::ingress::{Pause, RollCall, SlowLog};
+use crate::library::Library;
 use crate::metrics::{Totals, WorkerMetrics};
 use crate::net::Socket;
 use crate::node::Instance;
 use crate::pool::Admissions;
 use crate::pool::table::Table;
 use crate::pubsub::{Delivery, Publication, Registry};
-use crate::request::{NodeId, Outcome, PartitionId, ReplyTo, Request, Script};
+use crate::request::{NodeId, Outcome, PartitionId, ReplyTo, Request};
 use crate::sequencer::NodeView;
 
 /// What a worker is told by others.
@@ -88,7 +89,7 @@ pub struct Shared {
     /// The table, as it was last recorded.
     pub table: ArcSwap<Table>,
     /// The commands all nodes know.
-    pub commands: CommandTable,
+    pub commands: Arc<CommandTable>,
     /// Who we are to the nodes.
     pub instance: Instance,
     /// Our term.
@@ -101,8 +102,8 @@ pub struct Shared {
     pub admissions: Arc<Admissions>,
     /// Partitions in which some key may expire.
     pub expiring: Box<[AtomicBool]>,
-    /// The scripts that clients have shown us.
-    pub scripts: Scripts,
+    /// The scripts and functions of the pool.
+    pub library: Library,
     /// Who has subscribed to what.
     pub pubsub: Registry,
     /// The pool's clock minus this host's, in ms.
@@ -238,46 +239,4 @@ pub fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
-}
-
-/// A script that a client has shown.
-#[derive(Clone, Debug)]
-pub struct KnownScript {
-    /// What nodes execute: its own text, or that with the shim in front.
-    pub script: Arc<Script>,
-    /// Whether it is the shimmed one.
-    pub shimmed: bool,
-    /// Why it is not executed, if so: an error line.
-    pub refusal: Option<&'static str>,
-}
-
-/// The script cache: what `SCRIPT LOAD` and `EVAL` have shown, so that every node can be given it when it needs it.
-#[derive(Debug, Default)]
-pub struct Scripts {
-    by_sha: Mutex<HashMap<[u8; 20], KnownScript>>,
-}
-
-impl Scripts {
-    /// The script of this digest.
-    pub fn get(&self, sha: &[u8; 20]) -> Option<KnownScript> {
-        self.by_sha
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(sha)
-            .cloned()
-    }
-
-    /// Keeps a script. When there are too many, all are forgotten, as by `SCRIPT FLUSH`: clients load them again.
-    pub fn put(&self, sha: [u8; 20], script: KnownScript) {
-        let mut scripts = self.by_sha.lock().unwrap_or_else(PoisonError::into_inner);
-        if scripts.len() >= crate::limits::SCRIPTS_MAX {
-            scripts.clear();
-        }
-        scripts.insert(sha, script);
-    }
-
-    /// Forgets all.
-    pub fn clear(&self) {
-        self.by_sha.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }

@@ -107,16 +107,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Pool(Pool::KillScript), &["function|kill", "script|kill"]),
     (
         Class::Pool(Pool::AnyNode),
-        &[
-            "acl|cat",
-            "acl|genpass",
-            "command",
-            "function|dump",
-            "function|list",
-            "function|stats",
-            "lolwut",
-            "module|list",
-        ],
+        &["acl|cat", "acl|genpass", "command", "lolwut", "module|list"],
     ),
     // Every timeout is answered `*-1` under RESP2, also that of the two which answer `$-1` inside `MULTI`.
     (

@@ -16,6 +16,7 @@ use super::transaction::Transaction;
 use super::watch::Watch;
 use crate::command::spec::Downgrade;
 use crate::net::WriteHalf;
+use crate::pubsub::Publication;
 use crate::pubsub::Subscriptions;
 use crate::request::{Outcome, PartitionId, ReplyTo};
 use crate::resp::downgrade::downgrade;
@@ -241,17 +242,17 @@ impl Client {
         }
     }
 
-    /// Puts a reply, or a part of one, where it belongs.
-    fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) {
+    /// Puts a reply, or a part of one, where it belongs: what scripts have published, when the reply is whole.
+    fn fill(&mut self, slot: u64, part: u16, outcome: Outcome) -> Vec<Publication> {
         if slot == UNASKED {
             self.unasked = self.unasked.saturating_sub(1);
-            return;
+            return Vec::new();
         }
         let Some(index) = slot.checked_sub(self.first) else {
-            return;
+            return Vec::new();
         };
         let Some(entry) = self.slots.get_mut(index as usize) else {
-            return;
+            return Vec::new();
         };
         match &mut entry.state {
             SlotState::Done(_) => {}
@@ -259,30 +260,37 @@ impl Client {
                 let bytes = match outcome {
                     Outcome::Reply { frames, resp3 } => in_protocol(*rule, frames, resp3, entry.resp3),
                     Outcome::Refused(refusal) => encode::error(refusal.message()),
-                    Outcome::Done | Outcome::Waits | Outcome::MayCome => return,
-                    Outcome::Unknown => return self.leave(),
+                    Outcome::Done | Outcome::Waits | Outcome::MayCome => return Vec::new(),
+                    Outcome::Unknown => {
+                        self.leave();
+                        return Vec::new();
+                    }
                 };
                 self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
             }
             SlotState::Gathering(gather) => {
                 if outcome == Outcome::Unknown {
-                    return self.leave();
+                    self.leave();
+                    return Vec::new();
                 }
                 if !gather.take(part, outcome) {
-                    return;
+                    return Vec::new();
                 }
                 if let Some(shown) = gather.script_shown() {
                     // Not a reply of its own: the command is taken up again now that the node knows the script.
                     self.showing = Showing::Done(shown);
                     self.slots.pop_back();
-                    return;
+                    return Vec::new();
                 }
                 let bytes = gather.assemble(entry.resp3);
+                let published = std::mem::take(&mut gather.published);
                 self.held_bytes += bytes.len();
                 entry.state = SlotState::Done(bytes);
+                return published;
             }
         }
+        Vec::new()
     }
 
     /// Moves finished replies at the front to the socket's queue; `released` is told of each.
@@ -336,7 +344,7 @@ impl Worker {
             }
             return;
         };
-        client.fill(to.slot, to.part, outcome);
+        let published = client.fill(to.slot, to.part, outcome);
         client.drain(|slot, reply, session| self.released(slot, reply, session, now_us));
         if client.waiting {
             client.wake.notify_one();
@@ -344,6 +352,9 @@ impl Worker {
         if !client.dirty {
             client.dirty = true;
             core.dirty.push(to.client);
+        }
+        for publication in published {
+            self.publish_from_script(core, to, publication);
         }
     }
 }

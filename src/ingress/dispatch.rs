@@ -83,6 +83,10 @@ impl Worker {
         if command.special == Special::Hello && client.subscriptions.is_some() && !client.slots.is_empty() {
             return Flow::Again;
         }
+        if self.shared().admissions.any_busy() && self.is_busy(&route) {
+            client.spoil_transaction();
+            return self.refuse(core, id, BUSY);
+        }
         let script = match self.script_of(core, id, command, &args, in_transaction) {
             Ok(script) => script,
             // A script that does not compile is queued like any other command.
@@ -217,6 +221,23 @@ impl Worker {
         }
     }
 
+    /// Whether so many nodes say that they execute a script that the command would wait for its end.
+    fn is_busy(&self, route: &Route) -> bool {
+        let table = self.shared().table.load();
+        let needed = (table.write_quorum).max(table.replicas + 1 - table.write_quorum.min(table.replicas));
+        let busy = |partition: PartitionId| {
+            let row = table.rows.get(usize::from(partition));
+            let replicas = row.into_iter().flat_map(|row| row.replicas.iter());
+            let free = replicas.filter(|node| !self.shared().admissions.is_busy(**node));
+            (free.count() as u32) < needed
+        };
+        match route {
+            Route::One { partition, .. } => busy(*partition),
+            Route::Several { parts, .. } => parts.iter().any(|(partition, _)| busy(*partition)),
+            _ => false,
+        }
+    }
+
     /// Answers at once.
     pub(super) fn reply(&self, core: &mut Core, id: u32, bytes: impl Into<Bytes>) -> Flow {
         let bytes = bytes.into();
@@ -267,20 +288,20 @@ impl Worker {
             return Flow::Again;
         }
         let args = Args { bytes: frame, spans };
-        let prepared = match (&script, write) {
+        let mut finish = None;
+        let prepared = match (script, write) {
             (Some(script), _) => {
-                let frame = script.frame(frame, &args, clock.now_ms);
-                Prepared::Commands(Commands {
-                    touched: Touched::Partition,
-                    compare: command.compare,
-                    brings: Brings::Unknown,
-                    ..Commands::one(frame)
-                })
+                let (commands, to_finish) = script.prepare(command, frame, &args, clock.now_ms);
+                finish = to_finish;
+                Prepared::Commands(commands)
             }
             (None, true) => self.prepare(clock, command, frame, spans),
             (None, false) => Prepared::Commands(Commands::one(frame.clone())),
         };
-        let slot = client.expect_one(command.downgrade(spans.len()), *now_us);
+        let slot = match finish {
+            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), *now_us),
+            None => client.expect_one(command.downgrade(spans.len()), *now_us),
+        };
         if !write {
             client.pending_reads.push((slot, partition));
         }
@@ -291,13 +312,10 @@ impl Worker {
             reply_to: client.reply_to(self.id(), id, slot, 0),
             action: match prepared {
                 Prepared::Decide(decide) => Action::Decide(decide),
-                Prepared::Commands(mut commands) => {
-                    commands.scripts = script.and_then(ScriptUse::into_loads);
-                    match write {
-                        true => self.write_action(partition, command, &args, commands),
-                        false => Action::Read(commands),
-                    }
-                }
+                Prepared::Commands(commands) => match write {
+                    true => self.write_action(partition, command, &args, commands),
+                    false => Action::Read(commands),
+                },
             },
         };
         self.submit(core, self.shared().owner_of(partition), request);
@@ -410,6 +428,7 @@ impl Worker {
 }
 
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 const DB_RANGE: &str = "ERR DB index is out of range";
 const NOAUTH: &str = "NOAUTH Authentication required.";
 

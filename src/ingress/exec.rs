@@ -14,12 +14,13 @@ use smallvec::SmallVec;
 use super::across::Across;
 use super::client::in_protocol;
 use super::dispatch::{Flow, Prepared, part_of};
+use super::finish::Finish;
 use super::flush::Flush;
 use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
-use super::scripts::ScriptUse;
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
+use crate::pubsub::Publication;
 use crate::request::{
     Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched,
 };
@@ -41,6 +42,8 @@ enum Piece {
     Literal(Bytes),
     /// The next reply of a group.
     Of { group: usize, rule: Downgrade },
+    /// The same of a script.
+    OfScript { group: usize, finish: Box<Finish> },
     /// One next reply of each of these groups, merged.
     Merged { gather: Box<Gather>, groups: Vec<usize> },
     /// Of the next command in `Assembly::pubsub`.
@@ -59,7 +62,12 @@ impl Assembly {
         }
     }
 
-    pub(super) fn assemble(&mut self, parts: &[Bytes], client_resp3: bool) -> Bytes {
+    pub(super) fn assemble(
+        &mut self,
+        parts: &[Bytes],
+        client_resp3: bool,
+        published: &mut Vec<Publication>,
+    ) -> Bytes {
         let mut groups: Vec<std::vec::IntoIter<Bytes>> = parts.iter().map(|p| cut(p).into_iter()).collect();
         let mut next = |group: usize| groups.get_mut(group).and_then(Iterator::next).unwrap_or_default();
         let mut out = BytesMut::new();
@@ -69,6 +77,7 @@ impl Assembly {
                 Piece::Literal(bytes) => bytes.clone(),
                 Piece::PubSub => Bytes::new(),
                 Piece::Of { group, rule } => in_protocol(*rule, next(*group), true, client_resp3),
+                Piece::OfScript { group, finish } => finish.apply(&next(*group), client_resp3, published),
                 Piece::Merged { gather, groups } => {
                     for (part, group) in groups.iter().enumerate() {
                         let frames = next(*group);
@@ -95,7 +104,7 @@ struct Group {
     write: bool,
     touched: Touched,
     compare: Compare,
-    scripts: Vec<std::sync::Arc<Script>>,
+    scripts: Option<Vec<std::sync::Arc<Script>>>,
     brings: Brings,
     in_multi: bool,
 }
@@ -109,7 +118,7 @@ impl Group {
             touched: self.touched,
             brings: self.brings,
             in_multi: self.in_multi,
-            scripts: (!self.scripts.is_empty()).then(|| self.scripts.into_boxed_slice()),
+            scripts: self.scripts.map(Vec::into_boxed_slice),
             second_chance: None,
         };
         match self.write {
@@ -141,7 +150,9 @@ impl Group {
             self.brings = Brings::Unknown;
         }
         self.in_multi |= commands.in_multi;
-        self.scripts.extend(commands.scripts.into_iter().flatten());
+        if let Some(scripts) = commands.scripts {
+            self.scripts.get_or_insert_default().extend(scripts);
+        }
     }
 }
 
@@ -188,7 +199,7 @@ impl Plan {
                 write: false,
                 touched: Touched::Keys(SmallVec::new()),
                 compare: Compare::Exact,
-                scripts: Vec::new(),
+                scripts: None,
                 brings: Brings::Nothing,
                 in_multi: false,
             }));
@@ -339,26 +350,27 @@ impl Worker {
                     Ok(script) => script,
                     Err(error) => return Piece::Literal(error),
                 };
-                let frame = match &script {
-                    Some(script) => script.frame(frame, &args, core.clock.now_ms),
-                    None => frame.clone(),
-                };
-                let commands = match self.prepare(&mut core.clock, command, &frame, spans) {
-                    Prepared::Commands(commands) => Commands {
-                        scripts: script.and_then(ScriptUse::into_loads),
-                        ..commands
-                    },
-                    Prepared::Decide(decide) => {
-                        return Piece::Of {
-                            group: plan.alone(Unit::Decide(partition, db, decide)),
-                            rule: command.downgrade(spans.len()),
-                        };
-                    }
-                };
                 if write {
                     self.note_expiry(partition, command, &args);
                 }
                 let rule = command.downgrade(spans.len());
+                if let Some(script) = script {
+                    let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
+                    let group = plan.put(partition, db, commands, write);
+                    return match finish {
+                        Some(finish) => Piece::OfScript { group, finish },
+                        None => Piece::Of { group, rule },
+                    };
+                }
+                let commands = match self.prepare(&mut core.clock, command, frame, spans) {
+                    Prepared::Commands(commands) => commands,
+                    Prepared::Decide(decide) => {
+                        return Piece::Of {
+                            group: plan.alone(Unit::Decide(partition, db, decide)),
+                            rule,
+                        };
+                    }
+                };
                 Piece::Of {
                     group: plan.put(partition, db, commands, write),
                     rule,
@@ -401,7 +413,10 @@ impl Worker {
                 },
                 Err(error) => Piece::Literal(error),
             },
-            Route::Pool(Pool::Scripts) => Piece::Literal(self.script_reply(command.special, &args)),
+            Route::Pool(Pool::Scripts) => {
+                let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
+                Piece::Literal(self.script_reply(command.special, &args, resp3))
+            }
             Route::Transaction | Route::Pool(_) | Route::Blocking(_) => {
                 Piece::Literal(encode::error("ERR not possible in a transaction"))
             }

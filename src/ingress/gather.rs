@@ -4,10 +4,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::client::in_protocol;
 use super::exec::Assembly;
+use super::finish::Finish;
 use super::pool_wide::{KeyFilter, any_of};
 use super::roll_call;
 use super::scan::ScanPage;
 use crate::command::spec::{Downgrade, Merge};
+use crate::pubsub::Publication;
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};
 use crate::resp::{ReplyScanner, encode};
@@ -21,6 +23,8 @@ pub(crate) enum Recipe {
         order: Vec<Vec<u32>>,
         keys: usize,
     },
+    /// A script's reply.
+    Script(Box<Finish>),
     /// A transaction.
     Exec(Box<Assembly>),
     /// `DBSIZE`: the sum, divided by the copies.
@@ -49,6 +53,8 @@ pub(crate) struct Gather {
     left: usize,
     /// What the command is answered with whatever else comes.
     failed: Option<Bytes>,
+    /// What scripts have published.
+    pub(crate) published: Vec<Publication>,
 }
 
 impl Gather {
@@ -58,6 +64,7 @@ impl Gather {
             parts: vec![None; parts],
             left: parts,
             failed: None,
+            published: Vec::new(),
         }
     }
 
@@ -104,7 +111,11 @@ impl Gather {
         match (&mut self.recipe, self.failed.take()) {
             (Recipe::Scan(page), Some(_)) => page.start_over(),
             (_, Some(failed)) => failed,
-            (Recipe::Exec(assembly), None) => assembly.assemble(&parts, client_resp3),
+            (Recipe::Exec(assembly), None) => assembly.assemble(&parts, client_resp3, &mut self.published),
+            (Recipe::Script(finish), None) => {
+                let reply = parts.into_iter().next().unwrap_or_default();
+                finish.apply(&reply, client_resp3, &mut self.published)
+            }
             (Recipe::Scan(page), None) => parts.first().map(|p| page.assemble(p)).unwrap_or_default(),
             (recipe, None) => {
                 if let Some(error) = parts.iter().find(|part| is_error(part)) {

@@ -1,57 +1,118 @@
-//! Scripts: known to the sidecar first, and then to every node that is to execute one.
+//! Scripts and functions being called: known to the sidecar first, and then to every node that is to execute one.
 //!
-//! The cache of a Redis server is one server's; here a script may be executed on any node, at any time, also on one that
-//! has just been restarted. So the sidecar keeps the texts, and a node's stream is given `SCRIPT LOAD` right before the
-//! first command that needs the script there, in the same batch. A script that could have another effect on each node is
-//! executed with a shim in front ([`shim`]). A text that nobody has shown yet is first shown to one
-//! node, which compiles it (or says what is wrong with it); the client's command waits for that.
+//! The [library](crate::library) says in which form nodes execute a script. A text that nobody has shown yet is first shown to
+//! one node, which compiles it (or says what is wrong with it); the client's command waits for that.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use sha1_smol::Sha1;
+use tokio::task::spawn_local;
 
 use super::client::Showing;
 use super::dispatch::Flow;
+use super::finish::Finish;
 use super::gather::{Gather, Recipe};
-use crate::command::script::{analyse, shim};
-use crate::command::{Command, Flags, Special};
-use crate::request::{Action, Commands, HoldId, Request, Script};
-use crate::resp::{Args, encode};
-use crate::shared::KnownScript;
+use crate::command::script::prelude::{self, Parts};
+use crate::command::spec::Downgrade;
+use crate::command::{Command, Special};
+use crate::library::{KnownScript, Sha, hex, parse_sha, sha_of};
+use crate::pool::shelf::script_field;
+use crate::request::{Action, Brings, Commands, HoldId, Request, Script, Touched};
+use crate::resp::{Args, CommandScanner, Scanned, encode};
 use crate::worker::{Core, Worker};
 
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+const NO_FUNCTION: &str = "ERR Function not found";
 
-const DIFFERS: &str = "ERR this script may have another effect on each node, and hides how it calls Redis (_G, loadstring, …), \
-                       or the nodes are older than Redis 7.0: it cannot be mirrored. Pass times and random values as \
-                       arguments instead";
+/// Said when fewer than a majority of the nodes can keep a script or a function.
+pub(super) const NOT_KEPT: &str =
+    "NOREPLICAS Not enough nodes answer to keep this with the pool. See /v1/nodes on the admin port.";
 
-const OUT_OF_BOUNDS: &str = "ERR this script uses a command that operates a server or reaches beyond its keys (SELECT, \
-                             FLUSHALL, CONFIG, …), which is not possible in a pool";
-
-/// Oldest version that has what the shim uses: `PEXPIRETIME`, `XADD <ms>-*`.
-const SHIM_MAJOR_MIN: u32 = 7;
-
-/// A script that a command needs.
+/// A script, or a function, that a command needs.
 pub(super) struct ScriptUse {
-    known: KnownScript,
-    by_digest: bool,
-    read_only: bool,
+    script: Arc<Script>,
+    parts: Parts,
+    only_declared: bool,
+    /// How nodes are asked to execute it; `None`: as the client has asked.
+    call: Option<Call>,
+    /// Whether a node must be given it first; `EVAL` carries its text itself.
+    is_given: bool,
+}
+
+struct Call {
+    command: &'static str,
+    name: String,
+    finish: Finish,
 }
 
 impl ScriptUse {
-    /// The command as nodes get it.
-    pub(super) fn frame(&self, frame: &Bytes, args: &Args<'_>, now_ms: u64) -> Bytes {
-        match self.known.shimmed {
-            true => shim::call(args, &hex(&self.known.script.sha), self.read_only, now_ms),
-            false => frame.clone(),
+    fn of_script(known: KnownScript, sha: &Sha, by_digest: bool, read_only: bool) -> Self {
+        let call = known.parts.any().then(|| {
+            let on_nodes = hex(&known.script.sha);
+            Call {
+                command: if read_only { "EVALSHA_RO" } else { "EVALSHA" },
+                name: on_nodes.clone(),
+                finish: Finish {
+                    publishes: known.parts.publish,
+                    on_nodes,
+                    original: hex(sha),
+                },
+            }
+        });
+        Self {
+            is_given: by_digest || call.is_some(),
+            script: known.script,
+            parts: known.parts,
+            only_declared: known.only_declared,
+            call,
         }
     }
 
-    /// What a node must know before; `EVAL` carries its text itself.
-    pub(super) fn into_loads(self) -> Option<Box<[Arc<Script>]>> {
-        (self.by_digest || self.known.shimmed).then(|| Box::from([self.known.script]))
+    /// The commands that nodes are sent, and what is to be done to their reply.
+    pub(super) fn prepare(
+        self,
+        command: &Command,
+        frame: &Bytes,
+        args: &Args<'_>,
+        now_ms: u64,
+    ) -> (Commands, Option<Box<Finish>>) {
+        let moment = self.parts.clock.then(|| prelude::moment(now_ms, rand::random()));
+        let (frame, finish) = match self.call {
+            Some(call) => (
+                prelude::call(args, call.command, call.name.as_bytes(), moment.as_deref()),
+                Some(Box::new(call.finish)),
+            ),
+            None => (frame.clone(), None),
+        };
+        // Every script is told by this, also one that needs nothing: it may take long.
+        let scripts: Box<[Arc<Script>]> = match self.is_given {
+            true => Box::from([self.script]),
+            false => Box::from([]),
+        };
+        let commands = Commands {
+            touched: match self.only_declared {
+                true => declared(command, &frame, args),
+                false => Touched::Partition,
+            },
+            compare: command.compare,
+            scripts: Some(scripts),
+            brings: Brings::Unknown,
+            ..Commands::one(frame)
+        };
+        (commands, finish)
+    }
+}
+
+/// The declared keys, as places in a frame that has its arguments where the client's command has them.
+fn declared(command: &Command, frame: &Bytes, args: &Args<'_>) -> Touched {
+    match (CommandScanner::new(usize::MAX).scan(frame), command.keys(args)) {
+        (Ok(Scanned::Command { spans, .. }), Ok(keys)) => Touched::Keys(
+            keys.iter()
+                .filter_map(|&key| spans.get(key as usize).copied())
+                .collect(),
+        ),
+        _ => Touched::Partition,
     }
 }
 
@@ -69,30 +130,24 @@ impl Worker {
             self.known(core, id, args.arg(2))?;
             return Ok(None);
         }
-        let Some((by_digest, read_only)) = kind_of(command.special) else {
+        // What is executed by a name is looked for when it is executed.
+        let by_text = matches!(command.special, Special::Eval | Special::EvalRo);
+        if in_transaction && !by_text {
             return Ok(None);
-        };
-        let known = if by_digest {
-            match parse_sha(args.arg(1)).and_then(|sha| self.shared().scripts.get(&sha)) {
-                Some(script) => script,
-                // In a transaction that is `EXEC`'s business.
-                None if in_transaction => return Ok(None),
-                None => return Err(self.refuse(core, id, NOSCRIPT)),
+        }
+        let found = match kind_of(command.special) {
+            Some((false, read_only)) => {
+                let known = self.known(core, id, args.arg(1))?;
+                self.usable(known, &sha_of(args.arg(1)), false, read_only)
             }
-        } else {
-            self.known(core, id, args.arg(1))?
+            _ => self.script_in_transaction(command, args),
         };
-        if let Some(line) = known.refusal {
+        found.map_err(|error| {
             if let Some(client) = core.clients.get_mut(id as usize) {
                 client.spoil_transaction();
             }
-            return Err(self.refuse(core, id, line));
-        }
-        Ok(Some(ScriptUse {
-            known,
-            by_digest,
-            read_only,
-        }))
+            self.reply(core, id, error)
+        })
     }
 
     /// The same for a command of a transaction that is being executed: its text has been shown when it was queued.
@@ -101,31 +156,68 @@ impl Worker {
         command: &Command,
         args: &Args<'_>,
     ) -> Result<Option<ScriptUse>, Bytes> {
+        if matches!(command.special, Special::Fcall | Special::FcallRo) {
+            return self
+                .function_of(args, command.special == Special::FcallRo)
+                .map(Some);
+        }
         let Some((by_digest, read_only)) = kind_of(command.special) else {
             return Ok(None);
         };
-        let sha = if by_digest {
-            parse_sha(args.arg(1))
-        } else {
-            Some(Sha1::from(args.arg(1)).digest().bytes())
+        let sha = match by_digest {
+            true => parse_sha(args.arg(1)),
+            false => Some(sha_of(args.arg(1))),
         };
-        match sha.and_then(|sha| self.shared().scripts.get(&sha)) {
-            Some(known) => Ok(Some(ScriptUse {
-                known,
-                by_digest,
-                read_only,
-            })),
+        let known = sha.and_then(|sha| Some((self.shared().library.script(&sha)?, sha)));
+        match known {
+            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only),
             None => Err(encode::error(NOSCRIPT)),
         }
     }
 
+    fn usable(
+        &self,
+        known: KnownScript,
+        sha: &Sha,
+        by_digest: bool,
+        read_only: bool,
+    ) -> Result<Option<ScriptUse>, Bytes> {
+        match known.refusal {
+            Some(line) => Err(encode::error(line)),
+            None => Ok(Some(ScriptUse::of_script(known, sha, by_digest, read_only))),
+        }
+    }
+
+    /// The function that `FCALL` names.
+    fn function_of(&self, args: &Args<'_>, read_only: bool) -> Result<ScriptUse, Bytes> {
+        let functions = self.shared().library.functions();
+        let Some(library) = functions.find(args.arg(1)) else {
+            return Err(encode::error(NO_FUNCTION));
+        };
+        let name = format!("{}{}", library.prefix, String::from_utf8_lossy(args.arg(1)));
+        Ok(ScriptUse {
+            script: library.script.clone(),
+            parts: library.parts,
+            only_declared: false,
+            call: Some(Call {
+                command: if read_only { "FCALL_RO" } else { "FCALL" },
+                name,
+                finish: Finish {
+                    publishes: library.parts.publish,
+                    on_nodes: library.prefix.clone(),
+                    original: String::new(),
+                },
+            }),
+            is_given: true,
+        })
+    }
+
     /// The script of this text, once a node has compiled it.
     fn known(&self, core: &mut Core, id: u32, text: &[u8]) -> Result<KnownScript, Flow> {
-        let sha = Sha1::from(text).digest().bytes();
-        if let Some(script) = self.shared().scripts.get(&sha) {
+        let sha = sha_of(text);
+        if let Some(script) = self.shared().library.script(&sha) {
             return Ok(script);
         }
-        let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Err(Flow::Leave);
         };
@@ -135,8 +227,13 @@ impl Worker {
                 Err(Flow::Again)
             }
             Showing::Done(Ok(())) => {
-                let known = self.examine(text, sha, load);
-                self.shared().scripts.put(sha, known.clone());
+                let text = Bytes::copy_from_slice(text);
+                let known = self.shared().library.judge.script(&text);
+                if self.shared().library.put(sha, known.clone()) {
+                    self.shelve_scripts();
+                } else {
+                    self.shared().keeper.keep_soon(script_field(&sha), text);
+                }
                 Ok(known)
             }
             Showing::Done(Err(error)) => match &mut client.session.transaction {
@@ -154,6 +251,7 @@ impl Worker {
                 client.showing = Showing::Asked;
                 let slot = client.expect_parts(Gather::new(Recipe::ScriptShown, 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
+                let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
                 let action = Action::OnNode(node, Commands::one(load));
                 self.submit(
                     core,
@@ -161,8 +259,8 @@ impl Worker {
                     Request {
                         partition: 0,
                         db: 0,
-                        under: HoldId::NONE,
                         action,
+                        under: HoldId::NONE,
                         reply_to,
                     },
                 );
@@ -171,89 +269,120 @@ impl Worker {
         }
     }
 
-    /// In which form a script is executed, if at all.
-    fn examine(&self, text: &[u8], sha: [u8; 20], load: Bytes) -> KnownScript {
-        let commands = &self.shared().commands;
-        let traits = analyse(text);
-        let out_of_bounds = |name: &str| {
-            matches!(name, "select" | "flushall" | "flushdb" | "script" | "function")
-                || commands.get(name).is_some_and(Command::is_refused)
-        };
-        let writes = |name: &str| commands.get(name).is_none_or(|c| c.flags.contains(Flags::WRITE));
-        let differs = self.shared().config.pool.replicas > 1
-            && (traits.unclear
-                || traits.names_time_or_random
-                || traits.relative_expiry
-                || (traits.unordered_reads && traits.commands.iter().any(|name| writes(name))));
-        let major = self
-            .shared()
-            .version
-            .split('.')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0);
-        let refusal = if traits.commands.iter().any(|name| out_of_bounds(name)) {
-            Some(OUT_OF_BOUNDS)
-        } else if differs && (traits.hidden || major < SHIM_MAJOR_MIN) {
-            Some(DIFFERS)
-        } else {
-            None
-        };
-        let script = if differs {
-            let text = shim::shimmed(text);
-            let sha = Sha1::from(&text).digest().bytes();
-            Script {
-                sha,
-                load: encode::command_frame(&[b"SCRIPT", b"LOAD", &text]),
-            }
-        } else {
-            Script { sha, load }
-        };
-        KnownScript {
-            script: Arc::new(script),
-            shimmed: differs,
-            refusal,
-        }
+    /// Some scripts have been forgotten: what is kept with the pool becomes what is known now.
+    fn shelve_scripts(&self) {
+        let shared = self.shared().clone();
+        spawn_local(async move {
+            shared.keeper.keep_no_more();
+            let texts = shared.library.texts();
+            let now = |shelf: &crate::pool::shelf::Shelf| {
+                let known = texts
+                    .iter()
+                    .map(|(sha, text)| (script_field(sha), Some(text.clone())));
+                shelf.without(b's').into_iter().chain(known).collect()
+            };
+            // If it cannot be kept now, the next sidecar knows some scripts more, or fewer: clients load them again.
+            shared.keeper.keep(now).await;
+        });
     }
 
     /// `SCRIPT …`, `FUNCTION …`.
-    pub(super) fn script_command(&self, core: &mut Core, id: u32, special: Special, args: &Args<'_>) -> Flow {
-        if special == Special::ScriptLoad
-            && let Err(flow) = self.known(core, id, args.arg(2))
-        {
-            return flow;
+    pub(super) fn script_command(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        special: Special,
+        args: &Args<'_>,
+    ) -> Flow {
+        match special {
+            Special::ScriptLoad => self.load_script(core, id, args),
+            Special::ScriptFlush if is_flush(args, 2) => {
+                self.proceed(core, id, Downgrade::Generic, |procedure| async {
+                    let shared = procedure.worker.shared().clone();
+                    shared.library.forget_scripts();
+                    shared.keeper.keep_no_more();
+                    let safe = shared.keeper.keep(|shelf| shelf.without(b's')).await;
+                    (procedure, said(if safe { Ok(OK) } else { Err(NOT_KEPT.into()) }))
+                })
+            }
+            Special::FunctionLoad
+            | Special::FunctionDelete
+            | Special::FunctionFlush
+            | Special::FunctionRestore => self.change_functions(core, id, special, args),
+            Special::ScriptKill | Special::FunctionKill => self.kill_script(core, id, special),
+            _ => {
+                let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
+                let reply = self.script_reply(special, args, resp3);
+                self.reply(core, id, reply)
+            }
         }
-        let reply = self.script_reply(special, args);
-        self.reply(core, id, reply)
     }
 
-    /// The same in a transaction, whose texts have been shown when they were queued.
-    pub(super) fn script_reply(&self, special: Special, args: &Args<'_>) -> Bytes {
+    /// `SCRIPT LOAD`: answered when a majority of the nodes keeps the text.
+    fn load_script(self: &Rc<Self>, core: &mut Core, id: u32, args: &Args<'_>) -> Flow {
+        let sha = sha_of(args.arg(2));
+        let digest = encode::bulk_frame(hex(&sha).as_bytes());
+        match self.known(core, id, args.arg(2)) {
+            Err(flow) => flow,
+            Ok(known) if known.kept => self.reply(core, id, digest),
+            Ok(known) => self.proceed(core, id, Downgrade::Generic, move |procedure| async move {
+                let shared = procedure.worker.shared().clone();
+                let field = (script_field(&sha), Some(known.text));
+                let safe = shared.keeper.keep(|_| vec![field]).await;
+                if safe {
+                    shared.library.set_kept(&sha);
+                }
+                (
+                    procedure,
+                    said(if safe { Ok(digest) } else { Err(NOT_KEPT.into()) }),
+                )
+            }),
+        }
+    }
+
+    /// What is answered at once, also in a transaction, whose texts have been shown when they were queued.
+    pub(super) fn script_reply(&self, special: Special, args: &Args<'_>, resp3: bool) -> Bytes {
         match special {
             Special::ScriptLoad => {
-                encode::bulk_frame(hex(&Sha1::from(args.arg(2)).digest().bytes()).as_bytes())
+                let sha = sha_of(args.arg(2));
+                self.shared().library.set_kept(&sha);
+                self.shared()
+                    .keeper
+                    .keep_soon(script_field(&sha), Bytes::copy_from_slice(args.arg(2)));
+                encode::bulk_frame(hex(&sha).as_bytes())
             }
             Special::ScriptExists => {
                 let mut out = BytesMut::new();
                 encode::header(&mut out, b'*', args.len() - 2);
                 for sha in args.iter().skip(2) {
-                    let known = parse_sha(sha).is_some_and(|sha| self.shared().scripts.get(&sha).is_some());
+                    let known =
+                        parse_sha(sha).is_some_and(|sha| self.shared().library.script(&sha).is_some());
                     out.extend_from_slice(if known { b":1\r\n" } else { b":0\r\n" });
                 }
                 out.freeze()
             }
-            Special::ScriptFlush => {
-                let sound = match args.get(2) {
-                    None => true,
-                    Some(word) => word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async"),
-                };
-                if !sound || args.len() > 3 {
-                    return encode::error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
-                }
-                self.shared().scripts.clear();
-                Bytes::from_static(b"+OK\r\n")
+            Special::ScriptFlush if !is_flush(args, 2) => {
+                encode::error("ERR SCRIPT FLUSH only support SYNC|ASYNC option")
             }
-            _ => encode::error("ERR functions, and stopping scripts, are not available yet"),
+            _ => self.function_reply(special, args, resp3),
+        }
+    }
+}
+
+pub(super) use super::transaction::OK;
+
+/// The reply of a procedure: what it says, or an error line.
+pub(super) fn said(reply: Result<Bytes, String>) -> crate::request::Outcome {
+    super::procedure::answer(reply.unwrap_or_else(|line| encode::error(&line)))
+}
+
+/// Whether the arguments from `at` on are those of a `FLUSH`: `SYNC`, `ASYNC`, or none.
+pub(super) fn is_flush(args: &Args<'_>, at: usize) -> bool {
+    match args.get(at) {
+        None => true,
+        Some(word) => {
+            args.len() == at + 1
+                && (word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async"))
         }
     }
 }
@@ -266,36 +395,5 @@ fn kind_of(special: Special) -> Option<(bool, bool)> {
         Special::Evalsha => Some((true, false)),
         Special::EvalshaRo => Some((true, true)),
         _ => None,
-    }
-}
-
-fn parse_sha(text: &[u8]) -> Option<[u8; 20]> {
-    let mut sha = [0; 20];
-    if text.len() != 40 {
-        return None;
-    }
-    for (byte, pair) in sha.iter_mut().zip(text.chunks(2)) {
-        let digit = |i: usize| pair.get(i).and_then(|&c| char::from(c).to_digit(16));
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    Some(sha)
-}
-
-fn hex(sha: &[u8; 20]) -> String {
-    sha.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_are_read_in_either_case() {
-        let sha = Sha1::from("return 1").digest().bytes();
-        let text = hex(&sha);
-        assert_eq!(text, "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
-        assert_eq!(parse_sha(text.to_uppercase().as_bytes()), Some(sha));
-        assert_eq!(parse_sha(b"xyz"), None);
-        assert_eq!(parse_sha(&[b'g'; 40]), None);
     }
 }

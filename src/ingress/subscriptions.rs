@@ -195,7 +195,12 @@ impl Worker {
         assembly.pubsub_done(replies);
         // What the client itself gets of its messages comes behind.
         let messages = swap_out(core, to, sent_before);
-        self.answer(core, to, answer(assembly.assemble(parts, resp3)));
+        let mut published = Vec::new();
+        let reply = assembly.assemble(parts, resp3, &mut published);
+        self.answer(core, to, answer(reply));
+        for publication in published {
+            self.publish_from_script(core, to, publication);
+        }
         if let Some(client) = waiting(core, to) {
             client.out.append(messages);
         }

@@ -90,6 +90,9 @@ impl Worker {
         };
         let refusal = match route {
             Route::Refused(line) => Some(line.clone()),
+            Route::Pool(Pool::Scripts) if changes_library(command.special) => Some(encode::error(
+                "ERR what changes functions, or forgets scripts, cannot be part of a transaction: send it before",
+            )),
             Route::Pool(Pool::Scripts | Pool::Flush) => None,
             Route::Pool(_) => Some(encode::error(
                 "ERR a command about the whole pool (SCAN, KEYS, FLUSHDB, SCRIPT, …) cannot be part of a transaction",
@@ -124,6 +127,14 @@ impl Worker {
         }
         self.reply(core, id, Bytes::from_static(b"+QUEUED\r\n"))
     }
+}
+
+fn changes_library(special: Special) -> bool {
+    use Special::*;
+    matches!(
+        special,
+        ScriptFlush | FunctionLoad | FunctionDelete | FunctionFlush | FunctionRestore
+    )
 }
 
 pub(super) const OK: Bytes = Bytes::from_static(b"+OK\r\n");

@@ -7,6 +7,7 @@ mod admission;
 mod checks;
 mod control;
 mod copy;
+pub mod libraries;
 
 pub use admission::{AdmissionError, Claim, Instance, admit, read_claim};
 pub use checks::{CheckFailure, Facts, look_over};

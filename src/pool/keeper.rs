@@ -5,7 +5,7 @@
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ use tracing::{debug, info, warn};
 use super::node_info::NodeInfo;
 use super::open::{connect_as_operator, write_table};
 use super::recover::rules_out_successor;
+use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
+use crate::library::functions::Function;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, read_claim, text_of,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, libraries, look_over,
+    read_claim, text_of,
 };
 use crate::request::{NodeId, PartitionId};
 
@@ -36,6 +39,9 @@ const FULL_PERCENT: u64 = 90;
 /// First and longest pause before a node that is not there is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Pause before a node that executes a script is asked again: its clients are told that it is busy until then.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the rest of the program is told.
 #[derive(Debug)]
@@ -62,6 +68,11 @@ pub struct Admissions {
     lost: Vec<Notify>,
     full: Vec<AtomicBool>,
     any_full: AtomicBool,
+    /// Nodes that say that they execute a script.
+    busy: Vec<AtomicBool>,
+    any_busy: AtomicBool,
+    /// Workers, by bit, whose scripts a node executes.
+    scripts: Vec<AtomicU64>,
 }
 
 impl Admissions {
@@ -72,6 +83,9 @@ impl Admissions {
             lost: (0..nodes).map(|_| Notify::new()).collect(),
             full: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
             any_full: AtomicBool::new(false),
+            busy: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
+            any_busy: AtomicBool::new(false),
+            scripts: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -91,6 +105,45 @@ impl Admissions {
                 .get(usize::from(node))
                 .is_some_and(|full| full.load(Relaxed))
         })
+    }
+
+    /// Whether any node says that it executes a script.
+    pub fn any_busy(&self) -> bool {
+        self.any_busy.load(Relaxed)
+    }
+
+    /// Whether the node says that it executes a script.
+    pub fn is_busy(&self, node: NodeId) -> bool {
+        self.any_busy()
+            && self
+                .busy
+                .get(usize::from(node))
+                .is_some_and(|busy| busy.load(Relaxed))
+    }
+
+    /// Notes whether a node says that it executes a script.
+    pub fn set_busy(&self, node: NodeId, is_busy: bool) {
+        if let Some(busy) = self.busy.get(usize::from(node)) {
+            busy.store(is_busy, Relaxed);
+        }
+        self.any_busy
+            .store(self.busy.iter().any(|busy| busy.load(Relaxed)), Relaxed);
+    }
+
+    /// Notes whether a node executes a script of this worker; whether it executes one of any.
+    pub fn executes_script(&self, node: NodeId, worker: u16, is_mine: bool) -> bool {
+        let Some(scripts) = self.scripts.get(usize::from(node)) else {
+            return false;
+        };
+        let bit = 1u64 << (worker % 64);
+        let before = scripts.load(Relaxed);
+        if (before & bit != 0) != is_mine {
+            match is_mine {
+                true => scripts.fetch_or(bit, Relaxed),
+                false => scripts.fetch_and(!bit, Relaxed),
+            };
+        }
+        is_mine || before & !bit != 0
     }
 
     fn set_full(&self, node: NodeId, is_full: bool) -> bool {
@@ -120,6 +173,13 @@ pub struct Keeper {
     roles: Vec<String>,
     admissions: Arc<Admissions>,
     controls: Vec<tokio::sync::Mutex<Option<Control>>>,
+    /// What is kept of scripts and functions. Locked before a control connection is.
+    shelf: tokio::sync::Mutex<Shelf>,
+    /// Which stamp of it each node has.
+    shelved: Vec<Mutex<(u64, u64)>>,
+    /// Scripts that are to be kept some time soon.
+    unshelved: Mutex<Change>,
+    unshelved_changed: Notify,
     health: Vec<Mutex<NodeHealth>>,
     table: Mutex<Table>,
     /// The newest record that any node may have been given.
@@ -137,6 +197,7 @@ impl Keeper {
         claim: Claim,
         roles: Vec<String>,
         table: Table,
+        shelf: Shelf,
         events: mpsc::Sender<PoolEvent>,
     ) -> Arc<Self> {
         let nodes = table.nodes.len();
@@ -147,6 +208,10 @@ impl Keeper {
             roles,
             admissions: Arc::new(Admissions::new(nodes)),
             controls: (0..nodes).map(|_| tokio::sync::Mutex::new(None)).collect(),
+            shelf: tokio::sync::Mutex::new(shelf),
+            shelved: (0..nodes).map(|_| Mutex::default()).collect(),
+            unshelved: Mutex::default(),
+            unshelved_changed: Notify::new(),
             health: (0..nodes).map(|_| Mutex::default()).collect(),
             attempted: Mutex::new(table.clone()),
             table: Mutex::new(table),
@@ -208,11 +273,13 @@ impl Keeper {
                 Ok(mut control) => {
                     pause = RETRY_PAUSE_MIN;
                     self.set_trouble(id, None);
+                    self.admissions.set_busy(id, false);
                     info!(node = name, "node claimed");
                     if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
                         claimed.send_modify(|n| *n += 1);
                     }
                     let why = self.watch_claimed(id, &mut control).await;
+                    self.admissions.set_busy(id, why.starts_with("BUSY"));
                     debug!(node = name, why, "looking at the node again");
                 }
                 Err(Untaken::Fenced(claim)) => {
@@ -221,8 +288,13 @@ impl Keeper {
                     return std::future::pending().await;
                 }
                 Err(Untaken::Trouble(why)) => {
+                    self.admissions.set_busy(id, why.contains("BUSY "));
                     if self.set_trouble(id, Some(why.clone())) {
                         warn!(node = name, "node {name:?} {why}");
+                    }
+                    if self.admissions.is_busy(id) {
+                        tokio::time::sleep(BUSY_PAUSE).await;
+                        continue;
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
@@ -272,10 +344,14 @@ impl Keeper {
         let Some(slot) = self.controls.get(usize::from(id)) else {
             return Ok(control);
         };
-        // Under the lock, so that an older record cannot overtake a newer one.
+        // Under the locks, so that an older record cannot overtake a newer one.
+        let shelf = self.shelf.lock().await;
         let mut slot = slot.lock().await;
         let record = lock(&self.attempted).to_json();
         write_table(&mut own, self.config.pool.bookkeeping_db, &record)
+            .await
+            .map_err(CheckFailure::Unreachable)?;
+        self.shelve_all(id, &shelf, &mut own)
             .await
             .map_err(CheckFailure::Unreachable)?;
         *slot = Some(own);
@@ -300,6 +376,125 @@ impl Keeper {
             "is empty, so it may have forgotten that another sidecar has claimed it, and only {witnesses} of the other nodes \
              show that none has: it is used again when more of them answer, or when this sidecar is restarted"
         )))
+    }
+
+    /// Gives the node all that is kept of scripts and functions, if it does not have it.
+    async fn shelve_all(&self, id: NodeId, shelf: &Shelf, control: &mut Control) -> Result<(), ControlError> {
+        if Shelf::read_stamp(control).await?.unwrap_or_default() != shelf.stamp {
+            shelf
+                .write(control, self.config.pool.bookkeeping_db, None)
+                .await?;
+        }
+        if let Some(shelved) = self.shelved.get(usize::from(id)) {
+            *lock(shelved) = shelf.stamp;
+        }
+        Ok(())
+    }
+
+    /// Keeps a change of scripts or functions with the pool. Whether more than half of the nodes have it; if not, it is taken
+    /// back.
+    pub async fn keep(&self, change: impl FnOnce(&Shelf) -> Change) -> bool {
+        let mut shelf = self.shelf.lock().await;
+        let change = change(&shelf);
+        let before = shelf.stamp;
+        let undo = shelf.apply(&change);
+        shelf.stamp = (self.claim.term, before.1 + 1);
+        let now = &*shelf;
+        let writes = self
+            .controls
+            .iter()
+            .zip(&self.shelved)
+            .enumerate()
+            .map(|(node, (slot, shelved))| {
+                let change = &change;
+                async move {
+                    let mut slot = slot.lock().await;
+                    let Some(control) = slot.as_mut() else {
+                        return false;
+                    };
+                    let has_former = *lock(shelved) == before;
+                    match now
+                        .write(
+                            control,
+                            self.config.pool.bookkeeping_db,
+                            has_former.then_some(change),
+                        )
+                        .await
+                    {
+                        Ok(()) => {
+                            *lock(shelved) = now.stamp;
+                            true
+                        }
+                        // Busy, or full: the connection is as good as before.
+                        Err(ControlError::Refused(_)) => {
+                            *lock(shelved) = (0, 0);
+                            false
+                        }
+                        Err(_) => {
+                            *slot = None;
+                            self.admissions.look(node as NodeId);
+                            false
+                        }
+                    }
+                }
+            });
+        let written = futures::future::join_all(writes)
+            .await
+            .into_iter()
+            .filter(|&ok| ok)
+            .count();
+        let safe = written * 2 > self.controls.len();
+        if !safe {
+            // Who has it will be given everything the next time.
+            shelf.apply(&undo);
+            shelf.stamp.1 += 1;
+        }
+        safe
+    }
+
+    /// Has a script kept with the pool some time soon.
+    pub fn keep_soon(&self, field: bytes::Bytes, text: bytes::Bytes) {
+        lock(&self.unshelved).push((field, Some(text)));
+        self.unshelved_changed.notify_one();
+    }
+
+    /// Forgets what was to be kept soon.
+    pub fn keep_no_more(&self) {
+        lock(&self.unshelved).clear();
+    }
+
+    /// Keeps what is to be kept soon, for ever.
+    pub async fn keep_library(self: Arc<Self>) {
+        loop {
+            self.unshelved_changed.notified().await;
+            let change = std::mem::take(&mut *lock(&self.unshelved));
+            if !change.is_empty() && !self.keep(|_| change.clone()).await {
+                lock(&self.unshelved).splice(0..0, change);
+                tokio::time::sleep(RETRY_PAUSE_MAX).await;
+                self.unshelved_changed.notify_one();
+            }
+        }
+    }
+
+    /// Has a node compile a function library: what it registers.
+    ///
+    /// # Errors
+    /// What is wrong with the library; or `None`, if no node could be asked.
+    pub async fn compile(&self, text: &[u8]) -> Result<Vec<Function>, Option<String>> {
+        for (node, slot) in self.controls.iter().enumerate() {
+            let mut slot = slot.lock().await;
+            let Some(control) = slot.as_mut() else { continue };
+            match libraries::compile(control, text).await {
+                Ok(functions) => return Ok(functions),
+                Err(ControlError::Refused(why)) if !why.starts_with("BUSY") => return Err(Some(why)),
+                Err(ControlError::Refused(_)) => {}
+                Err(_) => {
+                    *slot = None;
+                    self.admissions.look(node as NodeId);
+                }
+            }
+        }
+        Err(None)
     }
 
     /// Watches a claimed node until something is wrong with it: what it was.

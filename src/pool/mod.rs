@@ -8,6 +8,7 @@ mod keeper;
 mod node_info;
 mod open;
 mod recovery;
+pub mod shelf;
 
 pub mod recover;
 pub mod table;

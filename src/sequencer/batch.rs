@@ -42,6 +42,7 @@ impl Sequencer {
         let start_len = out.len();
         let mut section: Option<Section> = None;
         let mut wrote = false;
+        let mut script = false;
         let mut commands = 0;
         while let Some(&item) = node.todo.front() {
             if commands >= self.settings.batch_commands_max
@@ -64,6 +65,7 @@ impl Sequencer {
                     };
                     node.reads_in_flight += 1;
                     put_item(node, out, &mut section, item, read.db, &read.commands);
+                    script |= read.commands.scripts.is_some();
                     commands += 1;
                 }
                 Item::Write(pos) => {
@@ -111,6 +113,7 @@ impl Sequencer {
                         wrote = true;
                     }
                     put_item(node, out, &mut section, item, entry.db, &entry.commands);
+                    script |= entry.commands.scripts.is_some();
                     commands += 1;
                     self.counters.batched_writes += 1;
                     if !keeps_account {
@@ -195,6 +198,7 @@ impl Sequencer {
             round: self.round,
             wrote,
             sent_ms: self.now_ms,
+            script,
         });
         true
     }

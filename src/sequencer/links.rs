@@ -273,7 +273,7 @@ impl Sequencer {
             };
             // A long reply that keeps coming is not silence.
             let owed_ms = now.saturating_sub(sent_ms.max(node.heard_ms));
-            if owed_ms >= self.settings.node_timeout_ms {
+            if owed_ms.min(now.saturating_sub(node.excused_ms)) >= self.settings.node_timeout_ms {
                 self.effects.push(Effect::Hung(id as NodeId));
             } else if owed_ms >= self.settings.read_patience_ms && !node.slow && self.settings.replicas > 1 {
                 node.slow = true;
@@ -286,17 +286,17 @@ impl Sequencer {
                 Expect::Item(item, _) => Some(*item),
                 _ => None,
             });
-            // A command for this node alone stays with it.
+            // A command for this node alone stays with it; and a script, that would keep another node from everything, too.
             let elsewhere = |item: &Item| {
                 let Item::Read(read, _) = item else { return false };
                 self.reads
                     .get(*read as usize)
-                    .is_some_and(|r| !r.purpose.is_pinned() && r.moves == 0)
+                    .is_some_and(|r| !r.purpose.is_pinned() && r.moves == 0 && r.commands.scripts.is_none())
             };
             let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
             self.reroute(late.into_iter());
         }
-        let deadline = now.saturating_sub(self.settings.write_timeout_ms);
+        let deadline = self.deadline_ms();
         while let Some(pos) = self.log.first_open() {
             let Some(entry) = self.log.get_mut(pos).filter(|e| e.ordered_ms < deadline) else {
                 break;

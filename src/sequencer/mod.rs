@@ -18,6 +18,7 @@
 
 mod annul;
 mod batch;
+mod busy;
 mod hold;
 mod inbound;
 mod links;
@@ -155,6 +156,8 @@ pub struct Sequencer {
     now_ms: u64,
     /// The pool's clock in ms since 1970, for decisions that depend on time.
     pool_ms: u64,
+    /// When a node was last known to be executing a script.
+    busy_ms: u64,
     nodes: Vec<Node>,
     partitions: Vec<Option<Partition>>,
     log: Log,
@@ -214,6 +217,7 @@ impl Sequencer {
         Self {
             now_ms: 0,
             pool_ms: 0,
+            busy_ms: 0,
             nodes: (0..nodes).map(|_| Node::default()).collect(),
             partitions,
             log: Log::new(backlog_bytes),

@@ -37,6 +37,8 @@ pub(crate) enum Expect {
         wrote: bool,
         /// When, in ms of the worker's clock.
         sent_ms: u64,
+        /// Whether there is a script in it.
+        script: bool,
     },
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) ping_wanted: bool,
     /// When something last came from it.
     pub(crate) heard_ms: u64,
+    /// When it was last known to be executing a script, and so not expected to answer.
+    pub(crate) excused_ms: u64,
     /// Reads that it has not answered.
     pub(crate) reads_in_flight: usize,
     /// About the largest reply of late, in bytes.

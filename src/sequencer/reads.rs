@@ -331,7 +331,7 @@ impl Sequencer {
 
     /// Refuses reads that have waited too long, and asks every node for a sign while any wait.
     pub(super) fn tick_reads(&mut self) {
-        let deadline = self.now_ms.saturating_sub(self.settings.write_timeout_ms);
+        let deadline = self.deadline_ms();
         let late: Vec<usize> = self
             .reads
             .iter()

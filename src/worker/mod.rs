@@ -290,6 +290,10 @@ impl Worker {
 
     /// Takes what a node's stream has received.
     pub(crate) fn receive(&self, node: NodeId, buf: &mut BytesMut) -> Result<(), Broken> {
+        // A node that answers is busy no more.
+        if self.shared.admissions.is_busy(node) {
+            self.shared.admissions.set_busy(node, false);
+        }
         self.with(|core| core.sequencer.receive(node, buf))
     }
 
@@ -366,6 +370,13 @@ impl Worker {
     fn tick(&self) {
         let node_timeout_us = self.shared.config.timeouts.node.as_micros() as u64;
         self.with(|core| {
+            for node in 0..core.streams.len() as NodeId {
+                let admissions = &self.shared.admissions;
+                let mine = core.sequencer.executes_script(node, admissions.is_busy(node));
+                if admissions.executes_script(node, self.id, mine) {
+                    core.sequencer.excuse(node);
+                }
+            }
             core.sequencer.tick();
             for (node, slot) in core.streams.iter().enumerate() {
                 if slot.write.is_none() && core.now_us.saturating_sub(slot.down_since_us) > node_timeout_us {

@@ -27,6 +27,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod pubsub;
+mod scripts;
 mod server;
 mod side_by_side;
 mod startup;

@@ -193,6 +193,12 @@ pub fn script(data: &[u8]) {
     let traits = lua::analyse(data);
     assert!(traits.commands.is_sorted());
     assert_eq!(traits, lua::analyse(data));
+    let table = CommandTable::builtin();
+    assert!(!(traits.unclear && lua::touches_only_declared(data, &table)));
+    if let Ok(texts) = lua::payload::parse(data) {
+        let again = lua::payload::dump(texts.iter().map(Vec::as_slice));
+        assert_eq!(lua::payload::parse(&again), Ok(texts));
+    }
     if let Some(shebang) = lua::shebang(data) {
         assert!(traits.unclear || shebang.engine.eq_ignore_ascii_case(b"lua"));
     }

@@ -128,7 +128,6 @@ fn classes_are_as_documented() {
         "config|help",
         "command|docs",
         "command",
-        "function|list",
     ] {
         assert_eq!(class(name), Class::Pool(Pool::AnyNode), "{name}");
     }

@@ -1,0 +1,332 @@
+//! Whether a script's text proves that it touches only keys which it declares.
+//!
+//! It does if every key argument of every `redis.call` is `KEYS[…]`, or a name that is bound once, to `KEYS[…]` or by
+//! `ipairs(KEYS)`, and nothing could change `KEYS`. Most scripts are like that, and run without the guard. The proof errs on
+//! one side only: what it does not understand is not proven.
+
+use std::collections::HashSet;
+
+use super::super::CommandTable;
+use super::super::spec::{Begin, Find, KeyFlags};
+use super::calls::{Aliases, arguments, ends_statement};
+use super::lua::Token;
+
+/// Most tokens between the brackets of a `KEYS[…]`, and between `function` and its parameters, that are looked at: without a
+/// bound, some texts would be looked through again and again.
+const INDEX_TOKENS_MAX: usize = 64;
+
+/// Most names that are kept track of.
+const NAMES_MAX: usize = 64;
+
+/// Whether all keys that the script touches are declared ones.
+pub(super) fn only_declared(tokens: &[Token<'_>], aliases: &Aliases<'_>, commands: &CommandTable) -> bool {
+    let Some(names) = names_of_keys(tokens) else {
+        return false;
+    };
+    let containers = commands
+        .iter()
+        .filter_map(|c| Some(c.name.split_once('|')?.0))
+        .collect();
+    let mut calls = aliases.calls(tokens);
+    calls.all(|after| match after {
+        [Token::Text(_), ..] => true,
+        [Token::Mark(b'('), inside @ ..] => match (inside, arguments(inside)) {
+            ([Token::Text(name), ..], Some(args)) => {
+                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+                call_is_declared(&name, &args, &names, commands, &containers)
+            }
+            _ => false,
+        },
+        // The definition of another name.
+        _ => true,
+    })
+}
+
+fn call_is_declared(
+    name: &str,
+    args: &[&[Token<'_>]],
+    names: &[&[u8]],
+    commands: &CommandTable,
+    containers: &HashSet<&str>,
+) -> bool {
+    let Some(command) = commands.get(name) else {
+        return false;
+    };
+    let all_keys = matches!(
+        name,
+        "keys" | "scan" | "randomkey" | "dbsize" | "sort" | "sort_ro" | "copy"
+    );
+    if all_keys || name.starts_with("georadius") {
+        return false;
+    }
+    let command = match args.get(1) {
+        _ if !containers.contains(name) => command,
+        Some([Token::Text(sub)]) => {
+            let sub = String::from_utf8_lossy(sub).to_ascii_lowercase();
+            match commands.get(&format!("{name}|{sub}")) {
+                Some(command) => command,
+                None => return false,
+            }
+        }
+        _ => return false,
+    };
+    command
+        .key_specs
+        .iter()
+        .filter(|spec| !spec.flags.contains(KeyFlags::NOT_KEY))
+        .all(|spec| {
+            let (
+                Begin::Index(begin),
+                Find::Range {
+                    last,
+                    step,
+                    limit: 0 | 1,
+                },
+            ) = (&spec.begin, spec.find)
+            else {
+                return false;
+            };
+            let is_last = |at: usize| at + 1 == args.len();
+            let is_declared = |at: usize, arg: &[Token<'_>]| match arg {
+                [
+                    Token::Word(b"unpack"),
+                    Token::Mark(b'('),
+                    Token::Word(b"KEYS"),
+                    Token::Mark(b')'),
+                ] => last == -1 && step == 1 && is_last(at),
+                arg => is_key(arg) || matches!(arg, [Token::Word(name)] if names.contains(name)),
+            };
+            let end = match usize::try_from(last) {
+                Ok(last) => (begin + last + 1).min(args.len()),
+                Err(_) => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
+            };
+            // An argument before the keys, or among them, must not be several.
+            let single =
+                |arg: &[Token<'_>]| is_key(arg) || matches!(arg, [Token::Text(_)] | [Token::Word(_)]);
+            let before = args.iter().take(*begin).all(|arg| single(arg));
+            let among = args.iter().enumerate().take(end).skip(*begin);
+            let mut keys = among.clone().step_by(step.max(1));
+            let rest_single = step <= 1 || args.iter().rev().take(1).all(|arg| !spreads(arg));
+            before && rest_single && keys.all(|(at, arg)| is_declared(at, arg))
+        })
+}
+
+fn spreads(arg: &[Token<'_>]) -> bool {
+    arg.last() == Some(&Token::Mark(b')')) || arg.contains(&Token::Mark(b'.'))
+}
+
+/// `KEYS[…]`, and nothing else.
+fn is_key(arg: &[Token<'_>]) -> bool {
+    let [
+        Token::Word(b"KEYS"),
+        Token::Mark(b'['),
+        inside @ ..,
+        Token::Mark(b']'),
+    ] = arg
+    else {
+        return false;
+    };
+    let mut depth = 0_i32;
+    inside.iter().all(|token| {
+        match token {
+            Token::Mark(b'[') => depth += 1,
+            Token::Mark(b']') => depth -= 1,
+            _ => {}
+        }
+        depth >= 0
+    })
+}
+
+/// The names that stand for a declared key and nothing else; `None` if `KEYS` itself may be changed.
+fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
+    let bound = bindings(tokens)?;
+    let times = |name: &[u8]| bound.iter().filter(|other| **other == name).count();
+    if [&b"KEYS"[..], b"ipairs", b"pairs", b"unpack"]
+        .iter()
+        .any(|name| times(name) > 0)
+    {
+        return None;
+    }
+    let mut names = Vec::new();
+    for at in 0..tokens.len() {
+        let rest = tokens.get(at..).unwrap_or_default();
+        match rest {
+            [Token::Word(b"local"), after @ ..] => names.extend(defined(after)),
+            [
+                Token::Word(b"for"),
+                Token::Word(_),
+                Token::Mark(b','),
+                Token::Word(name),
+                Token::Word(b"in"),
+                Token::Word(b"ipairs" | b"pairs"),
+                Token::Mark(b'('),
+                Token::Word(b"KEYS"),
+                Token::Mark(b')'),
+                ..,
+            ] => names.push(name),
+            [Token::Word(b"KEYS"), after @ ..]
+                if !is_harmless(tokens.get(..at).unwrap_or_default(), after) =>
+            {
+                return None;
+            }
+            _ => {}
+        }
+        if names.len() > NAMES_MAX {
+            return None;
+        }
+    }
+    names.retain(|name| times(name) == 1);
+    Some(names)
+}
+
+/// Whether a use of `KEYS` only reads it, given what is before and behind.
+fn is_harmless(before: &[Token<'_>], after: &[Token<'_>]) -> bool {
+    match (before, after) {
+        ([.., Token::Mark(b'#')], _) => !matches!(after, [Token::Mark(b'['), ..]),
+        (_, [Token::Mark(b'['), inside @ ..]) => match closing(inside) {
+            // Not given another value.
+            Some([Token::Mark(b'='), Token::Mark(b'='), ..]) => true,
+            Some([Token::Mark(b'=' | b','), ..]) => {
+                matches!(before, [.., Token::Mark(b'(' | b',' | b'=' | b'{')]) && !is_assignment(inside)
+            }
+            Some(_) => true,
+            None => false,
+        },
+        ([.., Token::Word(b"unpack"), Token::Mark(b'(')], [Token::Mark(b')'), ..]) => true,
+        (
+            [
+                ..,
+                Token::Word(b"for"),
+                Token::Word(_),
+                Token::Mark(b','),
+                Token::Word(_),
+                Token::Word(b"in"),
+                Token::Word(b"ipairs" | b"pairs"),
+                Token::Mark(b'('),
+            ],
+            [Token::Mark(b')'), ..],
+        ) => true,
+        _ => false,
+    }
+}
+
+/// Whether what follows the closing bracket is `=`.
+fn is_assignment(inside: &[Token<'_>]) -> bool {
+    matches!(closing(inside), Some([Token::Mark(b'='), ..]))
+}
+
+/// What is behind the bracket that closes the one before `inside`.
+fn closing<'t, 'a>(inside: &'t [Token<'a>]) -> Option<&'t [Token<'a>]> {
+    let mut depth = 0_usize;
+    for (at, token) in inside.iter().enumerate().take(INDEX_TOKENS_MAX) {
+        match token {
+            Token::Mark(b'[') => depth += 1,
+            Token::Mark(b']') if depth == 0 => return inside.get(at + 1..),
+            Token::Mark(b']') => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The names of a `local a, b = KEYS[1], KEYS[2]` that are given a key each, from behind `local` on.
+fn defined<'a>(after: &[Token<'a>]) -> Vec<&'a [u8]> {
+    let mut names = Vec::new();
+    let mut rest = after;
+    while let [Token::Word(name), behind @ ..] = rest {
+        names.push(*name);
+        match behind {
+            [Token::Mark(b','), behind @ ..] => rest = behind,
+            [Token::Mark(b'='), behind @ ..] => {
+                rest = behind;
+                break;
+            }
+            _ => return Vec::new(),
+        }
+    }
+    let mut given = 0;
+    while let [Token::Word(b"KEYS"), Token::Mark(b'['), inside @ ..] = rest
+        && let Some(behind) = closing(inside)
+    {
+        match behind {
+            [Token::Mark(b','), next @ ..] => {
+                given += 1;
+                rest = next;
+            }
+            _ if ends_statement(behind.first()) => {
+                given += 1;
+                break;
+            }
+            _ => break,
+        }
+    }
+    names.truncate(given);
+    names
+}
+
+/// Every name as often as something binds it; `None` if that is too hard to tell: an assignment, a `local`, a loop, a parameter, a function.
+fn bindings<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
+    let mut bound = Vec::new();
+    for at in 0..tokens.len() {
+        let (before, rest) = tokens.split_at_checked(at).unwrap_or((tokens, &[]));
+        match rest {
+            [Token::Mark(b'='), after @ ..]
+                if !matches!(after.first(), Some(Token::Mark(b'=')))
+                    && !matches!(before.last(), Some(Token::Mark(b'=' | b'<' | b'>' | b'~'))) =>
+            {
+                let mut names = before;
+                while let [earlier @ .., Token::Word(name)] = names {
+                    bound.push(*name);
+                    match earlier {
+                        [earlier @ .., Token::Mark(b',')] => names = earlier,
+                        _ => break,
+                    }
+                }
+            }
+            [
+                Token::Word(b"local"),
+                Token::Word(b"function"),
+                Token::Word(name),
+                ..,
+            ] => bound.push(name),
+            [Token::Word(b"local"), after @ ..] if !is_given_value(after) => bound.extend(list(after)),
+            [Token::Word(b"for"), after @ ..] => bound.extend(list(after)),
+            [Token::Word(b"function"), after @ ..] => {
+                let mut near = after.iter().take(INDEX_TOKENS_MAX);
+                let opened = near.position(|token| *token == Token::Mark(b'('))?;
+                let (name, params) = after.split_at_checked(opened)?;
+                bound.extend(list(name));
+                bound.extend(list(params.get(1..).unwrap_or_default()));
+            }
+            _ => {}
+        }
+    }
+    Some(bound)
+}
+
+/// Whether a list of names is followed by `=`, where it is counted.
+fn is_given_value(after: &[Token<'_>]) -> bool {
+    let mut rest = after;
+    while let [Token::Word(_), behind @ ..] = rest {
+        match behind {
+            [Token::Mark(b','), behind @ ..] => rest = behind,
+            [Token::Mark(b'='), ..] => return true,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The names of `a, b, c`.
+fn list<'a>(after: &[Token<'a>]) -> Vec<&'a [u8]> {
+    let mut names = Vec::new();
+    let mut rest = after;
+    while let [Token::Word(name), behind @ ..] = rest {
+        names.push(*name);
+        match behind {
+            [Token::Mark(b','), behind @ ..] => rest = behind,
+            _ => break,
+        }
+    }
+    names
+}

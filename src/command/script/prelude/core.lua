@@ -1,0 +1,47 @@
+-- Stands between a script and `redis`: makes the `redis` (and whatever else is to be another one) that the script sees.
+-- A part sets what it needs: `guard` looks at a command before anything else does, `special` executes one in its place,
+-- `around` makes of that what is executed, `begin` is told when a run begins, `done` gets its result.
+-- Whole-line comments only: the lines are joined into one, so that line numbers in the script's errors stay right.
+local function rf_make(redis, math, tostring)
+    local call, guard, special, around, begin, done = redis.call, nil, {}, nil, {}, nil
+    -- What of `redis` itself is to be another one.
+    local fields_of_redis = { set_repl = function() end }
+    -- Whatever else may come from chance, or a clock, as the script sees it.
+    local my_math, my_tostring, my_os = math, tostring, nil
+    local function fail(f, text)
+        return f == call and error({ err = text }) or { err = text }
+    end
+    --[[parts]]
+    local hows = {}
+    local function find(name)
+        local lower = type(name) == 'string' and string.lower(name)
+        local how = lower and special[lower] or false
+        if how and around then how = around(how, lower) end
+        if name ~= nil then hows[name] = how end
+        return how
+    end
+    local function run(f, ...)
+        local name = ...
+        if guard then
+            local no = guard(...)
+            if no then return fail(f, no) end
+        end
+        local how = hows[name]
+        if how == nil then how = find(name) end
+        if how then
+            local a = { ... }
+            if select('#', ...) == #a then return how(f, a) end
+        end
+        return f(...)
+    end
+    fields_of_redis.call = function(...) return run(call, ...) end
+    fields_of_redis.pcall = function(...) return run(redis.pcall, ...) end
+    local visible = setmetatable({}, {
+        __index = setmetatable(fields_of_redis, { __index = redis }),
+        __newindex = function() error('Attempt to modify a readonly table', 2) end,
+    })
+    local function start(keys, args)
+        for i = 1, #begin do begin[i](keys, args) end
+    end
+    return start, visible, my_math, my_tostring, my_os, done
+end

@@ -1,0 +1,132 @@
+//! In which form a script is executed, if at all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{KnownScript, sha_of};
+use crate::command::script::prelude::{self, Parts};
+use crate::command::script::{ScriptTraits, analyse, touches_only_declared};
+use crate::command::{Command, CommandTable, Flags};
+use crate::request::Script;
+use crate::resp::encode;
+
+const DIFFERS: &str = "ERR this script may have another effect on each node, and hides how it calls Redis (_G, loadstring, …), \
+                       or the nodes are older than Redis 7.0: it cannot be mirrored. Pass times and random values as \
+                       arguments instead";
+
+const HIDDEN: &str = "ERR this script hides how it calls Redis (_G, loadstring, …), so it cannot be made sure that it touches \
+                      only keys that it declares: call redis.call by its name";
+
+const OUT_OF_BOUNDS: &str = "ERR this script uses a command that operates a server or reaches beyond its keys (SELECT, \
+                             FLUSHALL, CONFIG, …), which is not possible in a pool";
+
+/// Oldest version that has what the clock of the prelude uses: `PEXPIRETIME`, `XADD <ms>-*`.
+const CLOCK_MAJOR_MIN: u32 = 7;
+
+/// Judges scripts by what they are and where they are to run.
+#[derive(Debug)]
+pub struct Judge {
+    commands: Arc<CommandTable>,
+    replicas: usize,
+    partitions: u16,
+    major: u32,
+}
+
+impl Judge {
+    /// For a pool of such nodes. `version` is the lowest among them.
+    pub fn new(commands: Arc<CommandTable>, replicas: usize, partitions: u16, version: &str) -> Self {
+        let major = version
+            .split('.')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
+        Self {
+            commands,
+            replicas,
+            partitions,
+            major,
+        }
+    }
+
+    /// A script, as it is executed.
+    pub fn script(&self, text: &Bytes) -> KnownScript {
+        let traits = analyse(text);
+        let only_declared = touches_only_declared(text, &self.commands);
+        let parts = self.parts(&traits, only_declared);
+        let script = match parts.any() {
+            true => prelude::script(text, parts, &self.specs(&traits, parts)),
+            false => text.to_vec(),
+        };
+        KnownScript {
+            script: Arc::new(Script {
+                sha: sha_of(&script),
+                load: encode::command_frame(&[b"SCRIPT", b"LOAD", &script]),
+            }),
+            parts,
+            only_declared,
+            refusal: self.refusal(&traits, parts),
+            text: text.clone(),
+            kept: false,
+        }
+    }
+
+    /// A function library under another name and with a prefix for its functions: its text, and what is in front of it.
+    ///
+    /// # Errors
+    /// Why it is not possible: an error line.
+    pub fn library(&self, text: &[u8], name: &str, prefix: &str) -> Result<(Vec<u8>, Parts), &'static str> {
+        let traits = analyse(text);
+        let parts = self.parts(&traits, false);
+        match self.refusal(&traits, parts) {
+            Some(line) => Err(line),
+            None => Ok((
+                prelude::library(text, name, prefix, parts, &self.specs(&traits, parts)),
+                parts,
+            )),
+        }
+    }
+
+    fn parts(&self, traits: &ScriptTraits, only_declared: bool) -> Parts {
+        let writes = |name: &str| {
+            self.commands
+                .get(name)
+                .is_none_or(|c| c.flags.contains(Flags::WRITE))
+        };
+        let differs = traits.unclear
+            || traits.names_time_or_random
+            || traits.relative_expiry
+            || ((traits.unordered_reads || traits.server_state)
+                && traits.commands.iter().any(|name| writes(name)));
+        Parts {
+            clock: self.replicas > 1 && differs,
+            guard: self.partitions > 1 && !only_declared,
+            publish: traits.may_publish(),
+            os: traits.names_os,
+        }
+    }
+
+    fn refusal(&self, traits: &ScriptTraits, parts: Parts) -> Option<&'static str> {
+        let out_of_bounds = |name: &str| {
+            matches!(name, "select" | "flushall" | "flushdb" | "script" | "function")
+                || self.commands.get(name).is_some_and(Command::is_refused)
+        };
+        if traits.commands.iter().any(|name| out_of_bounds(name)) {
+            Some(OUT_OF_BOUNDS)
+        } else if parts.clock && (traits.hidden || self.major < CLOCK_MAJOR_MIN) {
+            Some(DIFFERS)
+        } else if parts.guard && traits.hidden {
+            Some(HIDDEN)
+        } else {
+            None
+        }
+    }
+
+    fn specs(&self, traits: &ScriptTraits, parts: Parts) -> String {
+        if !parts.guard {
+            return String::new();
+        }
+        let names = |name: &str| traits.unclear || traits.commands.iter().any(|known| **known == *name);
+        prelude::key_specs(&self.commands, names)
+    }
+}
