@@ -20,20 +20,30 @@ impl Sequencer {
         let Some(entry) = self.log.get_mut(pos) else {
             return;
         };
-        let partition = entry.partition;
-        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+        let Some(Some(p)) = self.partitions.get(usize::from(entry.partition)) else {
             return;
         };
         let Some((_, bit)) = p.bit_of(id) else { return };
         entry.refused |= bit;
         entry.sent &= !bit;
-        let must_have = (p.in_sync | p.recorded) & !entry.refused;
-        let may_execute = entry.sent & p.streaming;
-        if p.has_executed(entry.seq) || must_have != 0 || may_execute != 0 || entry.everywhere.is_some() {
+        let (refused, may_execute) = (p.nodes_of(entry.refused), entry.sent & p.streaming);
+        let sent = p.nodes_of(entry.sent);
+        // Whoever a successor may find in sync must have refused it.
+        let all_refuse = entry.parts().all(|(partition, seq)| {
+            let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+                return true;
+            };
+            let must_have = p.in_sync | p.recorded | p.recording.unwrap_or(0);
+            !p.has_executed(seq) && p.nodes_of(must_have).iter().all(|node| refused.contains(node))
+        });
+        if !all_refuse || may_execute != 0 || entry.is_flush() {
             return;
         }
-        p.suspect(entry.sent, entry.seq);
-        let seq = entry.seq;
+        for (partition, seq) in entry.parts() {
+            if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+                p.suspect(p.set_of(&sent), seq);
+            }
+        }
         entry.commands.frame = Bytes::new();
         entry.commands.count = 0;
         entry.conclusion = None;
@@ -41,7 +51,10 @@ impl Sequencer {
             entry.reply = Some((Bytes::from(text), false));
             release(entry, &mut self.effects);
         }
-        self.void_answers(partition, pos, seq);
+        let parts: Vec<(PartitionId, u64)> = entry.parts().collect();
+        for (partition, seq) in parts {
+            self.void_answers(partition, pos, seq);
+        }
     }
 
     /// Forgets what was answered to anything behind the annulled write.

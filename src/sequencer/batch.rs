@@ -3,11 +3,13 @@
 use bytes::BytesMut;
 
 use super::Sequencer;
+use super::joint;
 use super::node::{Expect, Item, Node};
 use crate::account::{self, Position};
 use crate::limits;
 use crate::request::{Commands, NodeId, Touched};
 use crate::resp::{OutBuf, encode};
+use crate::ring::partition_of;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
@@ -76,12 +78,19 @@ impl Sequencer {
                         node.todo.pop_front();
                         continue;
                     };
+                    if entry.joint.is_some()
+                        && !entry.is_flush()
+                        && !joint::is_whole(&mut self.partitions, &mut self.effects, entry, id)
+                    {
+                        node.todo.pop_front();
+                        continue;
+                    }
                     let p = self
                         .partitions
                         .get(usize::from(entry.partition))
                         .and_then(Option::as_ref);
                     let bit = p.and_then(|p| Some(p.bit_of(id)?.1 & p.streaming)).unwrap_or(0);
-                    if entry.everywhere.is_none() {
+                    if !entry.is_flush() {
                         // What the node has refused begins a batch, so that it does not keep others from being executed.
                         if entry.refused & bit != 0 && section.is_some() {
                             break;
@@ -119,12 +128,8 @@ impl Sequencer {
                     if !keeps_account {
                         continue;
                     }
-                    let range = entry.partitions();
-                    for partition in range {
-                        let (Some(seq), Some(Some(p))) = (
-                            entry.seq_in(partition),
-                            self.partitions.get_mut(usize::from(partition)),
-                        ) else {
+                    for (partition, seq) in entry.parts() {
+                        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
                             continue;
                         };
                         if p.bit_of(id).is_none_or(|(_, bit)| p.streaming & bit == 0) {
@@ -142,8 +147,14 @@ impl Sequencer {
                             Touched::Keys(keys) => {
                                 for span in keys {
                                     let at = span.start as usize..(span.start + span.len) as usize;
-                                    let key = entry.commands.frame.get(at);
-                                    account::put_touched(&mut self.touched, partition, entry.db, seq, key);
+                                    let key = entry.commands.frame.get(at).unwrap_or_default();
+                                    // Of several partitions each names its own keys.
+                                    if entry.joint.is_none()
+                                        || partition_of(key, self.settings.partitions) == partition
+                                    {
+                                        let touched = &mut self.touched;
+                                        account::put_touched(touched, partition, entry.db, seq, Some(key));
+                                    }
                                 }
                             }
                         }

@@ -44,6 +44,7 @@ impl Sequencer {
     pub fn link_up(&mut self, id: NodeId, applied: &HashMap<PartitionId, Position>) -> LinkReport {
         let mut report = LinkReport::default();
         let keeps_account = self.settings.replicas > 1;
+        let mut out = Vec::new();
         for (partition, p) in self.partitions.iter_mut().enumerate() {
             let partition = partition as PartitionId;
             let Some(p) = p else { continue };
@@ -58,16 +59,7 @@ impl Sequencer {
                 replica.acked = seq;
             } else {
                 report.out += 1;
-                p.live &= !bit;
-                p.streaming &= !bit;
-                if p.in_sync & bit != 0 {
-                    p.in_sync &= !bit;
-                    self.effects.push(Effect::Expelled { node: id, partition });
-                    self.effects.push(Effect::InSync {
-                        partition,
-                        set: p.in_sync,
-                    });
-                }
+                out.push(partition);
                 continue;
             }
             p.streaming |= bit;
@@ -87,6 +79,10 @@ impl Sequencer {
                 report.behind += 1;
             }
         }
+        for partition in out {
+            self.expel(id, partition);
+        }
+        report.out += self.part_from_joint(id);
         let mut todo = std::collections::VecDeque::new();
         if keeps_account {
             for pos in self.log.positions() {
@@ -140,10 +136,7 @@ impl Sequencer {
             };
             p.streaming & bit != 0 && p.replicas.get(i).is_some_and(|r| r.acked < seq)
         };
-        match &entry.everywhere {
-            Some(seqs) => (0..seqs.len() as PartitionId).any(lacks_in),
-            None => lacks_in(entry.partition),
-        }
+        entry.parts().any(|(partition, _)| lacks_in(partition))
     }
 
     /// The node's account says that it has not executed the write, whatever it was sent.
@@ -313,12 +306,8 @@ impl Sequencer {
     /// up any more.
     pub(super) fn trim(&mut self) {
         while let Some(entry) = self.log.trim_one() {
-            let range = entry.partitions();
-            for partition in range {
-                let (Some(seq), Some(Some(p))) = (
-                    entry.seq_in(partition),
-                    self.partitions.get_mut(usize::from(partition)),
-                ) else {
+            for (partition, seq) in entry.parts() {
+                let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
                     continue;
                 };
                 p.trimmed = seq;

@@ -4,10 +4,8 @@
 //! after everybody has them, up to a bound in bytes, so that a node that was away for a moment, or came back with an
 //! older append-only file, is given the rest instead of a copy.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 use crate::command::decide::Conclusion;
 use crate::request::{Commands, PartitionId, ReplyTo};
@@ -23,7 +21,7 @@ pub(crate) type LogPos = u64;
 pub(crate) struct Entry {
     pub(crate) partition: PartitionId,
     pub(crate) db: u16,
-    /// Its place in the partition's order. For a write of all partitions: unused, see `everywhere`.
+    /// Its place in the partition's order. For a write of several partitions: that of the first of them.
     pub(crate) seq: u64,
     pub(crate) commands: Commands,
     pub(crate) reply_to: ReplyTo,
@@ -41,8 +39,19 @@ pub(crate) struct Entry {
     pub(crate) refused: u8,
     /// When it was ordered, in ms of the worker's clock.
     pub(crate) ordered_ms: u64,
-    /// A write of all partitions: the seq it has in each.
-    pub(crate) everywhere: Option<Box<[u64]>>,
+    /// What it costs, for the backlog's bound.
+    cost_bytes: usize,
+    /// A write of several partitions.
+    pub(crate) joint: Option<Box<Joint>>,
+}
+
+/// One write of several partitions, at one place of the order of each.
+#[derive(Debug)]
+pub(crate) struct Joint {
+    /// In the order of the partitions' numbers.
+    pub(crate) seqs: Box<[(PartitionId, u64)]>,
+    /// It removes all keys of a database. Then it is for all nodes; else its partitions have the same ones.
+    pub(crate) is_flush: bool,
 }
 
 impl Entry {
@@ -68,22 +77,46 @@ impl Entry {
             sent: 0,
             refused: 0,
             ordered_ms,
-            everywhere: None,
+            cost_bytes: 0,
+            joint: None,
         }
     }
 
-    /// The partitions that it writes; of a write of all some may be another owner's (see [`Entry::seq_in`]).
-    pub(crate) fn partitions(&self) -> Range<PartitionId> {
-        match &self.everywhere {
-            Some(seqs) => 0..seqs.len() as PartitionId,
-            None => self.partition..self.partition + 1,
+    /// How many partitions it writes.
+    pub(crate) fn partitions(&self) -> usize {
+        self.joint.as_ref().map_or(1, |joint| joint.seqs.len())
+    }
+
+    /// The `i`th partition that it writes, and its seq there.
+    pub(crate) fn part(&self, i: usize) -> Option<(PartitionId, u64)> {
+        match &self.joint {
+            Some(joint) => joint.seqs.get(i).copied(),
+            None => (i == 0).then_some((self.partition, self.seq)),
         }
+    }
+
+    /// All of them.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (PartitionId, u64)> {
+        (0..self.partitions()).filter_map(|i| self.part(i))
+    }
+
+    /// Whether a node that has only some of its partitions executes it all the same.
+    pub(crate) fn is_flush(&self) -> bool {
+        self.joint.as_ref().is_some_and(|joint| joint.is_flush)
+    }
+
+    fn cost_now(&self) -> usize {
+        let joint = self.joint.as_ref().map_or(0, |joint| size_of_val(&*joint.seqs));
+        self.commands.frame.len() + joint + ENTRY_OVERHEAD_BYTES
     }
 
     /// Its seq in `partition`; `None` if it does not write there.
     pub(crate) fn seq_in(&self, partition: PartitionId) -> Option<u64> {
-        match &self.everywhere {
-            Some(seqs) => seqs.get(usize::from(partition)).copied().filter(|&seq| seq > 0),
+        match &self.joint {
+            Some(joint) => {
+                let at = joint.seqs.binary_search_by_key(&partition, |(p, _)| *p).ok()?;
+                joint.seqs.get(at).map(|(_, seq)| *seq)
+            }
             None => (self.partition == partition).then_some(self.seq),
         }
     }
@@ -110,8 +143,9 @@ impl Log {
         }
     }
 
-    pub(crate) fn push(&mut self, entry: Entry) -> LogPos {
-        self.bytes += entry.commands.frame.len() + ENTRY_OVERHEAD_BYTES;
+    pub(crate) fn push(&mut self, mut entry: Entry) -> LogPos {
+        entry.cost_bytes = entry.cost_now();
+        self.bytes += entry.cost_bytes;
         self.entries.push_back(entry);
         self.base + self.entries.len() as u64 - 1
     }
@@ -135,7 +169,7 @@ impl Log {
         }
         let entry = self.entries.pop_front()?;
         self.base += 1;
-        self.bytes -= entry.commands.frame.len() + ENTRY_OVERHEAD_BYTES;
+        self.bytes -= entry.cost_bytes;
         Some(entry)
     }
 

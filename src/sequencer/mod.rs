@@ -21,6 +21,7 @@ mod batch;
 mod busy;
 mod hold;
 mod inbound;
+mod joint;
 mod links;
 mod log;
 mod node;
@@ -38,7 +39,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use self::log::{Entry, Log, LogPos};
+use self::log::{Entry, Joint, Log, LogPos};
 use self::node::{Item, Node};
 use self::partition::{Partition, Replica};
 use self::reads::Read;
@@ -266,6 +267,9 @@ impl Sequencer {
         match action {
             Action::OnNode(node, commands) => return self.order_on_node(node, db, commands, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
+            Action::Joint(partitions, commands) => {
+                return self.order_joint(partitions, db, commands, under, reply_to);
+            }
             Action::Release => return self.let_go(partition, under),
             // About clients that wait, and a hold may be waiting for just that.
             Action::Forget(waiter, key) => return self.order_forget(partition, db, &waiter, key),
@@ -307,6 +311,7 @@ impl Sequencer {
             Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
             Action::OnNode(..)
             | Action::Everywhere(..)
+            | Action::Joint(..)
             | Action::Release
             | Action::Forget(..)
             | Action::LookAgain(_) => {}
@@ -359,11 +364,11 @@ impl Sequencer {
         if self.partitions.iter().flatten().any(|p| p.available() < min) {
             return self.refuse(reply_to, Refusal::TooFewNodes);
         }
-        let mut seqs = vec![0; self.partitions.len()].into_boxed_slice();
-        for (seq, p) in seqs.iter_mut().zip(&mut self.partitions) {
+        let mut seqs = Vec::new();
+        for (partition, p) in self.partitions.iter_mut().enumerate() {
             if let Some(p) = p {
                 p.last += 1;
-                *seq = p.last;
+                seqs.push((partition as PartitionId, p.last));
             }
         }
         let commands = Commands {
@@ -377,7 +382,10 @@ impl Sequencer {
             second_chance: None,
         };
         let mut entry = Entry::new(0, db, 0, commands, reply_to, self.now_ms);
-        entry.everywhere = Some(seqs);
+        entry.joint = Some(Box::new(Joint {
+            seqs: seqs.into(),
+            is_flush: true,
+        }));
         let pos = self.log.push(entry);
         for (id, node) in self.nodes.iter_mut().enumerate() {
             let streams = |p: &Partition| {
@@ -437,12 +445,11 @@ impl Sequencer {
             entry.reply = Some((chunk.slice(at), resp3));
         }
         let mut safe = true;
-        let range = entry.partitions();
-        for partition in range {
-            let (Some(seq), Some(Some(p))) = (
-                entry.seq_in(partition),
-                self.partitions.get_mut(usize::from(partition)),
-            ) else {
+        for i in 0..entry.partitions() {
+            let Some((partition, seq)) = entry.part(i) else {
+                continue;
+            };
+            let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
                 continue;
             };
             if let Some((i, bit)) = p.bit_of(node)
@@ -512,16 +519,14 @@ impl Sequencer {
             if entry.released || entry.reply.is_none() {
                 continue;
             }
-            let range = entry.partitions();
-            let is_safe = |partition: PartitionId| {
+            let is_safe = |(partition, seq): (PartitionId, u64)| {
                 let p = self
                     .partitions
                     .get(usize::from(partition))
                     .and_then(Option::as_ref);
-                p.zip(entry.seq_in(partition))
-                    .is_none_or(|(p, seq)| p.acks(seq) >= write_quorum)
+                p.is_none_or(|p| p.acks(seq) >= write_quorum)
             };
-            if range.into_iter().all(is_safe) {
+            if entry.parts().all(is_safe) {
                 release(entry, &mut self.effects);
             }
         }

@@ -88,6 +88,22 @@ impl Partition {
         Some((i, 1 << i))
     }
 
+    /// The nodes of a set of replicas.
+    pub(crate) fn nodes_of(&self, set: u8) -> SmallVec<[NodeId; 7]> {
+        let of_set = self
+            .replicas
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| set & (1 << i) != 0);
+        of_set.map(|(_, replica)| replica.node).collect()
+    }
+
+    /// The set of replicas that are among these nodes.
+    pub(crate) fn set_of(&self, nodes: &[NodeId]) -> u8 {
+        let bits = nodes.iter().filter_map(|&node| Some(self.bit_of(node)?.1));
+        bits.fold(0, |set, bit| set | bit)
+    }
+
     /// Replicas whose acknowledgements count: in sync by every record that a successor may find (invariant 7).
     fn counted(&self) -> u8 {
         self.in_sync & self.recorded & self.recording.unwrap_or(u8::MAX)

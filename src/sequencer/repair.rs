@@ -12,6 +12,7 @@ use super::{Sequencer, log::LogPos};
 use crate::command::dump;
 use crate::command::spec::Compare;
 use crate::request::{Action, Commands, HoldId, PartitionId, ReplyTo, Request, Touched};
+use crate::ring::partition_of;
 
 /// Nobody waits for a repair.
 pub(super) const NOBODY: ReplyTo = ReplyTo {
@@ -34,7 +35,11 @@ impl Sequencer {
         for span in keys {
             let at = span.start as usize..(span.start + span.len) as usize;
             let key = Bytes::copy_from_slice(entry.commands.frame.get(at).unwrap_or_default());
-            let (partition, db) = (entry.partition, entry.db);
+            let partition = match &entry.joint {
+                Some(_) => partition_of(&key, self.settings.partitions),
+                None => entry.partition,
+            };
+            let db = entry.db;
             let known = |r: &Request| matches!(&r.action, Action::Repair(k) if *k == key && r.db == db);
             if !self.again.iter().any(known) {
                 self.again.push(Request {

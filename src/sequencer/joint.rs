@@ -1,0 +1,175 @@
+//! Writes of several partitions that live on the same nodes: one entry of the log, at one place of the order of each.
+//!
+//! A node that has all of them executes such a write as any other, whole and natively, in one transaction with the account of
+//! each partition. So it must never have one of the partitions without the others: who is given the writes of one of them and
+//! not of the others, when the write is ordered or when a node comes back, is not given those either.
+
+use super::log::{Entry, Joint};
+use super::node::Item;
+use super::partition::Partition;
+use super::{Effect, Sequencer};
+use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request};
+
+impl Sequencer {
+    /// Orders a write of these partitions; refused if they do not live on the same nodes now.
+    pub(super) fn order_joint(
+        &mut self,
+        mut partitions: Box<[PartitionId]>,
+        db: u16,
+        commands: Commands,
+        under: HoldId,
+        reply_to: ReplyTo,
+    ) {
+        partitions.sort_unstable();
+        for &partition in &partitions {
+            let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+                return self.refuse(reply_to, Refusal::NotOwner);
+            };
+            if let Some(hold) = p.held.as_mut().filter(|hold| hold.by != under) {
+                hold.waiting.push_back(Request {
+                    partition,
+                    db,
+                    action: Action::Joint(partitions, commands),
+                    under,
+                    reply_to,
+                });
+                return;
+            }
+        }
+        if self.log.is_overloaded() {
+            return self.refuse(reply_to, Refusal::Overloaded);
+        }
+        let mut given: Option<Vec<NodeId>> = None;
+        for &partition in &partitions {
+            let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+                return;
+            };
+            if p.available() < self.settings.min_in_sync {
+                return self.refuse(reply_to, Refusal::TooFewNodes);
+            }
+            let streaming = p
+                .replicas
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| p.streaming & (1 << i) != 0);
+            let mut nodes: Vec<NodeId> = streaming.map(|(_, replica)| replica.node).collect();
+            nodes.sort_unstable();
+            if given.get_or_insert_with(|| nodes.clone()) != &nodes {
+                return self.refuse(reply_to, Refusal::Apart);
+            }
+        }
+        let mut seqs = Vec::with_capacity(partitions.len());
+        for &partition in &partitions {
+            if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+                p.last += 1;
+                seqs.push((partition, p.last));
+            }
+        }
+        let (Some(&(first, seq)), Some(nodes)) = (seqs.first(), given) else {
+            return;
+        };
+        let mut entry = Entry::new(first, db, seq, commands, reply_to, self.now_ms);
+        entry.joint = Some(Box::new(Joint {
+            seqs: seqs.into(),
+            is_flush: false,
+        }));
+        let pos = self.log.push(entry);
+        for node in nodes {
+            if let Some(node) = self.nodes.get_mut(usize::from(node)) {
+                node.todo.push_back(Item::Write(pos));
+            }
+        }
+        self.counters.writes += 1;
+        if !self.waits.is_empty() {
+            for &partition in &partitions {
+                self.brought(partition, pos);
+            }
+        }
+        self.trim();
+    }
+
+    /// A node that has come back is given nothing of a partition of which it lacks a write that it cannot be given: because
+    /// it is not given another partition of the same write, or has that already.
+    pub(super) fn part_from_joint(&mut self, id: NodeId) -> u32 {
+        let mut parted = 0;
+        loop {
+            let mut changed = false;
+            for pos in self.log.positions() {
+                let Some(entry) = self.log.get(pos).filter(|e| e.joint.is_some() && !e.is_flush()) else {
+                    continue;
+                };
+                let can = |(partition, seq): (PartitionId, u64)| {
+                    let p = self.partitions.get(usize::from(partition))?.as_ref()?;
+                    let (i, bit) = p.bit_of(id)?;
+                    Some((p.streaming & bit != 0, p.replicas.get(i)?.acked < seq))
+                };
+                let standing: Vec<Option<(bool, bool)>> = entry.parts().map(can).collect();
+                let lacking: Vec<PartitionId> = entry
+                    .parts()
+                    .zip(&standing)
+                    .filter(|(_, standing)| **standing == Some((true, true)))
+                    .map(|((partition, _), _)| partition)
+                    .collect();
+                if lacking.is_empty() || lacking.len() == standing.len() {
+                    continue;
+                }
+                for partition in lacking {
+                    self.expel(id, partition);
+                    parted += 1;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return parted;
+            }
+        }
+    }
+
+    /// The node is given nothing of the partition any more, until it has a copy.
+    pub(super) fn expel(&mut self, id: NodeId, partition: PartitionId) {
+        if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
+            expel(p, id, partition, &mut self.effects);
+        }
+    }
+}
+
+/// See [`Sequencer::expel`].
+pub(super) fn expel(p: &mut Partition, id: NodeId, partition: PartitionId, effects: &mut Vec<Effect>) {
+    let Some((_, bit)) = p.bit_of(id) else { return };
+    p.live &= !bit;
+    p.streaming &= !bit;
+    if p.in_sync & bit != 0 {
+        p.in_sync &= !bit;
+        effects.push(Effect::Expelled { node: id, partition });
+        effects.push(Effect::InSync {
+            partition,
+            set: p.in_sync,
+        });
+    }
+}
+
+/// Whether the node is given the writes of all partitions of a joint write. If it is not given those of some, it is given
+/// those of none from here on.
+pub(super) fn is_whole(
+    partitions: &mut [Option<Partition>],
+    effects: &mut Vec<Effect>,
+    entry: &Entry,
+    id: NodeId,
+) -> bool {
+    let is_given = |partition: PartitionId| {
+        let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
+        p.and_then(|p| Some(p.streaming & p.bit_of(id)?.1 != 0))
+    };
+    if entry
+        .parts()
+        .all(|(partition, _)| is_given(partition) == Some(true))
+    {
+        return true;
+    }
+    for (partition, _) in entry.parts() {
+        if let Some(Some(p)) = partitions.get_mut(usize::from(partition)) {
+            expel(p, id, partition, effects);
+        }
+    }
+    false
+}
