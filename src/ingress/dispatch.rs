@@ -180,6 +180,9 @@ impl Worker {
 
     /// The same for a command that must not wait, whatever it says.
     pub(super) fn route_at_once(&self, command: &Command, args: &Args<'_>) -> Route {
+        if command.special == Special::Copy && self.copies_out_of_sight(args) {
+            return Route::Invalid(encode::error(DB_RANGE));
+        }
         router::route_at_once(command, args, self.shared().table.load().partitions())
     }
 

@@ -102,6 +102,7 @@ impl Judge {
             clock: self.replicas > 1 && differs,
             guard: self.partitions > 1 && !only_declared,
             publish: traits.may_publish(),
+            bounds: traits.unclear || traits.commands.iter().any(|name| &**name == "copy"),
             os: traits.names_os,
         }
     }

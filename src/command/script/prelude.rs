@@ -40,6 +40,8 @@ pub struct Parts {
     pub guard: bool,
     /// Messages come with the reply.
     pub publish: bool,
+    /// It could name commands that reach beyond its database; what is in front of a script refuses them in any case.
+    pub bounds: bool,
     /// It names `os`.
     pub os: bool,
 }
@@ -47,7 +49,7 @@ pub struct Parts {
 impl Parts {
     /// Whether there is anything to put in front.
     pub fn any(self) -> bool {
-        self.clock || self.guard || self.publish
+        self.clock || self.guard || self.publish || self.bounds
     }
 }
 

@@ -12,11 +12,26 @@ local function rf_make(redis, math, tostring)
         return f == call and error({ err = text }) or { err = text }
     end
     --[[parts]]
+    -- What would reach beyond the database, or all keys.
+    local BEYOND = ' select move swapdb flushall flushdb migrate '
+    local function beyond(f, a)
+        return fail(f, 'ERR ' .. string.upper(a[1]) .. ' is not possible in a script of a pool: it reaches beyond its keys')
+    end
+    local function copy(f, a)
+        for i = 4, #a do
+            if string.upper(tostring(a[i])) == 'DB' then
+                return fail(f, 'ERR COPY to another database is not possible in a script of a pool')
+            end
+        end
+        return f(unpack(a))
+    end
     local hows = {}
     local function find(name)
         local lower = type(name) == 'string' and string.lower(name)
         local how = lower and special[lower] or false
         if how and around then how = around(how, lower) end
+        if lower == 'copy' then how = copy end
+        if lower and string.find(BEYOND, ' ' .. lower .. ' ', 1, true) then how = beyond end
         if name ~= nil then hows[name] = how end
         return how
     end

@@ -6,6 +6,7 @@ const CLOCKED: Parts = Parts {
     clock: true,
     guard: false,
     publish: false,
+    bounds: false,
     os: false,
 };
 
@@ -246,4 +247,34 @@ fn specs_are_few_for_a_script_that_names_its_commands() {
         traits.commands.iter().any(|c| **c == *name)
     });
     assert_eq!(specs, " get=1 mset=r1,-1,2,0 ");
+}
+
+#[test]
+fn no_script_reaches_another_database() {
+    let server = Server::start();
+    let parts = Parts {
+        bounds: true,
+        ..Parts::default()
+    };
+    let run = |text: &str| {
+        let mut args = words("EVAL x 0");
+        args[1] = script(text.as_bytes(), parts, "");
+        String::from_utf8_lossy(&server.client(2).call(&args)).into_owned()
+    };
+    for text in [
+        "return redis.call('COPY', 'a', 'b', 'DB', 15)",
+        "return redis.call('copy', 'a', 'b', 'REPLACE', 'db', 15)",
+        "local c = 'SEL' return redis.pcall(c .. 'ECT', 15)",
+        "return redis.call('FlushAll')",
+    ] {
+        let reply = run(text);
+        assert!(
+            reply.starts_with("-ERR ") && reply.contains("not possible"),
+            "{text}: {reply}"
+        );
+    }
+    assert_eq!(
+        run("redis.call('SET', 'a', 1) return redis.call('COPY', 'a', 'b')"),
+        ":1\r\n"
+    );
 }
