@@ -217,8 +217,7 @@ pub enum Action {
     LookAgain(Bytes),
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
     OnNode(NodeId, Commands),
-    /// A write of several partitions of this worker, at one place of the order of each. Refused ([`Refusal::Apart`]) if they do
-    /// not live on the same nodes now.
+    /// A write of several partitions of this worker that live on the same nodes, at one place of the order of each.
     Joint(Box<[PartitionId]>, Commands),
     /// A write of every partition of this worker, at one place of the order (`FLUSHDB`): commands and their number.
     Everywhere(Bytes, u32),
@@ -313,8 +312,6 @@ pub enum Refusal {
     Overloaded,
     /// This worker does not own the partition (any more).
     NotOwner,
-    /// The partitions do not live on the same nodes.
-    Apart,
 }
 
 impl Refusal {
@@ -332,9 +329,6 @@ impl Refusal {
             Self::Overloaded => {
                 "NOREPLICAS Too many writes wait for nodes to acknowledge them (setting limits.backlog). Nothing was \
                  written; try again."
-            }
-            Self::Apart => {
-                "TRYAGAIN The keys of this command are not on the same nodes now. Nothing was done; try again."
             }
             Self::NotOwner => "TRYAGAIN The owner of this key is changing. Nothing was done; try again.",
         }

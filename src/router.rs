@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::Special::{self, Eval, EvalRo, Evalsha, EvalshaRo, Fcall, FcallRo};
+use crate::command::Special;
 use crate::command::sort_reads_other_keys;
 use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split, Timeout};
 use crate::request::PartitionId;
@@ -106,10 +106,7 @@ fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> 
         .next()
         .unwrap_or_else(|| partition_of(args.arg(1), partitions));
     if all.any(|other| other != partition) {
-        return match command.special {
-            Eval | EvalRo | Evalsha | EvalshaRo | Fcall | FcallRo => Route::Refused(encode::error(CROSSSLOT)),
-            _ => Route::Across,
-        };
+        return Route::Across;
     }
     Route::One { partition, write }
 }
@@ -206,7 +203,7 @@ mod tests {
             }
         );
         assert_eq!(of("RENAME a b"), Route::Across);
-        assert_eq!(of("EVAL x 2 a b"), Route::Refused(encode::error(CROSSSLOT)));
+        assert_eq!(of("EVAL x 2 a b"), Route::Across);
     }
 
     #[test]

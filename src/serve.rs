@@ -160,6 +160,7 @@ async fn start(
         commands.clone(),
         config.pool.replicas,
         opened.table.partitions(),
+        config.threads == 1 && opened.table.nodes.len() == config.pool.replicas,
         &opened.version,
     );
     let mut functions = Functions::default();

@@ -6,18 +6,22 @@
 //! is executed there (in one transaction that also clears up), and what it has made of its keys is written to their partitions.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::dispatch::Flow;
+use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
+use super::scripts::ScriptUse;
 use crate::command::{Command, KeyPositions, Special, dump};
-use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Touched};
+use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Script, Touched};
 use crate::resp::{Args, Spans, encode};
 use crate::ring::partition_of;
+use crate::router::CROSSSLOT;
 use crate::worker::{Core, Worker};
 
-/// What every key is called first where a command is executed on copies.
+/// What a key that is called like ours is called first where a command is executed on copies.
 const SCRATCH: &str = "rf:scratch";
 
 const NULL: &[u8] = b"_\r\n";
@@ -32,6 +36,8 @@ pub(super) struct Across {
     written: KeyPositions,
     /// For a command that looks at its keys in turn: what is asked for each.
     parts: Vec<Part>,
+    /// What a node must know to execute it.
+    scripts: Option<Box<[Arc<Script>]>>,
     partitions: u16,
     databases_max: u16,
 }
@@ -64,6 +70,46 @@ impl Worker {
         })
     }
 
+    /// The same of a script, which must keep to the keys that it declares.
+    pub(super) fn send_script_across(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+        script: ScriptUse,
+    ) -> Flow {
+        if !script.keeps_to_its_keys() {
+            return self.refuse(core, id, CROSSSLOT);
+        }
+        let args = Args { bytes: frame, spans };
+        let keys = match command.keys(&args) {
+            Ok(keys) => keys,
+            Err(error) => return self.reply(core, id, error.to_bytes()),
+        };
+        let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
+        let words = super::gather::words_of(&commands.frame);
+        let across = Across {
+            special: command.special,
+            args: words,
+            parts: Vec::new(),
+            written: keys.clone(),
+            keys,
+            scripts: commands.scripts,
+            partitions: self.shared().table.load().partitions(),
+            databases_max: self.shared().databases,
+        };
+        let open = |client: &mut super::Client, now_us| match finish {
+            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), now_us),
+            None => client.expect_one(command.downgrade(spans.len()), now_us),
+        };
+        self.proceed_in(core, id, open, |mut procedure| async move {
+            let outcome = across.execute(&mut procedure).await.unwrap_or_else(|end| end);
+            (procedure, outcome)
+        })
+    }
+
     /// The command, taken apart; or what is wrong with it.
     pub(super) fn across(&self, command: &Command, frame: &Bytes, args: &Args<'_>) -> Result<Across, Bytes> {
         let keys = command.keys(args).map_err(|error| error.to_bytes())?;
@@ -74,6 +120,7 @@ impl Worker {
             parts: self.parts_of(command, args, &keys),
             keys,
             written,
+            scripts: None,
             partitions: self.shared().table.load().partitions(),
             databases_max: self.shared().databases,
         })
@@ -381,7 +428,11 @@ impl Across {
 
     /// The command on copies of its keys' values; and how many replies come before its own.
     fn scratch(&self, keys: &[usize], values: &[Bytes], written: &[usize]) -> (Commands, usize) {
-        let name = |key: usize| [SCRATCH.as_bytes(), b":", self.arg(key)].concat();
+        // By their own names, which a script may use as data; but for one that would be in the way there.
+        let name = |key: usize| match self.arg(key) {
+            key if key.starts_with(b"rf:") => [SCRATCH.as_bytes(), b":", key].concat(),
+            key => key.to_vec(),
+        };
         let mut frames: Vec<Bytes> = Vec::new();
         for (&key, value) in keys.iter().zip(values) {
             if dump::exists(value)
@@ -408,6 +459,7 @@ impl Across {
         clear.extend(names.iter().map(|name| &name[..]));
         frames.push(encode::command_frame(&clear));
         let commands = Commands {
+            scripts: self.scripts.clone(),
             count: count + 1,
             ..Commands::one(frames.concat().into())
         };

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::across::{Across, Part, one_map};
 use super::dispatch::Flow;
-use super::gather::{cut, elements};
+use super::gather::{elements, words_of};
 use super::procedure::{Procedure, Step, answer, reply, write_of};
 use crate::command::parts::{Line, wait_ms};
 use crate::command::spec::Timeout;
@@ -281,7 +281,7 @@ impl Waiting {
         let fields: Vec<&[u8]> = elements(frames).collect();
         let key = text(fields.first()?)?;
         let from_left = |i: usize| {
-            let words = cut_words(&taking.frame);
+            let words = words_of(&taking.frame);
             words
                 .get(i)
                 .is_some_and(|word| word.eq_ignore_ascii_case(b"LEFT"))
@@ -414,7 +414,7 @@ async fn settle_id(p: &Procedure, part: &mut Part) -> Step<()> {
         Action::Read(commands) | Action::Write(commands) => commands,
         _ => return Ok(()),
     };
-    let words = cut_words(&commands.frame);
+    let words = words_of(&commands.frame);
     if words.last().is_none_or(|id| &id[..] != b"$") {
         return Ok(());
     }
@@ -431,17 +431,4 @@ async fn settle_id(p: &Procedure, part: &mut Part) -> Step<()> {
     }
     commands.frame = encode::command_frame(&args);
     Ok(())
-}
-
-/// The words of a command of ours.
-fn cut_words(frame: &Bytes) -> Vec<Bytes> {
-    cut(frame)
-        .first()
-        .map(|command| {
-            elements(command)
-                .filter_map(text)
-                .map(|word| command.slice_ref(word))
-                .collect()
-        })
-        .unwrap_or_default()
 }

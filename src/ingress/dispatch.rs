@@ -110,9 +110,27 @@ impl Worker {
                 self.scan_key(core, id, partition, &args)
             }
             Route::One { partition, write } => {
-                self.send_one(core, id, command, partition, write, frame, spans, script)
+                let everywhere = script.as_ref().is_some_and(ScriptUse::is_everywhere);
+                match everywhere.then(|| self.together(command, &args, true)).flatten() {
+                    Some(all) => self.send_joint(core, id, command, all, frame, spans, script),
+                    None => self.send_one(core, id, command, partition, write, frame, spans, script),
+                }
             }
-            Route::Across => self.send_across(core, id, command, frame, spans),
+            Route::Across => {
+                let everywhere = script.as_ref().is_some_and(ScriptUse::is_everywhere);
+                // What one node decides first is decided for one partition.
+                let joint = match command.rewrite {
+                    Some(_) => None,
+                    None => self.together(command, &args, everywhere),
+                };
+                match (joint, script) {
+                    (Some(partitions), script) => {
+                        self.send_joint(core, id, command, partitions, frame, spans, script)
+                    }
+                    (None, Some(script)) => self.send_script_across(core, id, command, frame, spans, script),
+                    (None, None) => self.send_across(core, id, command, frame, spans),
+                }
+            }
             Route::Blocking(timeout) => self.block(core, id, command, timeout, frame, spans),
             Route::Several {
                 merge,

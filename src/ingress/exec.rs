@@ -20,12 +20,13 @@ use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
+use crate::command::{Command, Special};
 use crate::pubsub::Publication;
 use crate::request::{
     Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched,
 };
 use crate::resp::{Args, Span, Spans, encode};
-use crate::router::Route;
+use crate::router::{CROSSSLOT, Route};
 use crate::worker::{Core, Worker};
 
 /// How the groups' replies become the reply to `EXEC`.
@@ -162,6 +163,7 @@ enum Unit {
     /// In this database.
     Across(u16, Box<Across>),
     Decide(PartitionId, u16, Box<Decide>),
+    Joint(Box<[PartitionId]>, u16, Box<Commands>),
     Flush(u16, Flush),
 }
 
@@ -171,6 +173,7 @@ impl Unit {
             Self::Group(group) => vec![group.partition],
             Self::Across(_, across) => across.held(),
             Self::Decide(partition, ..) => vec![*partition],
+            Self::Joint(partitions, ..) => partitions.to_vec(),
             Self::Flush(..) => (0..partitions).collect(),
         }
     }
@@ -336,6 +339,35 @@ impl Worker {
         })
     }
 
+    /// A script of several partitions.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a command and where it goes; bundling them would only rename it"
+    )]
+    fn joint_piece(
+        &self,
+        core: &mut Core,
+        command: &Command,
+        partitions: Box<[PartitionId]>,
+        db: u16,
+        frame: &Bytes,
+        spans: &Spans,
+        script: Option<ScriptUse>,
+        plan: &mut Plan,
+    ) -> Piece {
+        let rule = command.downgrade(spans.len());
+        let Some(script) = script else {
+            return Piece::Literal(encode::error(CROSSSLOT));
+        };
+        let args = Args { bytes: frame, spans };
+        let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
+        let group = plan.alone(Unit::Joint(partitions, db, Box::new(commands)));
+        match finish {
+            Some(finish) => Piece::OfScript { group, finish },
+            None => Piece::Of { group, rule },
+        }
+    }
+
     /// What one command of a transaction contributes to its reply; its work goes into the groups.
     fn piece(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans, plan: &mut Plan) -> Piece {
         let args = Args { bytes: frame, spans };
@@ -354,6 +386,13 @@ impl Worker {
                     self.note_expiry(partition, command, &args);
                 }
                 let rule = command.downgrade(spans.len());
+                if let Some(all) = script
+                    .as_ref()
+                    .filter(|script| script.is_everywhere())
+                    .and_then(|_| self.together(command, &args, true))
+                {
+                    return self.joint_piece(core, command, all, db, frame, spans, script, plan);
+                }
                 if let Some(script) = script {
                     let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
                     let group = plan.put(partition, db, commands, write);
@@ -399,6 +438,19 @@ impl Worker {
             Route::PubSub => Piece::PubSub,
             Route::Local => Piece::Literal(self.local_reply(core, id, command, &args)),
             Route::Refused(line) | Route::Invalid(line) => Piece::Literal(line),
+            Route::Across if kind_of_script(command.special) => {
+                let script = match self.script_in_transaction(command, &args) {
+                    Ok(script) => script,
+                    Err(error) => return Piece::Literal(error),
+                };
+                let everywhere = script.as_ref().is_some_and(ScriptUse::is_everywhere);
+                match self.together(command, &args, everywhere) {
+                    Some(partitions) => {
+                        self.joint_piece(core, command, partitions, db, frame, spans, script, plan)
+                    }
+                    None => Piece::Literal(encode::error(CROSSSLOT)),
+                }
+            }
             Route::Across => match self.across(command, frame, &args) {
                 Ok(across) => Piece::Of {
                     group: plan.alone(Unit::Across(db, Box::new(across))),
@@ -422,6 +474,11 @@ impl Worker {
             }
         }
     }
+}
+
+fn kind_of_script(special: Special) -> bool {
+    use Special::*;
+    matches!(special, Eval | EvalRo | Evalsha | EvalshaRo | Fcall | FcallRo)
 }
 
 /// The replies of all units; `None` if something that was watched has changed.
@@ -460,6 +517,12 @@ async fn in_steps(
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
                 p.db = db;
                 parts.extend(frames(vec![flush.execute(p).await.unwrap_or_else(|end| end)])?);
+            }
+            Unit::Joint(partitions, db, commands) => {
+                parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
+                let first = partitions.first().copied().unwrap_or_default();
+                let joint = Action::Joint(partitions, *commands);
+                parts.extend(frames(vec![p.ask(first, db, joint).await])?);
             }
             Unit::Decide(partition, db, decide) => {
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);

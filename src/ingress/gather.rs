@@ -206,3 +206,16 @@ pub(crate) fn cut(frames: &Bytes) -> Vec<Bytes> {
     }
     all
 }
+
+/// The words of a command of ours.
+pub(super) fn words_of(frame: &Bytes) -> Vec<Bytes> {
+    cut(frame)
+        .first()
+        .map(|command| {
+            elements(command)
+                .filter_map(crate::resp::walk::text)
+                .map(|word| command.slice_ref(word))
+                .collect()
+        })
+        .unwrap_or_default()
+}

@@ -19,6 +19,7 @@ mod functions;
 mod gather;
 mod hello;
 mod info;
+mod joint;
 mod kill;
 mod latency;
 mod monitor;

@@ -59,6 +59,20 @@ impl Worker {
     where
         Steps: Future<Output = (Procedure, Outcome)> + 'static,
     {
+        self.proceed_in(core, id, |client, now_us| client.expect_one(rule, now_us), steps)
+    }
+
+    /// The same with a slot of another kind.
+    pub(super) fn proceed_in<Steps>(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        open: impl FnOnce(&mut super::Client, u64) -> u64,
+        steps: impl FnOnce(Procedure) -> Steps + 'static,
+    ) -> Flow
+    where
+        Steps: Future<Output = (Procedure, Outcome)> + 'static,
+    {
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
@@ -66,7 +80,7 @@ impl Worker {
             return Flow::Again;
         }
         client.busy = true;
-        let slot = client.expect_one(rule, core.now_us);
+        let slot = open(client, core.now_us);
         let to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
         core.generation = core.generation.wrapping_add(1);

@@ -20,6 +20,7 @@ use crate::library::{KnownScript, Sha, hex, parse_sha, sha_of};
 use crate::pool::shelf::script_field;
 use crate::request::{Action, Brings, Commands, HoldId, Request, Script, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, encode};
+use crate::ring::routing_key;
 use crate::worker::{Core, Worker};
 
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
@@ -34,6 +35,8 @@ pub(super) struct ScriptUse {
     script: Arc<Script>,
     parts: Parts,
     only_declared: bool,
+    /// It may touch any key of the pool.
+    everywhere: bool,
     /// How nodes are asked to execute it; `None`: as the client has asked.
     call: Option<Call>,
     /// Whether a node must be given it first; `EVAL` carries its text itself.
@@ -47,14 +50,29 @@ struct Call {
 }
 
 impl ScriptUse {
-    fn of_script(known: KnownScript, sha: &Sha, by_digest: bool, read_only: bool) -> Self {
-        let call = known.parts.any().then(|| {
-            let on_nodes = hex(&known.script.sha);
+    /// Whether it may touch any key of the pool.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.everywhere
+    }
+
+    /// Whether it touches the keys that it declares, and no others.
+    pub(super) fn keeps_to_its_keys(&self) -> bool {
+        self.only_declared
+    }
+
+    fn of_script(known: KnownScript, sha: &Sha, by_digest: bool, read_only: bool, tagged: bool) -> Self {
+        // A driver that tags its keys keeps to them: then the script is for their partition alone, with the guard.
+        let (script, parts, everywhere) = match known.free {
+            Some((script, parts)) if !tagged => (script, parts, true),
+            _ => (known.script, known.parts, false),
+        };
+        let call = parts.any().then(|| {
+            let on_nodes = hex(&script.sha);
             Call {
                 command: if read_only { "EVALSHA_RO" } else { "EVALSHA" },
                 name: on_nodes.clone(),
                 finish: Finish {
-                    publishes: known.parts.publish,
+                    publishes: parts.publish,
                     on_nodes,
                     original: hex(sha),
                 },
@@ -62,8 +80,9 @@ impl ScriptUse {
         });
         Self {
             is_given: by_digest || call.is_some(),
-            script: known.script,
-            parts: known.parts,
+            script,
+            parts,
+            everywhere,
             only_declared: known.only_declared,
             call,
         }
@@ -104,6 +123,20 @@ impl ScriptUse {
     }
 }
 
+/// Whether the declared keys all have one hash tag.
+fn are_tagged(command: &Command, args: &Args<'_>) -> bool {
+    let Ok(keys) = command.keys(args) else {
+        return false;
+    };
+    let mut tags = keys.iter().map(|&key| {
+        let key = args.arg(key as usize);
+        let tag = routing_key(key);
+        (tag.len() < key.len()).then_some(tag)
+    });
+    let first = tags.next().flatten();
+    first.is_some() && tags.all(|tag| tag == first)
+}
+
 /// The declared keys, as places in a frame that has its arguments where the client's command has them.
 fn declared(command: &Command, frame: &Bytes, args: &Args<'_>) -> Touched {
     match (CommandScanner::new(usize::MAX).scan(frame), command.keys(args)) {
@@ -138,7 +171,13 @@ impl Worker {
         let found = match kind_of(command.special) {
             Some((false, read_only)) => {
                 let known = self.known(core, id, args.arg(1))?;
-                self.usable(known, &sha_of(args.arg(1)), false, read_only)
+                self.usable(
+                    known,
+                    &sha_of(args.arg(1)),
+                    false,
+                    read_only,
+                    are_tagged(command, args),
+                )
             }
             _ => self.script_in_transaction(command, args),
         };
@@ -170,7 +209,7 @@ impl Worker {
         };
         let known = sha.and_then(|sha| Some((self.shared().library.script(&sha)?, sha)));
         match known {
-            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only),
+            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only, are_tagged(command, args)),
             None => Err(encode::error(NOSCRIPT)),
         }
     }
@@ -181,10 +220,13 @@ impl Worker {
         sha: &Sha,
         by_digest: bool,
         read_only: bool,
+        tagged: bool,
     ) -> Result<Option<ScriptUse>, Bytes> {
         match known.refusal {
             Some(line) => Err(encode::error(line)),
-            None => Ok(Some(ScriptUse::of_script(known, sha, by_digest, read_only))),
+            None => Ok(Some(ScriptUse::of_script(
+                known, sha, by_digest, read_only, tagged,
+            ))),
         }
     }
 
@@ -199,6 +241,7 @@ impl Worker {
             script: library.script.clone(),
             parts: library.parts,
             only_declared: false,
+            everywhere: self.shared().library.judge.is_one_place(),
             call: Some(Call {
                 command: if read_only { "FCALL_RO" } else { "FCALL" },
                 name,

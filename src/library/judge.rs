@@ -30,12 +30,21 @@ pub struct Judge {
     commands: Arc<CommandTable>,
     replicas: usize,
     partitions: u16,
+    /// Every node holds everything, and one worker orders it.
+    one_place: bool,
     major: u32,
 }
 
 impl Judge {
-    /// For a pool of such nodes. `version` is the lowest among them.
-    pub fn new(commands: Arc<CommandTable>, replicas: usize, partitions: u16, version: &str) -> Self {
+    /// For a pool of such nodes. `version` is the lowest among them. In `one_place`, where every node holds everything and one
+    /// worker orders it, a script may touch any key.
+    pub fn new(
+        commands: Arc<CommandTable>,
+        replicas: usize,
+        partitions: u16,
+        one_place: bool,
+        version: &str,
+    ) -> Self {
         let major = version
             .split('.')
             .next()
@@ -45,6 +54,7 @@ impl Judge {
             commands,
             replicas,
             partitions,
+            one_place,
             major,
         }
     }
@@ -54,21 +64,35 @@ impl Judge {
         let traits = analyse(text);
         let only_declared = touches_only_declared(text, &self.commands);
         let parts = self.parts(&traits, only_declared);
-        let script = match parts.any() {
-            true => prelude::script(text, parts, &self.specs(&traits, parts)),
-            false => text.to_vec(),
-        };
-        KnownScript {
-            script: Arc::new(Script {
+        let with = |parts: Parts| {
+            let script = match parts.any() {
+                true => prelude::script(text, parts, &self.specs(&traits, parts)),
+                false => text.to_vec(),
+            };
+            Arc::new(Script {
                 sha: sha_of(&script),
                 load: encode::command_frame(&[b"SCRIPT", b"LOAD", &script]),
-            }),
+            })
+        };
+        let unguarded = Parts {
+            guard: false,
+            ..parts
+        };
+        let free = (parts.guard && self.one_place).then(|| (with(unguarded), unguarded));
+        KnownScript {
+            script: with(parts),
             parts,
             only_declared,
-            refusal: self.refusal(&traits, parts),
+            refusal: self.refusal(&traits, if free.is_some() { unguarded } else { parts }),
+            free,
             text: text.clone(),
             kept: false,
         }
+    }
+
+    /// Whether functions, whose keys cannot be told, may touch any key.
+    pub fn is_one_place(&self) -> bool {
+        self.one_place && self.partitions > 1
     }
 
     /// A function library under another name and with a prefix for its functions: its text, and what is in front of it.
@@ -77,7 +101,7 @@ impl Judge {
     /// Why it is not possible: an error line.
     pub fn library(&self, text: &[u8], name: &str, prefix: &str) -> Result<(Vec<u8>, Parts), &'static str> {
         let traits = analyse(text);
-        let parts = self.parts(&traits, false);
+        let parts = self.parts(&traits, self.one_place);
         match self.refusal(&traits, parts) {
             Some(line) => Err(line),
             None => Ok((

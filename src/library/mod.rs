@@ -32,6 +32,8 @@ pub struct KnownScript {
     pub script: Arc<Script>,
     /// What is in front of it.
     pub parts: Parts,
+    /// The same without a guard, for where it may touch any key.
+    pub free: Option<(Arc<Script>, Parts)>,
     /// Whether its text proves that it touches only keys that it declares.
     pub only_declared: bool,
     /// Why it is not executed, if so: an error line.
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn loaded_scripts_outlive_those_that_were_only_run() {
-        let judge = Judge::new(Arc::new(CommandTable::builtin()), 3, 256, "7.0.15");
+        let judge = Judge::new(Arc::new(CommandTable::builtin()), 3, 256, false, "7.0.15");
         let library = Library::new(
             judge,
             [Bytes::from_static(b"return 'kept'")],

@@ -11,7 +11,7 @@ use super::{Effect, Sequencer};
 use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request};
 
 impl Sequencer {
-    /// Orders a write of these partitions; refused if they do not live on the same nodes now.
+    /// Orders a write of these partitions, whose replica sets are the same nodes.
     pub(super) fn order_joint(
         &mut self,
         mut partitions: Box<[PartitionId]>,
@@ -39,25 +39,9 @@ impl Sequencer {
         if self.log.is_overloaded() {
             return self.refuse(reply_to, Refusal::Overloaded);
         }
-        let mut given: Option<Vec<NodeId>> = None;
-        for &partition in &partitions {
-            let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
-                return;
-            };
-            if p.available() < self.settings.min_in_sync {
-                return self.refuse(reply_to, Refusal::TooFewNodes);
-            }
-            let streaming = p
-                .replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| p.streaming & (1 << i) != 0);
-            let mut nodes: Vec<NodeId> = streaming.map(|(_, replica)| replica.node).collect();
-            nodes.sort_unstable();
-            if given.get_or_insert_with(|| nodes.clone()) != &nodes {
-                return self.refuse(reply_to, Refusal::Apart);
-            }
-        }
+        let Some(nodes) = self.gather_nodes(&partitions) else {
+            return self.refuse(reply_to, Refusal::TooFewNodes);
+        };
         let mut seqs = Vec::with_capacity(partitions.len());
         for &partition in &partitions {
             if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
@@ -65,7 +49,7 @@ impl Sequencer {
                 seqs.push((partition, p.last));
             }
         }
-        let (Some(&(first, seq)), Some(nodes)) = (seqs.first(), given) else {
+        let Some(&(first, seq)) = seqs.first() else {
             return;
         };
         let mut entry = Entry::new(first, db, seq, commands, reply_to, self.now_ms);
@@ -86,6 +70,42 @@ impl Sequencer {
             }
         }
         self.trim();
+    }
+
+    /// The nodes that are given the writes of all of these partitions. Those that are given some of them only are given none from
+    /// here on. `None`: too few would be left.
+    fn gather_nodes(&mut self, partitions: &[PartitionId]) -> Option<Vec<NodeId>> {
+        let of = |partition: &PartitionId| self.partitions.get(usize::from(*partition))?.as_ref();
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let mut is_everywhere = true;
+        for (i, p) in partitions.iter().filter_map(of).enumerate() {
+            let given = p.nodes_of(p.streaming);
+            if i == 0 {
+                nodes.extend(&given);
+            }
+            is_everywhere &= given.len() == nodes.len() && given.iter().all(|node| nodes.contains(node));
+            nodes.retain(|node| given.contains(node));
+        }
+        let is_enough = |p: &Partition| {
+            let left = p.in_sync & p.live & p.set_of(&nodes);
+            left.count_ones() >= self.settings.min_in_sync
+        };
+        if !partitions.iter().filter_map(of).all(is_enough) {
+            return None;
+        }
+        if !is_everywhere {
+            for &partition in partitions {
+                let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+                    continue;
+                };
+                for node in p.nodes_of(p.streaming) {
+                    if !nodes.contains(&node) {
+                        self.expel(node, partition);
+                    }
+                }
+            }
+        }
+        Some(nodes)
     }
 
     /// A node that has come back is given nothing of a partition of which it lacks a write that it cannot be given: because

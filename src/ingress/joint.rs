@@ -1,0 +1,106 @@
+//! Commands and scripts whose keys are in several partitions, where these live on the same nodes: one write, executed natively.
+
+use bytes::Bytes;
+
+use super::dispatch::{Flow, Prepared};
+use super::gather::{Gather, Recipe};
+use super::scripts::ScriptUse;
+use crate::command::Command;
+use crate::request::{Action, HoldId, PartitionId, Request};
+use crate::resp::{Args, Spans};
+use crate::ring::partition_of;
+use crate::worker::{Core, Worker};
+
+impl Worker {
+    /// The partitions that a command writes at once, if one owner has all of them and they live on the same nodes.
+    pub(super) fn together(
+        &self,
+        command: &Command,
+        args: &Args<'_>,
+        everywhere: bool,
+    ) -> Option<Box<[PartitionId]>> {
+        let table = self.shared().table.load();
+        let mut partitions: Vec<PartitionId> = match everywhere {
+            true => (0..table.partitions()).collect(),
+            false => {
+                let keys = command.keys(args).ok()?;
+                let partition = |key: &u32| partition_of(args.arg(*key as usize), table.partitions());
+                keys.iter().map(partition).collect()
+            }
+        };
+        partitions.sort_unstable();
+        partitions.dedup();
+        let owner = self.shared().owner_of(*partitions.first()?);
+        let nodes_of = |partition: PartitionId| {
+            let mut nodes = table.rows.get(usize::from(partition))?.replicas.clone();
+            nodes.sort_unstable();
+            Some(nodes)
+        };
+        let nodes = nodes_of(*partitions.first()?)?;
+        let is_there =
+            |&p: &PartitionId| self.shared().owner_of(p) == owner && nodes_of(p).as_ref() == Some(&nodes);
+        partitions
+            .iter()
+            .all(is_there)
+            .then(|| partitions.into_boxed_slice())
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a command and where it goes; bundling them would only rename it"
+    )]
+    pub(super) fn send_joint(
+        &self,
+        core: &mut Core,
+        id: u32,
+        command: &Command,
+        partitions: Box<[PartitionId]>,
+        frame: &Bytes,
+        spans: &Spans,
+        script: Option<ScriptUse>,
+    ) -> Flow {
+        let Core {
+            clients,
+            clock,
+            now_us,
+            ..
+        } = core;
+        let Some(client) = clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
+        if client.reads_pending(None) {
+            return Flow::Again;
+        }
+        let args = Args { bytes: frame, spans };
+        let mut finish = None;
+        let commands = match script {
+            Some(script) => {
+                let (commands, to_finish) = script.prepare(command, frame, &args, clock.now_ms);
+                finish = to_finish;
+                commands
+            }
+            None => match self.prepare(clock, command, frame, spans) {
+                Prepared::Commands(commands) => commands,
+                // Not a command that is sent here: see `dispatch`.
+                Prepared::Decide(_) => return Flow::Next,
+            },
+        };
+        let slot = match finish {
+            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), *now_us),
+            None => client.expect_one(command.downgrade(spans.len()), *now_us),
+        };
+        let partition = partitions.first().copied().unwrap_or_default();
+        for &partition in &partitions {
+            self.note_expiry(partition, command, &args);
+        }
+        let request = Request {
+            partition,
+            db: client.session.db,
+            under: HoldId::NONE,
+            reply_to: client.reply_to(self.id(), id, slot, 0),
+            action: Action::Joint(partitions, commands),
+        };
+        self.submit(core, self.shared().owner_of(partition), request);
+        Flow::Next
+    }
+}
