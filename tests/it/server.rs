@@ -972,38 +972,6 @@ fn replies_can_be_turned_off() {
     assert_eq!(ours, theirs);
 }
 
-/// What the page of commands calls served, and this version does not serve yet, says so.
-#[test]
-fn what_is_not_served_yet_says_so() {
-    let (_pool, sidecar) = pool_of(1);
-    let mut client = sidecar.client();
-    for line in [
-        "SUBSCRIBE c",
-        "UNSUBSCRIBE",
-        "PSUBSCRIBE c",
-        "PUNSUBSCRIBE",
-        "SSUBSCRIBE c",
-        "SUNSUBSCRIBE",
-        "PUBLISH c m",
-        "SPUBLISH c m",
-        "PUBSUB CHANNELS",
-        "PUBSUB NUMPAT",
-        "PUBSUB NUMSUB",
-        "PUBSUB SHARDCHANNELS",
-        "PUBSUB SHARDNUMSUB",
-        "FUNCTION LOAD x",
-        "FUNCTION DELETE x",
-        "FUNCTION FLUSH",
-        "FUNCTION RESTORE x",
-        "FUNCTION KILL",
-        "SCRIPT KILL",
-    ] {
-        let reply = client.call(words(line));
-        let says_so = reply.error().is_some_and(|error| error.contains(" yet"));
-        assert!(says_so, "{line} is served, or says nothing of the kind: {reply}");
-    }
-}
-
 #[test]
 fn keys_are_counted_and_found_at_once_on_every_thread() {
     let (pool, sidecar) = pool_of(4);

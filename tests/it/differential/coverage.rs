@@ -32,11 +32,14 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("every_way_in_which_something_comes", &[
         "blmove", "blmpop", "blpop", "brpop", "brpoplpush", "bzmpop", "bzpopmax", "bzpopmin",
     ]),
-    ("what_is_not_served_yet_says_so", &[
-        "function|delete", "function|flush", "function|kill", "function|load", "function|restore", "psubscribe", "publish", "pubsub|channels",
-        "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "punsubscribe", "script|kill",
-        "spublish", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe",
+    ("as_in_redis_in_resp2", &[
+        "psubscribe", "publish", "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels",
+        "pubsub|shardnumsub", "punsubscribe", "spublish", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe",
     ]),
+    ("functions_answer_as_those_of_redis", &[
+        "function|delete", "function|flush", "function|load", "function|restore",
+    ]),
+    ("a_function_is_killed_and_what_has_written_is_not", &["function|kill", "script|kill"]),
 ];
 
 /// All files below a folder.
