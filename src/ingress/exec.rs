@@ -18,6 +18,7 @@ use super::finish::Finish;
 use super::flush::Flush;
 use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
+use super::scripts::ScriptUse;
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
