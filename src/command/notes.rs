@@ -40,7 +40,7 @@ const NO_REPLICAS: &str = "the pool has no replicas: its copies are kept by the 
 const BY_SCAN: &str = "the cursor names a node; when nodes come or go, the walk starts over";
 const EFFECT: &str = "one node decides the effect, which is then written to all";
 const ABSOLUTE: &str = "the time is made absolute by the pool's clock before nodes get it";
-const SCRIPTS: &str = "may use keys of one partition only; a script that asks for time or chance gets them from the pool's clock";
+const SCRIPTS: &str = "time and chance come from the pool's clock; keys that are not declared: see README, Scripts and functions";
 const ANY_COPY: &str = "that of one of the copies";
 const POOL_WIDE: &str = "not inside `MULTI`";
 
@@ -89,7 +89,10 @@ const NOTES: &[(&[&str], &str)] = &[
         &["expire", "pexpire", "getex", "psetex", "restore", "set", "setex"],
         ABSOLUTE,
     ),
-    (&["flushall", "flushdb"], "the bookkeeping database stays"),
+    (
+        &["flushall", "flushdb"],
+        "the bookkeeping database stays; with `threads` above 1, key by key",
+    ),
     (&["function"], "kept with the pool, so that every node has them"),
     (&["hello"], "the lowest version among the nodes is told"),
     (&["hscan", "sscan", "zscan"], BY_SCAN),
@@ -126,7 +129,7 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (
         &["script"],
-        "kept by the sidecar, which shows a script to every node that needs it; not inside `MULTI`, except `LOAD` and `EXISTS`",
+        "kept with the pool, and shown to every node that needs it; not inside `MULTI`, except `LOAD` and `EXISTS`",
     ),
     (
         &["select"],
@@ -153,6 +156,10 @@ const NOTES: &[(&[&str], &str)] = &[
     (
         &["xclaim"],
         "with a minimal idle time, one node decides which ids that is",
+    ),
+    (
+        &["watch"],
+        "a node is asked whether something has changed; if that node dies, `EXEC` is not executed",
     ),
     (&["xtrim"], "`~` trims exactly"),
 ];
