@@ -18,6 +18,7 @@ from sidecar import Sidecar, free_ports  # noqa: E402
 
 NODES = ["node-1", "node-2", "node-3"]
 DOWN_S = 1
+PARTITIONS = int(os.environ.get("PARTITIONS", 256))
 
 
 def wait_until(condition, what, timeout_s=20):
@@ -79,7 +80,7 @@ class Pool:
         self.directory = directory
         self.killing = killing
         self.helper = None
-        options = SimpleNamespace(binary=binary(), nodes=len(NODES), replicas=3, threads=threads)
+        options = SimpleNamespace(binary=binary(), nodes=len(NODES), replicas=3, threads=threads, partitions=PARTITIONS)
         self.sidecar = Sidecar(options, directory)
         self.sidecar.start()
         wait_until(lambda: self.sidecar.alive() and self.sidecar.ready(), "the sidecar is ready")

@@ -49,7 +49,7 @@ def test_asyncio(flow):
         client = redis.asyncio.Redis(port=flow.port, decode_responses=True)
         received, seen, done, subscribed = [], [], asyncio.Event(), asyncio.Event()
         watcher = asyncio.create_task(watch(client, subscribed, seen))
-        await subscribed.wait()
+        await asyncio.wait_for(subscribed.wait(), 5)
         await asyncio.gather(produce(client, done), *(consume(client, received, done) for _ in range(4)))
         assert sorted(received) == list(range(300))
         assert await client.get("async:sent") == await client.get("async:count") == "300"
@@ -60,7 +60,7 @@ def test_asyncio(flow):
             assert sorted(seen) == list(range(300))
         await client.aclose()
 
-    asyncio.run(everything())
+    asyncio.run(asyncio.wait_for(everything(), 60))
     flow.jobs = 300
 
 

@@ -55,8 +55,9 @@ def test_channels_and_patterns(flow, protocol):
     assert len(two) == COUNT and len(one) == COUNT * 2 // 3
     exact.unsubscribe("news:a")
     assert exact.get_message(timeout=5)["type"] == "unsubscribe"
-    exact.ping()
-    assert exact.get_message(timeout=5)["type"] == "pong"
+    if protocol == 2:  # With 3 this driver takes the answer, which is no push, for a message.
+        exact.ping()
+        assert exact.get_message(timeout=5)["type"] == "pong"
     assert client.publish("news:a", "x") == 1
     exact.close()
     wide.close()
