@@ -45,13 +45,13 @@ class Flow:
         """Here a node dies, where nodes die. The driver must not notice."""
         self.server.disturb()
 
-    def spawn(self, *command, **environment):
+    def spawn(self, *command, stdin=subprocess.DEVNULL, **environment):
         """A process of the driver's own, such as a worker; it ends with the flow. What it says goes to a file."""
         log = self.directory / f"process-{len(self.processes)}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=HERE, start_new_session=True,
+                stdin=stdin, stdout=out, stderr=out, cwd=HERE, start_new_session=True,
                 env={**os.environ, "SERVER": self.url, "PYTHONDONTWRITEBYTECODE": "1", **environment},
             )
         process.log = log
