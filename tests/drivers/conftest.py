@@ -58,6 +58,12 @@ class Flow:
         self.processes.append(process)
         return process
 
+    def alive(self):
+        """True, if all that was started still runs."""
+        for process in self.processes:
+            assert process.poll() is None, f"{process.args[:4]} ended with code {process.returncode}"
+        return True
+
     def end(self):
         """First with a word to each, then by force, with whatever they have started themselves."""
         for process in self.processes:

@@ -30,7 +30,7 @@ def worker(flow, app, name, *options, **environment):
         sys.executable, "-m", "celery", "-A", "celery_app", "worker", "-n", f"{name}@flow", "-l", "INFO",
         "--without-mingle", "--without-gossip", *options, **environment,
     )
-    wait_until(lambda: app.control.ping([f"{name}@flow"], timeout=0.3), f"worker {name} answers", 30)
+    wait_until(lambda: process.poll() is None and app.control.ping([f"{name}@flow"], timeout=0.3), f"worker {name} answers", 30)
     return process
 
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import redis
@@ -15,8 +14,6 @@ from rq.job import Job
 import rq_jobs
 from servers import wait_until
 
-RQ = Path(sys.executable).with_name("rq")
-
 
 @pytest.fixture
 def connection(flow):
@@ -25,16 +22,17 @@ def connection(flow):
 
 def workers(flow, connection, count, *options):
     known = Worker.count(connection)
-    started = [flow.spawn(RQ, "worker", "-u", flow.url, "--quiet", *options) for _ in range(count)]
-    wait_until(lambda: Worker.count(connection) == known + count, "the workers have registered", 30)
+    started = [flow.spawn(sys.executable, "-m", "rq.cli", "worker", "-u", flow.url, "--quiet", *options) for _ in range(count)]
+    wait_until(lambda: flow.alive() and Worker.count(connection) == known + count, "the workers have registered", 30)
     return started
 
 
-def ended(jobs, status="finished", timeout_s=30):
+def ended(flow, jobs, status="finished", timeout_s=30):
     """Waits until all have that status."""
     left = list(jobs)
     end = time.monotonic() + timeout_s
     while left := [job for job in left if job.get_status(refresh=True) != status]:
+        flow.alive()
         assert time.monotonic() < end, {job.description: job.get_status() for job in left}
         time.sleep(0.02)
 
@@ -51,8 +49,8 @@ def test_jobs(flow, connection):
         jobs.append((low if number % 3 else high).enqueue(rq_jobs.add, number, 1))
     bad = [low.enqueue(rq_jobs.fails, f"no {number}") for number in range(20)]
     flaky = [high.enqueue(rq_jobs.flaky, f"flaky:{number}", retry=Retry(max=3)) for number in range(20)]
-    ended(jobs + flaky)
-    ended(bad, "failed")
+    ended(flow, jobs + flaky)
+    ended(flow, bad, "failed")
     assert [job.return_value() for job in jobs] == [number + 1 for number in range(300)]
     assert [job.return_value() for job in flaky] == ["at last"] * 20
     assert connection.mget(f"flaky:{number}" for number in range(20)) == [b"3"] * 20
@@ -89,7 +87,7 @@ def test_dependencies(flow, connection):
     for number in range(1, 50):
         last = line.enqueue(rq_jobs.note, "chain", number, depends_on=last)
     workers(flow, connection, 1, "-w", "rq.worker.SimpleWorker", "line")
-    ended([last])
+    ended(flow, [last])
     assert connection.lrange("chain", 0, -1) == [str(number).encode() for number in range(50)]
     assert queue.deferred_job_registry.count == line.deferred_job_registry.count == 0
     flow.jobs = 1 + 20 * 6 + 50
@@ -105,15 +103,15 @@ def test_schedule_and_timeouts(flow, connection):
     flow.halfway()
     plain = [queue.enqueue(rq_jobs.add, number, number) for number in range(30)]
     endless = queue.enqueue(rq_jobs.sleep, 60, job_timeout=1)
-    ended(later + plain)
+    ended(flow, later + plain)
     assert all(job.return_value() >= begin + 0.9 for job in later)
     assert [job.return_value() for job in plain] == [2 * number for number in range(30)]
-    ended([endless], "failed")
+    ended(flow, [endless], "failed")
     assert "JobTimeoutException" in endless.latest_result().exc_string
     stopped = queue.enqueue(rq_jobs.sleep, 60)
     wait_until(lambda: Job.fetch(stopped.id, connection).worker_name, "it runs")
     send_stop_job_command(connection, stopped.id)
-    ended([stopped], "stopped")
+    ended(flow, [stopped], "stopped")
     canceled = queue.enqueue_in(timedelta(hours=1), rq_jobs.now)
     canceled.cancel()
     assert Job.fetch(canceled.id, connection).get_status() == "canceled" and queue.scheduled_job_registry.count == 0
