@@ -6,10 +6,10 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 SOAK_SECONDS ?= 3600
-# Arguments for the demo, as in: make demo ARGS='--seconds 60 --kill-every 10'
+# Arguments for the drivers' tests, as in: make test-drivers ARGS='-k celery'; and for the demo, as in: make demo ARGS='--seconds 60 --kill-every 10'
 ARGS ?=
 
-.PHONY: help setup build demo test lint unit doc-test bench-smoke fuzz-smoke bench soak clean
+.PHONY: help setup build demo test test-drivers lint unit drivers doc-test bench-smoke fuzz-smoke bench soak clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ build: ## The release binary, target/release/ringfence
 demo: setup build ## 15 s of traffic while a node is killed and comes back; says what was lost (nothing)
 	@scripts/demo $(ARGS)
 
-test: setup lint unit doc-test bench-smoke fuzz-smoke ## Everything that must pass before a change goes in
+test: setup lint unit drivers doc-test bench-smoke fuzz-smoke ## Everything that must pass before a change goes in
 
 lint: ## Format and clippy
 	@cargo fmt --check
@@ -35,6 +35,16 @@ unit: ## Unit and integration tests, with real servers
 	else \
 		cargo test --locked --no-fail-fast --lib --bins --tests; \
 	fi
+
+drivers: ## Python drivers, unchanged, against one Redis and against the pool: redis-py, RQ, Celery
+	@scripts/setup drivers
+	@cargo build --locked --quiet
+	@scripts/test-drivers -m 'not slow' $(ARGS)
+
+test-drivers: ## The same with all drivers (also BullMQ, Bull, Bee-Queue, ioredis, node-redis)
+	@scripts/setup node
+	@cargo build --locked --quiet
+	@scripts/test-drivers $(ARGS)
 
 doc-test: ## The examples in the documentation
 	@cargo test --locked --doc --quiet
@@ -55,5 +65,5 @@ soak: setup build ## The demo for an hour (SOAK_SECONDS), a node killed every 20
 
 clean: ## Remove what was built and installed here
 	@cargo clean --quiet
-	@rm -rf .venv
-	@find demo -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .venv .venv-drivers tests/drivers/node/node_modules
+	@find demo tests/drivers -name __pycache__ -prune -exec rm -rf {} +

@@ -29,6 +29,8 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=15, help="how long the traffic runs (default %(default)s)")
     parser.add_argument("--nodes", type=int, default=3, help="redis-servers in the pool (default %(default)s)")
     parser.add_argument("--replicas", type=int, default=3, help="copies of every key (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="the sidecar's worker threads (default %(default)s)")
+    parser.add_argument("--partitions", type=int, default=256, help="slices of the key space (default %(default)s)")
     parser.add_argument("--rate", type=int, default=1000, help="messages per second, at most (default %(default)s)")
     parser.add_argument("--down", type=float, default=4, help="seconds a killed node stays dead (default %(default)s)")
     parser.add_argument("--kill-every", type=float, metavar="SECONDS", help="kill a node again and again, each in turn")

@@ -45,7 +45,7 @@ class Sidecar:
         self.command = [
             options.binary, "dev", "--nodes", options.nodes, "--replicas", options.replicas,
             "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
-            "--dir", directory / "pool", "--enable-debug",
+            "--threads", options.threads, "--partitions", options.partitions, "--dir", directory / "pool", "--enable-debug",
         ]
         self.process = None
         self.restarted = []

@@ -66,6 +66,9 @@ struct Dev {
     /// W: copies that acknowledge a write [default: the majority of R].
     #[arg(long)]
     write_quorum: Option<usize>,
+    /// Slices of the key space; fixed when the pool in DIR is made.
+    #[arg(long, default_value_t = 256)]
+    partitions: u16,
     /// Where clients connect.
     #[arg(long, default_value = "127.0.0.1:6379")]
     listen: SocketAddr,
@@ -167,8 +170,8 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
         .collect();
     let text = format!(
         "threads = {}\n[listen]\ntcp = \"{}\"\nadmin = \"{}\"\n[pool]\nname = \"dev\"\nreplicas = {replicas}\n\
-         write_quorum = {quorum}\n{nodes}",
-        options.threads, options.listen, options.admin
+         write_quorum = {quorum}\npartitions = {}\n{nodes}",
+        options.threads, options.listen, options.admin, options.partitions
     );
     let result = match Config::parse(&text) {
         Ok(config) => {

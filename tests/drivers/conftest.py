@@ -1,0 +1,133 @@
+"""Real drivers, unchanged, each in a flow of several hundred jobs.
+
+Every flow runs several times: against one plain redis-server (the control), against a pool of three behind Ringfence,
+with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back.
+A flow asserts the same of all: what passes with one Redis must pass with the pool.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from servers import PlainRedis, Pool, wait_until
+
+KINDS = {
+    "redis": PlainRedis,
+    "pool": lambda directory: Pool(directory, threads=1, killing=False),
+    "threads": lambda directory: Pool(directory, threads=2, killing=False),
+    "killed": lambda directory: Pool(directory, threads=1, killing=True),
+}
+HERE = Path(__file__).parent
+results = {}
+
+
+class Flow:
+    """One flow of one driver: where its server is, what it started, how much it did."""
+
+    def __init__(self, server, directory):
+        self.server = server
+        self.directory = directory
+        self.port = server.port
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.jobs = 0
+        self.processes = []
+
+    def client(self, **options):
+        """redis-py as it is when one asks for nothing special."""
+        return redis.Redis(port=self.port, **{"decode_responses": True, **options})
+
+    def halfway(self):
+        """Here a node dies, where nodes die. The driver must not notice."""
+        self.server.disturb()
+
+    def spawn(self, *command, stdin=subprocess.DEVNULL, **environment):
+        """A process of the driver's own, such as a worker; it ends with the flow. What it says goes to a file."""
+        log = self.directory / f"process-{len(self.processes)}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=stdin, stdout=out, stderr=out, cwd=HERE, start_new_session=True,
+                env={**os.environ, "SERVER": self.url, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            )
+        process.log = log
+        self.processes.append(process)
+        return process
+
+    def alive(self):
+        """True, if all that was started still runs."""
+        for process in self.processes:
+            assert process.poll() is None, f"{process.args[:4]} ended with code {process.returncode}"
+        return True
+
+    def end(self):
+        """First with a word to each, then by force, with whatever they have started themselves."""
+        for process in self.processes:
+            process.terminate()
+        deadline = time.monotonic() + 5
+        for process in self.processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                pass
+            for pid in session(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+    def logs(self):
+        return "\n".join(
+            f"--- {' '.join(process.args[:4])} …\n" + process.log.read_text(errors="replace")[-4000:]
+            for process in self.processes
+        )
+
+
+def session(leader):
+    """Every process of the session that `leader` began."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            # Behind the name, which may hold anything: state, parent, group, session.
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            yield int(pid)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request, tmp_path_factory):
+    server = KINDS[request.param](tmp_path_factory.mktemp(request.param))
+    server.kind = request.param
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def flow(request, server, tmp_path):
+    flow = Flow(server, tmp_path)
+    began = time.monotonic()
+    try:
+        yield flow
+        seconds = time.monotonic() - began
+    finally:
+        flow.end()
+        print(flow.logs())
+    server.check()
+    title = ": ".join(each.__doc__.splitlines()[0].rstrip(".") for each in [request.module, request.function])
+    if flow.jobs:  # A flow counts its jobs when it has passed.
+        jobs, taken = results.get(title, (0, {}))
+        results[title] = (max(jobs, flow.jobs), {**taken, server.kind: seconds + taken.get(server.kind, 0)})
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not results:
+        return
+    width = max(map(len, results))
+    kinds = "".join(f"{kind:>10}" for kind in KINDS)
+    terminalreporter.write_line(f"\n{'flow':{width}}  jobs{kinds}  (seconds)")
+    for title, (jobs, seconds) in results.items():
+        columns = "".join(f"{seconds[kind]:10.1f}" if kind in seconds else f"{'-':>10}" for kind in KINDS)
+        terminalreporter.write_line(f"{title:{width}} {jobs:5}{columns}")

@@ -1,0 +1,52 @@
+"""Node."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+NODE = Path(__file__).with_name("node")
+pytestmark = pytest.mark.slow
+
+
+def run(flow, script, timeout_s=75):
+    """A flow in JavaScript: it says `halfway`, waits for a line, and in the end says `passed` and how many jobs."""
+    process = flow.spawn("node", NODE / script, flow.port, stdin=subprocess.PIPE)
+    end = time.monotonic() + timeout_s
+    while process.poll() is None:
+        assert time.monotonic() < end, f"{script} is not done after {timeout_s} s"
+        if process.stdin and "halfway" in process.log.read_text():
+            flow.halfway()
+            process.stdin.write(b"go\n")
+            process.stdin.close()
+            process.stdin = None
+        time.sleep(0.02)
+    said = process.log.read_text().split()
+    assert process.returncode == 0 and "passed" in said
+    flow.jobs = int(said[said.index("passed") + 1])
+
+
+def test_bullmq(flow):
+    """BullMQ: delays, retries, events, priorities, flows, limits."""
+    run(flow, "bullmq.mjs")
+
+
+def test_bull(flow):
+    """Bull: delays, retries, failures."""
+    run(flow, "bull.mjs")
+
+
+def test_bee_queue(flow):
+    """Bee-Queue: delays, retries, progress."""
+    run(flow, "bee-queue.mjs")
+
+
+def test_ioredis(flow):
+    """ioredis: pipelines, scripts, queues, streams, subscriptions."""
+    run(flow, "ioredis.mjs")
+
+
+def test_node_redis(flow):
+    """node-redis: the same, RESP 2 and 3."""
+    run(flow, "node-redis.mjs")
