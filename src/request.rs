@@ -117,11 +117,9 @@ impl Waiter {
         self.change(Self::FREE, Self::CLAIMED)
     }
 
-    /// Gives the right back: nothing was found.
-    pub fn unclaim(&self) {
-        if !self.change(Self::CLAIMED, Self::FREE) {
-            self.change(Self::ENDING, Self::GONE);
-        }
+    /// Gives the right back: nothing was found. Whether it ends with that.
+    pub fn unclaim(&self) -> bool {
+        !self.change(Self::CLAIMED, Self::FREE) && self.change(Self::ENDING, Self::GONE)
     }
 
     /// It waits no more. `false`: something is being taken for it just now, or has been; how that ends will be told.

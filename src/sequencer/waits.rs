@@ -230,8 +230,7 @@ impl Sequencer {
             let served = standing.state == State::Served;
             let again = std::mem::take(&mut standing.again);
             standing.state = State::Waits;
-            standing.wait.waiter.unclaim();
-            let (to, ended) = (standing.to, standing.wait.waiter.is_gone());
+            let (to, ended) = (standing.to, standing.wait.waiter.unclaim());
             let told = if ended { Outcome::Done } else { Outcome::Waits };
             self.effects.push(Effect::Complete(to, told));
             if ended {
