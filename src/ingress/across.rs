@@ -17,7 +17,7 @@ use super::scripts::ScriptUse;
 use crate::command::{Command, KeyPositions, Special, dump};
 use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Script, Touched};
 use crate::resp::{Args, Spans, encode};
-use crate::ring::partition_of;
+use crate::ring::{partition_of, routing_key};
 use crate::router::CROSSSLOT;
 use crate::worker::{Core, Worker};
 
@@ -70,7 +70,7 @@ impl Worker {
         })
     }
 
-    /// The same of a script, which must keep to the keys that it declares.
+    /// The same of a script that keeps to the keys which it declares: its text proves it, or the guard in front sees to it.
     pub(super) fn send_script_across(
         self: &Rc<Self>,
         core: &mut Core,
@@ -80,14 +80,16 @@ impl Worker {
         spans: &Spans,
         script: ScriptUse,
     ) -> Flow {
-        if !script.keeps_to_its_keys() {
-            return self.refuse(core, id, CROSSSLOT);
-        }
         let args = Args { bytes: frame, spans };
         let keys = match command.keys(&args) {
             Ok(keys) => keys,
             Err(error) => return self.reply(core, id, error.to_bytes()),
         };
+        // The guard lets a script touch what has the hash tag of a declared key, and of that there are no copies.
+        let is_tagged = |&key: &u32| routing_key(args.arg(key as usize)).len() < args.arg(key as usize).len();
+        if !script.keeps_to_its_keys() && keys.iter().any(is_tagged) {
+            return self.refuse(core, id, CROSSSLOT);
+        }
         let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
         let words = super::gather::words_of(&commands.frame);
         let across = Across {
@@ -409,11 +411,14 @@ impl Across {
             })
             .collect();
         let (commands, restored) = self.scratch(&keys, &values, &written);
-        let mut found = p.on_any_node(commands).await?.into_iter().skip(restored);
-        let reply = found.next().unwrap_or_default();
-        if crate::resp::walk::is_error(&reply) {
-            return Ok(answer(reply));
+        let replies = p.on_any_node(commands).await?;
+        // Refused as a whole: one error.
+        if replies.len() <= restored {
+            return Ok(answer(replies.into_iter().next().unwrap_or_default()));
         }
+        let mut found = replies.into_iter().skip(restored);
+        // An error, too: what a script has done before it stays done.
+        let reply = found.next().unwrap_or_default();
         for key in written {
             let value: Bytes = [found.next().unwrap_or_default(), found.next().unwrap_or_default()]
                 .concat()

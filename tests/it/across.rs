@@ -202,3 +202,74 @@ fn a_pipeline_keeps_its_order() {
         assert_eq!(replies[6].text(), Some(round.to_string()), "{text:?}");
     }
 }
+
+/// Scripts over keys of several partitions, as drivers have them: what the text proves, and what a loop hides.
+#[test]
+fn scripts_over_several_partitions() {
+    for threads in [1, 3] {
+        let both = Both::start(threads);
+        let mut client = both.client();
+        let script = |text: &str, rest: &str| {
+            let mut words = vec![b"EVAL".to_vec(), text.as_bytes().to_vec()];
+            words.extend(crate::side_by_side::words(rest));
+            words
+        };
+        for (text, rest) in [
+            (
+                "redis.call('SADD', KEYS[1], ARGV[1]) return redis.call('ZADD', KEYS[2], 1, ARGV[1])",
+                "2 s z one",
+            ),
+            (
+                "for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do redis.call('EXPIRE', key, 1000) end return redis.call('TTL', KEYS[1])",
+                "3 s z nothing",
+            ),
+            (
+                "return {redis.call('SCARD', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('EXISTS', KEYS[3])}",
+                "3 s z nothing",
+            ),
+            ("redis.call('DEL', unpack(KEYS)) return #KEYS", "3 s z nothing"),
+            (
+                "return redis.call('EXISTS', KEYS[1]) + redis.call('EXISTS', KEYS[2])",
+                "2 s z",
+            ),
+            (
+                "redis.call('RPUSH', KEYS[1], 1) return redis.call('INCR', KEYS[1])",
+                "2 l other",
+            ),
+            ("return KEYS", "2 a b"),
+            ("return redis.error_reply('MINE it is')", "2 a b"),
+        ] {
+            let found = client.subject.call(script(text, rest));
+            let expected = client.reference.call(script(text, rest));
+            assert_eq!(found, expected, "{text}");
+        }
+        client.run("LRANGE l 0 -1");
+        both.assert_converged();
+    }
+}
+
+/// With one thread, and every key on every node, a script may touch what it likes; else it is told what it may not.
+#[test]
+fn keys_that_a_script_builds_itself() {
+    let sweep = "local n = 0 for _, name in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do n = n + redis.call('DEL', ARGV[1] .. name) end return n";
+    for (threads, allowed) in [(1, true), (2, false)] {
+        let both = Both::start(threads);
+        let mut client = both.sidecar.client();
+        client.call(cmd!["RPUSH", "names", "a", "b", "c"]);
+        client.call(cmd!["MSET", "binding.a", 1, "binding.b", 2]);
+        let reply = client.call(cmd!["EVAL", sweep, 1, "names", "binding."]);
+        match allowed {
+            true => assert_eq!(reply.int(), Some(2), "{reply}"),
+            false => assert!(
+                reply.error().is_some_and(|e| e.starts_with("CROSSSLOT")),
+                "{reply}"
+            ),
+        }
+        let left = if allowed { 0 } else { 2 };
+        assert_eq!(
+            client.call(cmd!["EXISTS", "binding.a", "binding.b"]).int(),
+            Some(left)
+        );
+        both.assert_converged();
+    }
+}
