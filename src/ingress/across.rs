@@ -411,9 +411,10 @@ impl Across {
             })
             .collect();
         let (commands, restored) = self.scratch(&keys, &values, &written);
+        let wanted = commands.count as usize;
         let replies = p.on_any_node(commands).await?;
         // Refused as a whole: one error.
-        if replies.len() <= restored {
+        if replies.len() != wanted {
             return Ok(answer(replies.into_iter().next().unwrap_or_default()));
         }
         let mut found = replies.into_iter().skip(restored);
