@@ -9,8 +9,9 @@
 //! finds nothing, and its client stays where it was. A write that brings nobody knows how many (a script, a `RENAME`) gives as
 //! many credits as are found good; the partition is held meanwhile, so that nobody who comes later is served earlier.
 //!
-//! A client that comes to a line in which nobody waits is tried at once, and what comes meanwhile is kept for it. One that waits
-//! at several keys, maybe of several owners, is [claimed](crate::request::Waiter) by whoever tries to serve it.
+//! While somebody stands idle and there are no credits, there is nothing at the key but what is being taken already. So a client
+//! that comes to a line in which nobody waits is tried at once, and what comes meanwhile is kept for it; one that comes while
+//! it is not known whether there is more brings a credit of its own. One that waits at several keys, maybe of several owners, is [claimed](crate::request::Waiter) by whoever tries to serve it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ struct Standing {
     wait: Box<Wait>,
     to: ReplyTo,
     state: State,
-    /// A reader to whom something has come while its command was under way.
+    /// Something has come while its command was under way, and nobody else was there to be tried.
     again: bool,
 }
 
@@ -142,6 +143,9 @@ impl Sequencer {
                     .standing
                     .iter()
                     .any(|&id| standing.get(id).is_some_and(|s| s.state == State::Waits)));
+        if queue.line != Line::Readers && queue.credits > 0 {
+            queue.credits = queue.credits.saturating_add(1);
+        }
         let tells = wait.attempt.is_none();
         let free = !somebody_waits && !tells && wait.waiter.claim();
         if !free && !somebody_waits && !tells {
@@ -224,6 +228,11 @@ impl Sequencer {
         if found {
             standing.wait.waiter.served();
             let to = standing.to;
+            // What it was to take is for the next one.
+            let spared = matches!(outcome, Outcome::Refused(_) | Outcome::Unknown);
+            if spared && let Some(queue) = self.waits.queue(&place, &line) {
+                queue.credits = queue.credits.saturating_add(1);
+            }
             self.effects.push(Effect::Complete(to, outcome));
             self.leave(&place, &line, id);
         } else {
@@ -240,7 +249,9 @@ impl Sequencer {
                 if line == Line::Readers {
                     queue.credits = if again { OPEN } else { 0 };
                 } else if served && queue.credits == OPEN {
-                    queue.credits = 0;
+                    queue.credits = u32::from(again);
+                } else if again {
+                    queue.credits = queue.credits.saturating_add(1);
                 }
             }
         }
@@ -396,7 +407,13 @@ impl Sequencer {
             let mut next = 0;
             while queue.credits > 0 {
                 let Some(&id) = queue.standing.get(next) else {
+                    // There is more than is being taken. Who finds nothing all the same came before it, and tries again.
                     queue.credits = 0;
+                    for id in &queue.standing {
+                        if let Some(one) = standing.get_mut(*id) {
+                            one.again = true;
+                        }
+                    }
                     break;
                 };
                 let Some(one) = standing.get_mut(id) else { break };

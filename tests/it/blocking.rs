@@ -310,3 +310,30 @@ fn every_element_goes_to_exactly_one() {
         both.assert_converged();
     }
 }
+
+/// Clients that take, wait, and take again, while others bring more than they take: nobody waits beside what is there.
+#[test]
+fn nobody_waits_while_something_is_there() {
+    for threads in [1, 2] {
+        let both = Both::start(threads);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let mut client = both.sidecar.client();
+                    for at in 0..300 {
+                        client.call(cmd!["RPUSH", "l", at]);
+                    }
+                });
+                scope.spawn(|| {
+                    let mut client = both.sidecar.client();
+                    for _ in 0..300 {
+                        let start = Instant::now();
+                        let reply = client.call(cmd!["BLPOP", "l", 10]);
+                        assert!(!reply.is_nil(), "nothing in {:?}", start.elapsed());
+                    }
+                });
+            }
+        });
+        assert_eq!(both.sidecar.client().call(cmd!["LLEN", "l"]).int(), Some(0));
+    }
+}
