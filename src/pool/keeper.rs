@@ -4,24 +4,25 @@
 //! workers' streams wait for this *admission* before they log in. A claim that is somebody else's means that this sidecar
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
+mod library;
+mod record;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
+use super::admissions::Admissions;
 use super::node_info::NodeInfo;
 use super::open::{connect_as_operator, write_table};
 use super::recover::rules_out_successor;
 use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
-use crate::library::functions::Function;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, libraries, look_over,
-    read_claim, text_of,
+    AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, read_claim, text_of,
 };
 use crate::request::{NodeId, PartitionId};
 
@@ -59,109 +60,6 @@ pub struct NodeHealth {
     pub trouble: Option<String>,
     /// What it said of itself when it was last looked at.
     pub info: NodeInfo,
-}
-
-/// Which nodes have been claimed, and how often: a stream logs in when the number is not 0.
-#[derive(Debug)]
-pub struct Admissions {
-    claimed: Vec<watch::Sender<u64>>,
-    lost: Vec<Notify>,
-    full: Vec<AtomicBool>,
-    any_full: AtomicBool,
-    /// Nodes that say that they execute a script.
-    busy: Vec<AtomicBool>,
-    any_busy: AtomicBool,
-    /// Workers, by bit, whose scripts a node executes.
-    scripts: Vec<AtomicU64>,
-}
-
-impl Admissions {
-    /// For so many nodes, none of them claimed.
-    pub fn new(nodes: usize) -> Self {
-        Self {
-            claimed: (0..nodes).map(|_| watch::Sender::new(0)).collect(),
-            lost: (0..nodes).map(|_| Notify::new()).collect(),
-            full: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
-            any_full: AtomicBool::new(false),
-            busy: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
-            any_busy: AtomicBool::new(false),
-            scripts: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
-    /// Follows a node's admissions.
-    pub fn watch(&self, node: NodeId) -> Option<watch::Receiver<u64>> {
-        self.claimed.get(usize::from(node)).map(watch::Sender::subscribe)
-    }
-
-    /// Whether one of these nodes has no memory left for growing writes.
-    pub fn is_full(&self, nodes: impl Iterator<Item = NodeId>) -> bool {
-        if !self.any_full.load(Relaxed) {
-            return false;
-        }
-        let mut nodes = nodes;
-        nodes.any(|node| {
-            self.full
-                .get(usize::from(node))
-                .is_some_and(|full| full.load(Relaxed))
-        })
-    }
-
-    /// Whether any node says that it executes a script.
-    pub fn any_busy(&self) -> bool {
-        self.any_busy.load(Relaxed)
-    }
-
-    /// Whether the node says that it executes a script.
-    pub fn is_busy(&self, node: NodeId) -> bool {
-        self.any_busy()
-            && self
-                .busy
-                .get(usize::from(node))
-                .is_some_and(|busy| busy.load(Relaxed))
-    }
-
-    /// Notes whether a node says that it executes a script.
-    pub fn set_busy(&self, node: NodeId, is_busy: bool) {
-        if let Some(busy) = self.busy.get(usize::from(node)) {
-            busy.store(is_busy, Relaxed);
-        }
-        self.any_busy
-            .store(self.busy.iter().any(|busy| busy.load(Relaxed)), Relaxed);
-    }
-
-    /// Notes whether a node executes a script of this worker; whether it executes one of any.
-    pub fn executes_script(&self, node: NodeId, worker: u16, is_mine: bool) -> bool {
-        let Some(scripts) = self.scripts.get(usize::from(node)) else {
-            return false;
-        };
-        let bit = 1u64 << (worker % 64);
-        let before = scripts.load(Relaxed);
-        if (before & bit != 0) != is_mine {
-            match is_mine {
-                true => scripts.fetch_or(bit, Relaxed),
-                false => scripts.fetch_and(!bit, Relaxed),
-            };
-        }
-        is_mine || before & !bit != 0
-    }
-
-    fn set_full(&self, node: NodeId, is_full: bool) -> bool {
-        let before = self
-            .full
-            .get(usize::from(node))
-            .is_some_and(|full| full.swap(is_full, Relaxed));
-        self.any_full
-            .store(self.full.iter().any(|full| full.load(Relaxed)), Relaxed);
-        before != is_full
-    }
-
-    /// A stream has lost the node, or was not let in: look at it now.
-    pub fn look(&self, node: NodeId) {
-        if let Some(lost) = self.lost.get(usize::from(node)) {
-            lost.notify_one();
-        }
-    }
 }
 
 /// Keeps one pool.
@@ -378,125 +276,6 @@ impl Keeper {
         )))
     }
 
-    /// Gives the node all that is kept of scripts and functions, if it does not have it.
-    async fn shelve_all(&self, id: NodeId, shelf: &Shelf, control: &mut Control) -> Result<(), ControlError> {
-        if Shelf::read_stamp(control).await?.unwrap_or_default() != shelf.stamp {
-            shelf
-                .write(control, self.config.pool.bookkeeping_db, None)
-                .await?;
-        }
-        if let Some(shelved) = self.shelved.get(usize::from(id)) {
-            *lock(shelved) = shelf.stamp;
-        }
-        Ok(())
-    }
-
-    /// Keeps a change of scripts or functions with the pool. Whether more than half of the nodes have it; if not, it is taken
-    /// back.
-    pub async fn keep(&self, change: impl FnOnce(&Shelf) -> Change) -> bool {
-        let mut shelf = self.shelf.lock().await;
-        let change = change(&shelf);
-        let before = shelf.stamp;
-        let undo = shelf.apply(&change);
-        shelf.stamp = (self.claim.term, before.1 + 1);
-        let now = &*shelf;
-        let writes = self
-            .controls
-            .iter()
-            .zip(&self.shelved)
-            .enumerate()
-            .map(|(node, (slot, shelved))| {
-                let change = &change;
-                async move {
-                    let mut slot = slot.lock().await;
-                    let Some(control) = slot.as_mut() else {
-                        return false;
-                    };
-                    let has_former = *lock(shelved) == before;
-                    match now
-                        .write(
-                            control,
-                            self.config.pool.bookkeeping_db,
-                            has_former.then_some(change),
-                        )
-                        .await
-                    {
-                        Ok(()) => {
-                            *lock(shelved) = now.stamp;
-                            true
-                        }
-                        // Busy, or full: the connection is as good as before.
-                        Err(ControlError::Refused(_)) => {
-                            *lock(shelved) = (0, 0);
-                            false
-                        }
-                        Err(_) => {
-                            *slot = None;
-                            self.admissions.look(node as NodeId);
-                            false
-                        }
-                    }
-                }
-            });
-        let written = futures::future::join_all(writes)
-            .await
-            .into_iter()
-            .filter(|&ok| ok)
-            .count();
-        let safe = written * 2 > self.controls.len();
-        if !safe {
-            // Who has it will be given everything the next time.
-            shelf.apply(&undo);
-            shelf.stamp.1 += 1;
-        }
-        safe
-    }
-
-    /// Has a script kept with the pool some time soon.
-    pub fn keep_soon(&self, field: bytes::Bytes, text: bytes::Bytes) {
-        lock(&self.unshelved).push((field, Some(text)));
-        self.unshelved_changed.notify_one();
-    }
-
-    /// Forgets what was to be kept soon.
-    pub fn keep_no_more(&self) {
-        lock(&self.unshelved).clear();
-    }
-
-    /// Keeps what is to be kept soon, for ever.
-    pub async fn keep_library(self: Arc<Self>) {
-        loop {
-            self.unshelved_changed.notified().await;
-            let change = std::mem::take(&mut *lock(&self.unshelved));
-            if !change.is_empty() && !self.keep(|_| change.clone()).await {
-                lock(&self.unshelved).splice(0..0, change);
-                tokio::time::sleep(RETRY_PAUSE_MAX).await;
-                self.unshelved_changed.notify_one();
-            }
-        }
-    }
-
-    /// Has a node compile a function library: what it registers.
-    ///
-    /// # Errors
-    /// What is wrong with the library; or `None`, if no node could be asked.
-    pub async fn compile(&self, text: &[u8]) -> Result<Vec<Function>, Option<String>> {
-        for (node, slot) in self.controls.iter().enumerate() {
-            let mut slot = slot.lock().await;
-            let Some(control) = slot.as_mut() else { continue };
-            match libraries::compile(control, text).await {
-                Ok(functions) => return Ok(functions),
-                Err(ControlError::Refused(why)) if !why.starts_with("BUSY") => return Err(Some(why)),
-                Err(ControlError::Refused(_)) => {}
-                Err(_) => {
-                    *slot = None;
-                    self.admissions.look(node as NodeId);
-                }
-            }
-        }
-        Err(None)
-    }
-
     /// Watches a claimed node until something is wrong with it: what it was.
     async fn watch_claimed(&self, id: NodeId, control: &mut Control) -> String {
         let Some(lost) = self.admissions.lost.get(usize::from(id)) else {
@@ -538,73 +317,6 @@ impl Keeper {
                 }
             }
         }
-    }
-
-    /// Writes the table whenever it changes, for ever.
-    pub async fn keep_record(self: Arc<Self>) {
-        loop {
-            self.wanted_changed.notified().await;
-            let wanted = std::mem::take(&mut *lock(&self.wanted));
-            if wanted.is_empty() {
-                continue;
-            }
-            // Every attempt has a version of its own: what a minority has of a failed one must not pass for another.
-            let mut next = lock(&self.attempted).clone();
-            next.version += 1;
-            for (partition, set) in &wanted {
-                if let Some(row) = next.rows.get_mut(usize::from(*partition)) {
-                    row.in_sync = *set;
-                }
-            }
-            *lock(&self.attempted) = next.clone();
-            if self.write_everywhere(&next).await {
-                debug!(
-                    version = next.version,
-                    partitions = wanted.len(),
-                    "the table is recorded"
-                );
-                *lock(&self.table) = next;
-                // The receiver lives as long as the program.
-                drop(
-                    self.events
-                        .send(PoolEvent::Recorded(wanted.into_iter().collect()))
-                        .await,
-                );
-            } else {
-                // Later changes of the same partitions have precedence.
-                self.want_again(wanted);
-                tokio::time::sleep(RETRY_PAUSE_MAX).await;
-                self.wanted_changed.notify_one();
-            }
-        }
-    }
-
-    fn want_again(&self, sets: BTreeMap<PartitionId, u8>) {
-        let mut wanted = lock(&self.wanted);
-        for (partition, set) in sets {
-            wanted.entry(partition).or_insert(set);
-        }
-    }
-
-    /// Whether more than half of the nodes have the record.
-    async fn write_everywhere(&self, table: &Table) -> bool {
-        let record = table.to_json();
-        let writes = self.controls.iter().map(|slot| {
-            let record = &record;
-            async move {
-                let mut slot = slot.lock().await;
-                let Some(control) = slot.as_mut() else { return 0 };
-                match write_table(control, self.config.pool.bookkeeping_db, record).await {
-                    Ok(()) => 1,
-                    Err(_) => {
-                        *slot = None;
-                        0
-                    }
-                }
-            }
-        });
-        let written: usize = futures::future::join_all(writes).await.into_iter().sum();
-        written * 2 > self.controls.len()
     }
 }
 

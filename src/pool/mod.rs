@@ -4,6 +4,7 @@
 //! was there before), reads the table from them, brings the nodes to one position ([`recover`]), writes the table with its
 //! own term, and only then serves. Nothing here waits for a lease, and no clock decides anything.
 
+mod admissions;
 mod keeper;
 mod node_info;
 mod open;
@@ -13,6 +14,7 @@ pub mod shelf;
 pub mod recover;
 pub mod table;
 
-pub use keeper::{Admissions, Keeper, NodeHealth, PoolEvent};
+pub use admissions::Admissions;
+pub use keeper::{Keeper, NodeHealth, PoolEvent};
 pub use node_info::NodeInfo;
 pub use open::{OpenError, Opened, open};
