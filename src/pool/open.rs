@@ -1,5 +1,8 @@
 //! Opening a pool: from a list of addresses to a table that may be served.
 
+mod library;
+mod table;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,15 +12,17 @@ use rand::RngExt;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::library::open_shelf;
+use self::table::{find_table, same_server_twice, settings_fit};
 use super::recovery::recover_all;
-use super::shelf::{Shelf, library_field};
-use super::table::{Table, TableNode};
+use super::shelf::Shelf;
+use super::table::Table;
 use crate::account;
 use crate::config::{self, Config};
 use crate::library::functions::Function;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, admit, bytes_of, libraries,
-    look_over, read_claim,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, admit, bytes_of, look_over,
+    read_claim,
 };
 use crate::request::NodeId;
 
@@ -262,81 +267,6 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     })
 }
 
-/// What is kept of scripts and functions, and what the functions are by a node's judgement.
-async fn open_shelf(
-    bookkeeping_db: u16,
-    nodes: usize,
-    term: u64,
-    controls: &mut HashMap<NodeId, Control>,
-) -> Result<(Shelf, Vec<(Bytes, Vec<Function>)>), Setback> {
-    let trouble =
-        |error: ControlError| Setback::Wait(format!("what is kept of scripts cannot be read: {error}"));
-    let mut all: Vec<&mut Control> = controls.values_mut().collect();
-    let (mut shelf, mut safe) = Shelf::settle(&mut all, nodes, bookkeeping_db)
-        .await
-        .map_err(trouble)?;
-    if shelf.stamp == (0, 0) {
-        adopt(&mut shelf, &mut all, term).await.map_err(trouble)?;
-        let mut written = 0;
-        for control in &mut all {
-            written += usize::from(shelf.write(control, bookkeeping_db, None).await.is_ok());
-        }
-        safe = written * 2 > nodes;
-    }
-    if !safe {
-        return Err(Setback::Wait(
-            "what is kept of scripts could not be written to more than half of the nodes".into(),
-        ));
-    }
-    for control in &mut all {
-        libraries::clear(control).await.map_err(trouble)?;
-    }
-    let mut found = Vec::new();
-    for text in shelf.texts(b'f') {
-        let Some(control) = all.first_mut() else { break };
-        match libraries::compile(control, text).await {
-            Ok(functions) => found.push((text.clone(), functions)),
-            Err(ControlError::Refused(why)) => {
-                warn!("a function library cannot be loaded any more and is left out: {why}");
-            }
-            Err(other) => return Err(trouble(other)),
-        }
-    }
-    Ok((shelf, found))
-}
-
-/// In a pool that has no libraries yet: those that all nodes have had before.
-async fn adopt(shelf: &mut Shelf, controls: &mut [&mut Control], term: u64) -> Result<(), ControlError> {
-    shelf.stamp = (term, 1);
-    let mut on_nodes = Vec::new();
-    for control in controls.iter_mut() {
-        match libraries::native(control).await {
-            Ok(found) => on_nodes.push(found),
-            // Older than functions.
-            Err(ControlError::Refused(_)) => on_nodes.push(Vec::new()),
-            Err(other) => return Err(other),
-        }
-    }
-    let Some(first) = on_nodes.first().filter(|first| !first.is_empty()) else {
-        return Ok(());
-    };
-    if on_nodes.iter().any(|other| other != first) {
-        warn!(
-            "the nodes have different function libraries, so none of them is taken over: load them through the pool"
-        );
-        return Ok(());
-    }
-    info!(
-        libraries = first.len(),
-        "the nodes' function libraries are the pool's from now on"
-    );
-    let change = first
-        .iter()
-        .map(|(name, text)| (library_field(name), Some(Bytes::copy_from_slice(text))));
-    shelf.apply(&change.collect());
-    Ok(())
-}
-
 async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> Result<Reached, CheckFailure> {
     let mut control = connect_as_operator(node, timeout).await?;
     let facts = look_over(&mut control, bookkeeping_db).await?;
@@ -398,136 +328,4 @@ pub(super) async fn write_table(
         .await?;
     control.call(&[b"SET", account::TABLE, record]).await?;
     Ok(())
-}
-
-/// Two names for one server would be two copies of everything in one place.
-fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<String> {
-    let mut by_run: HashMap<&str, Vec<&str>> = HashMap::new();
-    for (name, found) in reached {
-        by_run.entry(&found.facts.run_id).or_default().push(name);
-    }
-    by_run
-        .into_values()
-        .filter(|names| names.len() > 1)
-        .map(|mut names| {
-            names.sort_unstable();
-            format!(
-                "nodes {} are one and the same server: two copies there would be lost together. Give each node a \
-                 server of its own in proxy.toml",
-                names.join(" and ")
-            )
-        })
-        .collect()
-}
-
-/// The latest table among the nodes, or that of a new pool if no node has ever been in one.
-fn find_table(
-    config: &Config,
-    reached: &HashMap<String, Reached>,
-    absent: &[String],
-) -> Result<Table, Setback> {
-    let latest = reached
-        .values()
-        .filter_map(|r| r.table.as_ref())
-        .max_by_key(|table| table.stamp());
-    if let Some(latest) = latest {
-        for (name, found) in reached {
-            if let Some(other) = &found.table
-                && (other.id != latest.id || other.pool != config.pool.name)
-            {
-                return Err(OpenError::Nodes(vec![format!(
-                    "node {name:?} belongs to another pool ({:?}, id {}): give this pool a node of its own, or, if that \
-                     pool is gone for good, empty the node with FLUSHALL",
-                    other.pool, other.id
-                )])
-                .into());
-            }
-        }
-        let mut table = latest.clone();
-        for node in &mut table.nodes {
-            // A node may have moved; its name is what counts.
-            if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
-                node.address = configured.address.clone();
-            }
-        }
-        return Ok(table);
-    }
-    if !absent.is_empty() {
-        return Err(Setback::Wait(format!(
-            "no node that answers knows the pool, and a new one is only made when all nodes are there; {}",
-            absent.join("; ")
-        )));
-    }
-    let nodes = config
-        .nodes
-        .iter()
-        .map(|n| TableNode {
-            name: n.name.clone(),
-            address: n.address.clone(),
-            weight: n.weight,
-            zone: n.zone.clone(),
-        })
-        .collect();
-    let pool = &config.pool;
-    let id = format!("{:016x}", rand::rng().random::<u64>());
-    info!(pool = pool.name, id, "making a new pool");
-    Ok(Table::create(
-        &pool.name,
-        id,
-        nodes,
-        pool.partitions,
-        pool.replicas as u32,
-        pool.write_quorum as u32,
-    ))
-}
-
-fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
-    let pool = &config.pool;
-    let differs = |setting: &str, wanted: String, found: String| {
-        (wanted != found).then(|| {
-            format!(
-                "pool.{setting} is {wanted} in proxy.toml, but the pool was made with {found}: write {found}, or make \
-                 a new pool of other nodes"
-            )
-        })
-    };
-    let mut mistakes: Vec<String> = [
-        differs("name", format!("{:?}", pool.name), format!("{:?}", table.pool)),
-        differs(
-            "partitions",
-            pool.partitions.to_string(),
-            table.partitions().to_string(),
-        ),
-        differs("replicas", pool.replicas.to_string(), table.replicas.to_string()),
-        differs(
-            "write_quorum",
-            pool.write_quorum.to_string(),
-            table.write_quorum.to_string(),
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    for node in &config.nodes {
-        if !table.nodes.iter().any(|n| n.name == node.name) {
-            mistakes.push(format!(
-                "node {:?} is in proxy.toml but not in the pool, and this version cannot add nodes to a pool yet: take \
-                 it out, or make a new pool",
-                node.name
-            ));
-        }
-    }
-    for node in &table.nodes {
-        if !config.nodes.iter().any(|n| n.name == node.name) {
-            mistakes.push(format!(
-                "node {:?} is in the pool but not in proxy.toml: add it, with its address and password",
-                node.name
-            ));
-        }
-    }
-    if mistakes.is_empty() {
-        Ok(())
-    } else {
-        Err(OpenError::Settings(mistakes.join("\n")))
-    }
 }

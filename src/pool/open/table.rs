@@ -1,0 +1,142 @@
+//! Which table a pool is opened with: the latest that the nodes have, or a new one.
+
+use std::collections::HashMap;
+
+use rand::RngExt;
+use tracing::info;
+
+use super::{OpenError, Reached, Setback};
+use crate::config::Config;
+use crate::pool::table::{Table, TableNode};
+
+/// Two names for one server would be two copies of everything in one place.
+pub(super) fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<String> {
+    let mut by_run: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (name, found) in reached {
+        by_run.entry(&found.facts.run_id).or_default().push(name);
+    }
+    by_run
+        .into_values()
+        .filter(|names| names.len() > 1)
+        .map(|mut names| {
+            names.sort_unstable();
+            format!(
+                "nodes {} are one and the same server: two copies there would be lost together. Give each node a \
+                 server of its own in proxy.toml",
+                names.join(" and ")
+            )
+        })
+        .collect()
+}
+
+/// The latest table among the nodes, or that of a new pool if no node has ever been in one.
+pub(super) fn find_table(
+    config: &Config,
+    reached: &HashMap<String, Reached>,
+    absent: &[String],
+) -> Result<Table, Setback> {
+    let latest = reached
+        .values()
+        .filter_map(|r| r.table.as_ref())
+        .max_by_key(|table| table.stamp());
+    if let Some(latest) = latest {
+        for (name, found) in reached {
+            if let Some(other) = &found.table
+                && (other.id != latest.id || other.pool != config.pool.name)
+            {
+                return Err(OpenError::Nodes(vec![format!(
+                    "node {name:?} belongs to another pool ({:?}, id {}): give this pool a node of its own, or, if that \
+                     pool is gone for good, empty the node with FLUSHALL",
+                    other.pool, other.id
+                )])
+                .into());
+            }
+        }
+        let mut table = latest.clone();
+        for node in &mut table.nodes {
+            // A node may have moved; its name is what counts.
+            if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
+                node.address = configured.address.clone();
+            }
+        }
+        return Ok(table);
+    }
+    if !absent.is_empty() {
+        return Err(Setback::Wait(format!(
+            "no node that answers knows the pool, and a new one is only made when all nodes are there; {}",
+            absent.join("; ")
+        )));
+    }
+    let nodes = config
+        .nodes
+        .iter()
+        .map(|n| TableNode {
+            name: n.name.clone(),
+            address: n.address.clone(),
+            weight: n.weight,
+            zone: n.zone.clone(),
+        })
+        .collect();
+    let pool = &config.pool;
+    let id = format!("{:016x}", rand::rng().random::<u64>());
+    info!(pool = pool.name, id, "making a new pool");
+    Ok(Table::create(
+        &pool.name,
+        id,
+        nodes,
+        pool.partitions,
+        pool.replicas as u32,
+        pool.write_quorum as u32,
+    ))
+}
+
+pub(super) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
+    let pool = &config.pool;
+    let differs = |setting: &str, wanted: String, found: String| {
+        (wanted != found).then(|| {
+            format!(
+                "pool.{setting} is {wanted} in proxy.toml, but the pool was made with {found}: write {found}, or make \
+                 a new pool of other nodes"
+            )
+        })
+    };
+    let mut mistakes: Vec<String> = [
+        differs("name", format!("{:?}", pool.name), format!("{:?}", table.pool)),
+        differs(
+            "partitions",
+            pool.partitions.to_string(),
+            table.partitions().to_string(),
+        ),
+        differs("replicas", pool.replicas.to_string(), table.replicas.to_string()),
+        differs(
+            "write_quorum",
+            pool.write_quorum.to_string(),
+            table.write_quorum.to_string(),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    for node in &config.nodes {
+        if !table.nodes.iter().any(|n| n.name == node.name) {
+            mistakes.push(format!(
+                "node {:?} is in proxy.toml but not in the pool, and this version cannot add nodes to a pool yet: take \
+                 it out, or make a new pool",
+                node.name
+            ));
+        }
+    }
+    for node in &table.nodes {
+        if !config.nodes.iter().any(|n| n.name == node.name) {
+            mistakes.push(format!(
+                "node {:?} is in the pool but not in proxy.toml: add it, with its address and password",
+                node.name
+            ));
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(OpenError::Settings(mistakes.join("\n")))
+    }
+}
