@@ -86,7 +86,11 @@ impl Worker {
             Time => time(shared),
             Wait => self.wait_at_once(args),
             Info => verbatim(&info(shared, args), session.resp3),
-            LastSave => encode::integer(shared.keeper.pool_info().last_save_s),
+            // Until the nodes have been asked, a server that has just started.
+            LastSave => match shared.keeper.pool_info().last_save_s {
+                0 => encode::integer((shared.started_ms / 1000) as i64),
+                at => encode::integer(at),
+            },
             Role => Bytes::from_static(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
             ConfigGet => config_get(shared, args, session.resp3),
             ConfigResetstat => {
