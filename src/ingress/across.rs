@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::dispatch::Flow;
+use super::dispatch::{Flow, Prepared};
 use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
 use super::scripts::ScriptUse;
 use crate::command::{Command, KeyPositions, Special, dump};
 use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Script, Touched};
+use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::{partition_of, routing_key};
 use crate::router::CROSSSLOT;
@@ -38,6 +39,8 @@ pub(super) struct Across {
     parts: Vec<Part>,
     /// What a node must know to execute it.
     scripts: Option<Box<[Arc<Script>]>>,
+    /// As one write of these partitions, if they live on the same nodes.
+    joint: Option<(Box<[PartitionId]>, Commands)>,
     partitions: u16,
     databases_max: u16,
 }
@@ -59,7 +62,7 @@ impl Worker {
         frame: &Bytes,
         spans: &Spans,
     ) -> Flow {
-        let across = match self.across(command, frame, &Args { bytes: frame, spans }) {
+        let across = match self.across(core, command, frame, spans) {
             Ok(across) => across,
             Err(error) => return self.reply(core, id, error),
         };
@@ -99,6 +102,7 @@ impl Worker {
             written: keys.clone(),
             keys,
             scripts: commands.scripts,
+            joint: None,
             partitions: self.shared().table.load().partitions(),
             databases_max: self.shared().databases,
         };
@@ -113,8 +117,26 @@ impl Worker {
     }
 
     /// The command, taken apart; or what is wrong with it.
-    pub(super) fn across(&self, command: &Command, frame: &Bytes, args: &Args<'_>) -> Result<Across, Bytes> {
+    pub(super) fn across(
+        &self,
+        core: &mut Core,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Result<Across, Bytes> {
+        let args = &Args { bytes: frame, spans };
         let keys = command.keys(args).map_err(|error| error.to_bytes())?;
+        // What one node decides first is decided for one partition.
+        let joint = match command.rewrite {
+            Some(_) => None,
+            None => self.together(command, args, false),
+        };
+        let joint = joint.and_then(
+            |partitions| match self.prepare(&mut core.clock, command, frame, spans) {
+                Prepared::Commands(commands) => Some((partitions, commands)),
+                Prepared::Decide(_) => None,
+            },
+        );
         let written = command.keys_written(args).map_err(|error| error.to_bytes())?;
         Ok(Across {
             special: command.special,
@@ -123,6 +145,7 @@ impl Worker {
             keys,
             written,
             scripts: None,
+            joint,
             partitions: self.shared().table.load().partitions(),
             databases_max: self.shared().databases,
         })
@@ -192,6 +215,12 @@ impl Across {
 
     pub(super) async fn execute(&self, p: &mut Procedure) -> Step<Outcome> {
         p.hold(self.held()).await?;
+        if let Some((partitions, commands)) = &self.joint
+            && let Some(&first) = partitions.first()
+        {
+            let joint = Action::Joint(partitions.clone(), commands.clone());
+            return Ok(p.ask(first, p.db, joint).await);
+        }
         match self.special {
             Special::Lmove | Special::Blmove => match (side(self.arg(3)), side(self.arg(4))) {
                 (Some(from), Some(to)) => self.move_element(p, from, to).await,
@@ -416,6 +445,10 @@ impl Across {
         // Refused as a whole: one error.
         if replies.len() != wanted {
             return Ok(answer(replies.into_iter().next().unwrap_or_default()));
+        }
+        // Not all of the copies are there: a value of another version of Redis.
+        if let Some(error) = replies.iter().take(restored).find(|reply| is_error(reply)) {
+            return Ok(answer(error.clone()));
         }
         let mut found = replies.into_iter().skip(restored);
         // An error, too: what a script has done before it stays done.

@@ -23,8 +23,9 @@ use crate::command::parts::{Line, wait_ms};
 use crate::command::spec::Timeout;
 use crate::command::{Command, Special};
 use crate::request::{Action, Attempt, Commands, Outcome, Wait, Waiter};
-use crate::resp::walk::text;
+use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
+use crate::ring::partition_of;
 use crate::shared::Shared;
 use crate::worker::{Core, Worker};
 
@@ -90,9 +91,14 @@ impl Worker {
         let moves = matches!(command.special, Special::Blmove | Special::Brpoplpush);
         let mut across = None;
         if moves {
-            let elsewhere = parts.pop();
-            if elsewhere.map(|part| part.partition) != parts.first().map(|part| part.partition) {
-                across = match self.across(command, frame, &args) {
+            // Both keys belong to the one part that there is.
+            parts.truncate(1);
+            let partitions = self.shared().table.load().partitions();
+            let mut of_keys = keys
+                .iter()
+                .map(|&key| partition_of(args.arg(key as usize), partitions));
+            if of_keys.next() != of_keys.next() {
+                across = match self.across(core, command, frame, spans) {
                     Ok(across) => Some(across),
                     Err(error) => return self.reply(core, id, error),
                 };
@@ -343,11 +349,19 @@ impl Waiting {
         let (Some(across), Some(part)) = (&self.across, self.parts.first()) else {
             return self.wait(p).await;
         };
+        let mut ends = None;
+        let mut has_waited = false;
         loop {
-            if let moved @ Outcome::Reply { .. } = across.execute(p).await?
-                && !matches!(&moved, Outcome::Reply { frames, .. } if frames.starts_with(b"_"))
-            {
-                return Ok(moved);
+            match across.execute(p).await.unwrap_or_else(|end| end) {
+                Outcome::Reply { frames, .. } if frames.starts_with(b"_") => {}
+                // Who waits goes on waiting when the key becomes something else.
+                Outcome::Reply { frames, .. }
+                    if has_waited && is_error(&frames) && !is_list(p, part).await? => {}
+                end => return Ok(end),
+            }
+            has_waited = true;
+            if let Some(why) = ends {
+                return Ok(self.nothing(p, why));
             }
             let waiter = Arc::<Waiter>::default();
             let wait = Wait {
@@ -361,12 +375,15 @@ impl Waiting {
             p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
             p.release();
             let _counted = Counted::new(p);
-            let event = self.next(p).await;
-            if let Event::Ends(_) = event
-                && !waiter.end()
-            {
-                p.next().await;
-            }
+            let event = match self.next(p).await {
+                // Told at the same moment, in place of others who wait: it must see.
+                Event::Ends(why) if !waiter.end() => {
+                    ends = Some(why);
+                    let (part, outcome) = p.next().await;
+                    Event::Told(part, outcome)
+                }
+                event => event,
+            };
             p.send(
                 part.partition,
                 p.db,
@@ -380,6 +397,11 @@ impl Waiting {
             }
         }
     }
+}
+
+async fn is_list(p: &Procedure, part: &Part) -> Step<bool> {
+    let found = p.read(part.partition, &[&[b"TYPE", &part.key]]).await?;
+    Ok(found.first().is_some_and(|kind| &kind[..] == b"+list\r\n"))
 }
 
 /// The command behind a question for its key's length.

@@ -16,6 +16,7 @@ use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
+use crate::ring::partition_of;
 use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
 
@@ -72,7 +73,7 @@ impl Worker {
             return Flow::Leave;
         };
         let in_transaction = client.session.transaction.is_some();
-        if command.flags.contains(Flags::DENYOOM) && self.is_full(&route) {
+        if command.flags.contains(Flags::DENYOOM) && self.is_full(&route, command, &args) {
             client.spoil_transaction();
             return self.refuse(core, id, OOM);
         }
@@ -83,7 +84,7 @@ impl Worker {
         if command.special == Special::Hello && client.subscriptions.is_some() && !client.slots.is_empty() {
             return Flow::Again;
         }
-        if self.shared().admissions.any_busy() && self.is_busy(&route) {
+        if self.shared().admissions.any_busy() && self.is_busy(&route, command, &args) {
             client.spoil_transaction();
             return self.refuse(core, id, BUSY);
         }
@@ -227,36 +228,26 @@ impl Worker {
     }
 
     /// Whether a node that the command would go to is nearly out of memory.
-    fn is_full(&self, route: &Route) -> bool {
+    fn is_full(&self, route: &Route, command: &Command, args: &Args<'_>) -> bool {
         let table = self.shared().table.load();
-        let full = |partition: PartitionId| {
+        any_partition(route, command, args, table.partitions(), |partition| {
             let row = table.rows.get(usize::from(partition));
             self.shared()
                 .admissions
                 .is_full(row.into_iter().flat_map(|row| row.replicas.iter().copied()))
-        };
-        match route {
-            Route::One { partition, .. } => full(*partition),
-            Route::Several { parts, .. } => parts.iter().any(|(partition, _)| full(*partition)),
-            _ => false,
-        }
+        })
     }
 
     /// Whether so many nodes say that they execute a script that the command would wait for its end.
-    fn is_busy(&self, route: &Route) -> bool {
+    fn is_busy(&self, route: &Route, command: &Command, args: &Args<'_>) -> bool {
         let table = self.shared().table.load();
         let needed = (table.write_quorum).max(table.replicas + 1 - table.write_quorum.min(table.replicas));
-        let busy = |partition: PartitionId| {
+        any_partition(route, command, args, table.partitions(), |partition| {
             let row = table.rows.get(usize::from(partition));
             let replicas = row.into_iter().flat_map(|row| row.replicas.iter());
             let free = replicas.filter(|node| !self.shared().admissions.is_busy(**node));
             (free.count() as u32) < needed
-        };
-        match route {
-            Route::One { partition, .. } => busy(*partition),
-            Route::Several { parts, .. } => parts.iter().any(|(partition, _)| busy(*partition)),
-            _ => false,
-        }
+        })
     }
 
     /// Answers at once.
@@ -472,6 +463,25 @@ fn decide(decision: Decision, frame: &Bytes, spans: &Spans) -> Box<Decide> {
         frame: frame.clone(),
         spans: spans.clone(),
     })
+}
+
+/// Whether something is true of any of the partitions that a command would go to.
+fn any_partition(
+    route: &Route,
+    command: &Command,
+    args: &Args<'_>,
+    partitions: u16,
+    is_so: impl Fn(PartitionId) -> bool,
+) -> bool {
+    match route {
+        Route::One { partition, .. } => is_so(*partition),
+        Route::Several { parts, .. } => parts.iter().any(|(partition, _)| is_so(*partition)),
+        Route::Across | Route::Blocking(_) => {
+            let mut keys = command.keys(args).into_iter().flatten();
+            keys.any(|key| is_so(partition_of(args.arg(key as usize), partitions)))
+        }
+        _ => false,
+    }
 }
 
 fn keyed_scan(special: Special) -> bool {

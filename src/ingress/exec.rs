@@ -264,7 +264,7 @@ impl Worker {
             return Flow::Leave;
         };
         if let Some(watch) = watch {
-            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch), true);
+            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch));
         }
         if plan.units.is_empty() {
             let resp3 = client.session.resp3;
@@ -273,20 +273,25 @@ impl Worker {
             self.conclude(core, to, assembly, &[], resp3);
             return Flow::Next;
         }
-        let groups = plan.units.iter().filter_map(|unit| match unit {
-            Unit::Group(group) => Some(group.partition),
-            _ => None,
-        });
-        let mut owners = groups.clone().map(|partition| self.shared().owner_of(partition));
-        let first = owners.next();
-        let at_once = groups.count() == plan.units.len() && owners.all(|owner| Some(owner) == first);
+        let is_group = |unit: &Unit| matches!(unit, Unit::Group(_));
+        // Of several groups each must be ordered now: who holds some of their partitions would see half of the transaction.
+        let is_free = |unit: &Unit| matches!(unit, Unit::Group(group) if self.is_free(core, group.partition));
+        let at_once = match plan.units.as_slice() {
+            [one] => is_group(one),
+            all => all.iter().all(is_free),
+        };
         match at_once && !pubsub {
             true => self.exec_at_once(core, id, plan.units, assembly),
-            false => self.exec_in_steps(core, id, plan.units, assembly, None, !at_once),
+            false => self.exec_in_steps(core, id, plan.units, assembly, None),
         }
     }
 
-    /// One owner orders all groups, with nothing between them.
+    /// Whether what is submitted now for a partition takes its place in the order at once.
+    pub(super) fn is_free(&self, core: &Core, partition: PartitionId) -> bool {
+        self.shared().owner_of(partition) == self.id() && !core.sequencer.is_held(partition)
+    }
+
+    /// There is nothing between the groups.
     fn exec_at_once(&self, core: &mut Core, id: u32, units: Vec<Unit>, assembly: Assembly) -> Flow {
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
@@ -313,7 +318,7 @@ impl Worker {
         Flow::Next
     }
 
-    /// Everything is held, unless it comes together anyway, and executed if nothing that was watched has changed.
+    /// Everything is held, unless it is one unit, and executed if nothing that was watched has changed.
     fn exec_in_steps(
         self: &Rc<Self>,
         core: &mut Core,
@@ -321,13 +326,12 @@ impl Worker {
         units: Vec<Unit>,
         assembly: Assembly,
         watch: Option<Box<Watch>>,
-        hold: bool,
     ) -> Flow {
         let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
         // The reply is in the client's protocol already, but for a `nil`.
         let rule = Downgrade::AsIs;
         self.proceed(core, id, rule, move |mut procedure| async move {
-            let outcome = match in_steps(&mut procedure, units, watch, hold).await {
+            let outcome = match in_steps(&mut procedure, units, watch).await {
                 Ok(Some(parts)) => {
                     let (worker, to) = (procedure.worker.clone(), procedure.client());
                     worker.with(|core| worker.conclude(core, to, assembly, &parts, resp3));
@@ -452,7 +456,7 @@ impl Worker {
                     None => Piece::Literal(encode::error(CROSSSLOT)),
                 }
             }
-            Route::Across => match self.across(command, frame, &args) {
+            Route::Across => match self.across(core, command, frame, spans) {
                 Ok(across) => Piece::Of {
                     group: plan.alone(Unit::Across(db, Box::new(across))),
                     rule: command.downgrade(spans.len()),
@@ -487,13 +491,12 @@ async fn in_steps(
     p: &mut Procedure,
     units: Vec<Unit>,
     mut watch: Option<Box<Watch>>,
-    hold: bool,
 ) -> Step<Option<Vec<Bytes>>> {
     let watched = watch.iter().flat_map(|watch| watch.partitions());
     let all = p.worker.shared().table.load().partitions();
     let needed = units.iter().flat_map(|unit| unit.partitions(all)).chain(watched);
     let needed = needed.collect();
-    if hold {
+    if watch.is_some() || units.len() > 1 {
         p.hold(needed).await?;
     }
     let changed = match &mut watch {

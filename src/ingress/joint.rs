@@ -1,7 +1,10 @@
 //! Commands and scripts whose keys are in several partitions, where these live on the same nodes: one write, executed natively.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
+use super::Client;
 use super::dispatch::{Flow, Prepared};
 use super::gather::{Gather, Recipe};
 use super::scripts::ScriptUse;
@@ -50,7 +53,7 @@ impl Worker {
         reason = "a command and where it goes; bundling them would only rename it"
     )]
     pub(super) fn send_joint(
-        &self,
+        self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         command: &Command,
@@ -59,6 +62,8 @@ impl Worker {
         spans: &Spans,
         script: Option<ScriptUse>,
     ) -> Flow {
+        // Where it has to wait in one partition, the client's next command must not be earlier in another one.
+        let at_once = partitions.iter().all(|&partition| self.is_free(core, partition));
         let Core {
             clients,
             clock,
@@ -85,22 +90,31 @@ impl Worker {
                 Prepared::Decide(_) => return Flow::Next,
             },
         };
-        let slot = match finish {
-            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), *now_us),
-            None => client.expect_one(command.downgrade(spans.len()), *now_us),
+        let rule = command.downgrade(spans.len());
+        let open = |client: &mut Client, now_us| match finish {
+            Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), now_us),
+            None => client.expect_one(rule, now_us),
         };
-        let partition = partitions.first().copied().unwrap_or_default();
         for &partition in &partitions {
             self.note_expiry(partition, command, &args);
         }
+        let first = partitions.first().copied().unwrap_or_default();
+        let action = Action::Joint(partitions, commands);
+        if !at_once {
+            return self.proceed_in(core, id, open, move |procedure| async move {
+                let outcome = procedure.ask(first, procedure.db, action).await;
+                (procedure, outcome)
+            });
+        }
+        let slot = open(client, *now_us);
         let request = Request {
-            partition,
+            partition: first,
             db: client.session.db,
             under: HoldId::NONE,
             reply_to: client.reply_to(self.id(), id, slot, 0),
-            action: Action::Joint(partitions, commands),
+            action,
         };
-        self.submit(core, self.shared().owner_of(partition), request);
+        self.submit(core, self.id(), request);
         Flow::Next
     }
 }

@@ -5,7 +5,7 @@
 //! other, under a [hold](Procedure::hold) of the partitions that nobody should see in between, and answers the client at its
 //! end. Meanwhile the client's next commands wait, as they would on a server that executes one command at a time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -45,7 +45,15 @@ pub(super) struct Procedure {
     inbox: Rc<Inbox>,
     hold: HoldId,
     held: Vec<PartitionId>,
+    /// Something has been written.
+    wrote: Cell<bool>,
+    /// How it has ended.
+    outcome: Outcome,
 }
+
+/// Said when a step is refused that comes after one that has written.
+const PARTIAL: &str = "PARTIAL Of this command a part was executed, and then too few nodes of a replica set were in sync for the \
+                       rest (setting min_in_sync). Look at its keys. See /v1/nodes on the admin port.";
 
 impl Worker {
     /// Opens a slot for a command of this client, and executes `steps` as its procedure.
@@ -97,11 +105,13 @@ impl Worker {
             inbox,
             hold: HoldId::new(self.id(), core.holds),
             held: Vec::new(),
+            wrote: Cell::new(false),
+            outcome: Outcome::Unknown,
         };
         let steps = steps(procedure);
         spawn_local(async move {
-            let (procedure, outcome) = steps.await;
-            procedure.end(outcome);
+            let (mut procedure, outcome) = steps.await;
+            procedure.outcome = outcome;
         });
         Flow::Next
     }
@@ -164,6 +174,7 @@ impl Procedure {
     /// Asks several things at once.
     pub(super) async fn ask_all(&self, asked: Vec<(PartitionId, u16, Action)>) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Done; asked.len()];
+        let writes = asked.iter().any(|(_, _, action)| is_write(action));
         for (part, (partition, db, action)) in asked.into_iter().enumerate() {
             self.send(partition, db, action, self.reply_to(part as u16));
         }
@@ -173,13 +184,22 @@ impl Procedure {
                 *place = outcome;
             }
         }
+        let replied = |outcome: &Outcome| matches!(outcome, Outcome::Reply { .. });
+        if writes && outcomes.iter().any(replied) {
+            self.wrote.set(true);
+        }
         outcomes
     }
 
     /// Asks one thing.
     pub(super) async fn ask(&self, partition: PartitionId, db: u16, action: Action) -> Outcome {
+        let writes = is_write(&action);
         self.send(partition, db, action, self.reply_to(0));
-        self.next().await.1
+        let outcome = self.next().await.1;
+        if writes && matches!(outcome, Outcome::Reply { .. }) {
+            self.wrote.set(true);
+        }
+        outcome
     }
 
     /// The replies to some reading commands; an error among them ends the procedure.
@@ -245,9 +265,16 @@ impl Procedure {
         let client = core.clients.get_mut(self.client.client as usize)?;
         (client.generation == self.client.generation && !client.gone).then(|| change(client, self.client))
     }
+}
 
-    fn end(mut self, outcome: Outcome) {
+/// However it ends: nothing stays held, and the client is answered.
+impl Drop for Procedure {
+    fn drop(&mut self) {
         self.release();
+        let outcome = match std::mem::replace(&mut self.outcome, Outcome::Done) {
+            Outcome::Refused(_) if self.wrote.get() => answer(encode::error(PARTIAL)),
+            outcome => outcome,
+        };
         self.worker.with(|core| {
             core.procedures.try_remove(self.number);
             let to = self.client;
@@ -262,6 +289,14 @@ impl Procedure {
             self.worker.answer(core, to, outcome);
         });
     }
+}
+
+fn is_write(action: &Action) -> bool {
+    use Action::*;
+    matches!(
+        action,
+        Write(_) | Probed(_) | Decide(_) | Joint(..) | Everywhere(..)
+    )
 }
 
 /// A write, and which of its arguments are the keys that it may change.

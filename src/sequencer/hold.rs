@@ -29,6 +29,12 @@ pub(super) struct Hold {
 }
 
 impl Sequencer {
+    /// Whether what comes now for the partition has to wait.
+    pub fn is_held(&self, partition: PartitionId) -> bool {
+        let p = self.partitions.get(usize::from(partition));
+        p.and_then(Option::as_ref).is_some_and(|p| p.held.is_some())
+    }
+
     /// Holds the partition, which nobody does.
     pub(super) fn hold(&mut self, partition: PartitionId, by: HoldId) {
         if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
@@ -41,12 +47,7 @@ impl Sequencer {
 
     /// Holds the partition for the owner, or stays under the hold that the request came with.
     pub(super) fn hold_unless_held(&mut self, partition: PartitionId) {
-        let held = self
-            .partitions
-            .get(usize::from(partition))
-            .and_then(Option::as_ref)
-            .is_some_and(|p| p.held.is_some());
-        if !held {
+        if !self.is_held(partition) {
             self.hold(partition, HoldId::OWNER);
         }
     }

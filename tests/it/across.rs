@@ -1,6 +1,7 @@
 //! Commands whose keys are in different partitions.
 
 use crate::cmd;
+use crate::harness::Client;
 use crate::side_by_side::Both;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -125,28 +126,33 @@ const COMMANDS: &str = "
 
 #[test]
 fn every_command_answers_as_one_server() {
-    for (threads, protocol) in [(1, 2), (4, 3)] {
-        let both = Both::start(threads);
-        let mut client = both.client();
-        if protocol == 3 {
-            client.subject.call(cmd!["HELLO", 3]);
-            client.reference.call(cmd!["HELLO", 3]);
+    Both::each(|both| {
+        for protocol in [2, 3] {
+            let mut client = both.client();
+            if protocol == 3 {
+                client.subject.call(cmd!["HELLO", 3]);
+                client.reference.call(cmd!["HELLO", 3]);
+            }
+            client.run(COMMANDS);
+            client.line("FLUSHALL");
         }
-        client.run(COMMANDS);
         both.assert_converged();
-    }
+    });
 }
 
 /// Elements go round and round; whoever looks at both lists at once sees all of them, none twice.
 #[test]
 fn nobody_sees_an_element_on_its_way() {
-    let both = Both::start(2);
+    Both::each(nobody_sees_one_on_its_way);
+}
+
+fn nobody_sees_one_on_its_way(both: &Both) {
     let mut client = both.sidecar.client();
     client.call(cmd!["RPUSH", "here", 1, 2, 3, 4, 5]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (from, to) in [("here", "there"), ("there", "here"), ("here", "there")] {
-            let (both, done) = (&both, &done);
+            let done = &done;
             scope.spawn(move || {
                 let mut client = both.sidecar.client();
                 while !done.load(Ordering::Relaxed) {
@@ -182,9 +188,33 @@ fn nobody_sees_an_element_on_its_way() {
 /// A client's own next commands come after the one that takes several steps.
 #[test]
 fn a_pipeline_keeps_its_order() {
-    let both = Both::start(4);
+    Both::each(one_pipeline_keeps_its_order);
+}
+
+/// Others hold some of its partitions again and again.
+fn one_pipeline_keeps_its_order(both: &Both) {
     let mut client = both.sidecar.client();
-    for round in 0..50 {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for key in ["a", "b", "c"] {
+            let done = &done;
+            scope.spawn(move || {
+                let mut client = both.sidecar.client();
+                while !done.load(Ordering::Relaxed) {
+                    client.call(cmd!["WATCH", key]);
+                    client.call(cmd!["MULTI"]);
+                    client.call(cmd!["EXEC"]);
+                }
+            });
+        }
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| in_order(&mut client)));
+        done.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+fn in_order(client: &mut Client) {
+    for round in 0..100 {
         let replies = client
             .pipeline(&[
                 cmd!["SET", "a", round],

@@ -43,8 +43,7 @@ fn woken(both: &Both, before: &str, command: &str, lines: &str) {
 
 #[test]
 fn every_way_in_which_something_comes() {
-    for threads in [1, 3] {
-        let both = Both::start(threads);
+    Both::each(|both| {
         for command in [
             "BLPOP l 0",
             "BRPOP other l another 0",
@@ -66,7 +65,7 @@ fn every_way_in_which_something_comes() {
                 "RPUSHX l a;LPUSH l b",
                 "SELECT 1;RPUSH l elsewhere;SELECT 0;RPUSH l here",
             ] {
-                woken(&both, "PING", command, lines);
+                woken(both, "PING", command, lines);
             }
         }
         for command in [
@@ -81,7 +80,7 @@ fn every_way_in_which_something_comes() {
                 "ZADD y 1 a;ZRANGESTORE z y 0 -1",
                 "ZADD y 1 a;RENAME y z",
             ] {
-                woken(&both, "PING", command, lines);
+                woken(both, "PING", command, lines);
             }
         }
         for (before, command, lines) in [
@@ -109,18 +108,18 @@ fn every_way_in_which_something_comes() {
                 "XADD s 2-1 f v",
             ),
         ] {
-            woken(&both, before, command, lines);
+            woken(both, before, command, lines);
         }
         both.assert_converged();
-    }
+    });
 }
 
 #[test]
 fn what_is_there_is_taken_at_once() {
-    let both = Both::start(2);
-    let mut client = both.client();
-    client.run(
-        "RPUSH a 1 2 3
+    Both::each(|both| both.client().run(AT_ONCE));
+}
+
+const AT_ONCE: &str = "RPUSH a 1 2 3
         RPUSH b 4 5 6
         BLPOP b a 0
         BRPOP nothing a b 0
@@ -151,14 +150,15 @@ fn what_is_there_is_taken_at_once() {
         BZPOPMIN nothing 0.01
         XREAD BLOCK 10 STREAMS s 0
         XREAD BLOCK 10 STREAMS s t 0 0
-        ",
-    );
-}
+        ";
 
 /// Timeouts: fractions of a second, in both protocols, also over several partitions.
 #[test]
 fn waiting_ends_at_its_time() {
-    let both = Both::start(2);
+    Both::each(ends_at_its_time);
+}
+
+fn ends_at_its_time(both: &Both) {
     for protocol in ["HELLO 2", "HELLO 3"] {
         for command in [
             "BLPOP a 0.2",
@@ -184,8 +184,7 @@ fn waiting_ends_at_its_time() {
 /// Elements go to those who wait in the order in which they came, whoever brings them and however.
 #[test]
 fn first_come_first_served() {
-    for threads in [1, 2] {
-        let both = Both::start(threads);
+    Both::each(|both| {
         for (keys, bring) in [
             ("l", "RPUSH l 1 2 3 4"),
             ("l", "EVAL redis.call('RPUSH',KEYS[1],1,2,3,4) 1 l"),
@@ -211,15 +210,18 @@ fn first_come_first_served() {
             waiters[4].receive("the last one");
             other.run("EXISTS l\nFLUSHALL");
         }
-    }
+    });
 }
 
 /// A client that waits and goes takes nothing with it.
 #[test]
 fn nothing_is_taken_for_a_client_that_has_gone() {
-    let both = Both::start(2);
+    Both::each(nothing_is_taken_for_one_that_has_gone);
+}
+
+fn nothing_is_taken_for_one_that_has_gone(both: &Both) {
     let mut other = both.sidecar.client();
-    for round in 0..30 {
+    for _ in 0..15 {
         for command in [
             cmd!["BLPOP", "l", 0],
             cmd!["BRPOP", "m", "l", 0],
@@ -227,9 +229,7 @@ fn nothing_is_taken_for_a_client_that_has_gone() {
         ] {
             let mut waiter = both.sidecar.client();
             waiter.send_raw(&crate::harness::encode(&command)).unwrap();
-            if round % 2 == 0 {
-                wait_until("it waits", PATIENCE, || blocked_clients(&mut other) == 1);
-            }
+            wait_until("it waits", PATIENCE, || blocked_clients(&mut other) == 1);
             drop(waiter);
             other.call(cmd!["RPUSH", "l", "a", "b"]);
             wait_until("nobody waits", PATIENCE, || blocked_clients(&mut other) == 0);
@@ -249,7 +249,10 @@ fn nothing_is_taken_for_a_client_that_has_gone() {
 /// Commands behind one that waits are executed after it, and what a client asks before it goes is not lost.
 #[test]
 fn a_pipeline_waits_too() {
-    let both = Both::start(1);
+    Both::each(one_pipeline_waits_too);
+}
+
+fn one_pipeline_waits_too(both: &Both) {
     let (mut waiter, mut other) = (both.client(), both.client());
     waiter.send("BLPOP l 0");
     waiter.send("RPUSH done 1");
@@ -264,13 +267,11 @@ fn a_pipeline_waits_too() {
 /// Many producers, many consumers at overlapping sets of keys: every element arrives once.
 #[test]
 fn every_element_goes_to_exactly_one() {
-    for threads in [1, 4] {
-        let both = Both::start(threads);
+    Both::each(|both| {
         const EACH: usize = 400;
         let got = AtomicUsize::new(0);
         let all: BTreeSet<String> = std::thread::scope(|scope| {
             for producer in 0..4 {
-                let both = &both;
                 scope.spawn(move || {
                     let mut client = both.sidecar.client();
                     for at in 0..EACH {
@@ -281,7 +282,7 @@ fn every_element_goes_to_exactly_one() {
             }
             let consumers: Vec<_> = (0..8)
                 .map(|consumer| {
-                    let (both, got) = (&both, &got);
+                    let got = &got;
                     scope.spawn(move || {
                         let mut client = both.sidecar.client();
                         let mut mine = Vec::new();
@@ -308,7 +309,7 @@ fn every_element_goes_to_exactly_one() {
         });
         assert_eq!((got.into_inner(), all.len()), (4 * EACH, 4 * EACH));
         both.assert_converged();
-    }
+    });
 }
 
 /// Clients that take, wait, and take again, while others bring more than they take: nobody waits beside what is there.

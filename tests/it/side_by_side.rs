@@ -3,17 +3,35 @@
 use crate::convergence::{BOOKKEEPING_DB, assert_converged};
 use crate::harness::{Client, Node, NodeOptions, Pool, Sidecar, SidecarConfig};
 
-/// A pool of three, and one server.
+/// A pool, and one server.
 pub struct Both {
     pub sidecar: Sidecar,
     pub pool: Pool,
     pub reference: Node,
 }
 
+/// Nodes, copies, worker threads. Where every node has everything and one thread orders it, commands over several partitions are one
+/// write; where partitions live on different nodes, or have different owners, they are done in steps; with one copy, no
+/// batch is in a transaction.
+const SHAPES: [(usize, usize, usize); 6] = [(3, 3, 1), (3, 3, 4), (6, 3, 1), (6, 3, 3), (3, 2, 1), (3, 1, 2)];
+
 impl Both {
     pub fn start(threads: usize) -> Self {
-        let pool = Pool::start(3);
-        let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3).threads(threads));
+        Self::of(3, 3, threads)
+    }
+
+    /// In pools of every shape, one after the other.
+    #[allow(clippy::print_stdout, reason = "shown when a test fails")]
+    pub fn each(test: impl Fn(&Self)) {
+        for (nodes, replicas, threads) in SHAPES {
+            println!("{nodes} nodes, R = {replicas}, threads = {threads}");
+            test(&Self::of(nodes, replicas, threads));
+        }
+    }
+
+    fn of(nodes: usize, replicas: usize, threads: usize) -> Self {
+        let pool = Pool::start(nodes);
+        let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads));
         let options = NodeOptions::default().with("databases", &BOOKKEEPING_DB.to_string());
         Self {
             pool,

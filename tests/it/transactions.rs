@@ -27,8 +27,7 @@ fn executed(both: &Both, before: &str, watch: &str, change: &str) {
 
 #[test]
 fn what_counts_as_a_change() {
-    for threads in [1, 3] {
-        let both = Both::start(threads);
+    Both::each(|both| {
         for (before, watch, change) in [
             ("SET k v", "WATCH k", ""),
             ("SET k v", "WATCH k", "GET k"),
@@ -50,16 +49,19 @@ fn what_counts_as_a_change() {
             ("SET k v", "WATCH k", "SELECT 2;SET k v;SELECT 0"),
             ("SET k v", "WATCH k", "MULTI;SET j 1;SET k 2;EXEC"),
         ] {
-            executed(&both, before, watch, change);
+            executed(both, before, watch, change);
         }
         both.assert_converged();
-    }
+    });
 }
 
 /// A key that expires between `WATCH` and `EXEC` has changed; one that was gone before has not.
 #[test]
 fn expiry_is_a_change() {
-    let both = Both::start(1);
+    Both::each(one_expiry_is_a_change);
+}
+
+fn one_expiry_is_a_change(both: &Both) {
     let expired = |client: &mut Client| {
         wait_until("the key expires", PATIENCE, || {
             client.call(cmd!["EXISTS", "k"]).int() == Some(0)
@@ -80,7 +82,10 @@ fn expiry_is_a_change() {
 
 #[test]
 fn watching_ends_where_it_ends_in_redis() {
-    let both = Both::start(2);
+    Both::each(one_watching_ends);
+}
+
+fn one_watching_ends(both: &Both) {
     let (mut watcher, mut other) = (both.client(), both.client());
     for end in [
         "UNWATCH",
@@ -101,7 +106,10 @@ fn watching_ends_where_it_ends_in_redis() {
 /// Ten clients count to five hundred by reading, adding one in their heads, and writing.
 #[test]
 fn optimistic_counters_count_right() {
-    let both = Both::start(2);
+    Both::each(counters_count_right);
+}
+
+fn counters_count_right(both: &Both) {
     std::thread::scope(|scope| {
         for _ in 0..10 {
             scope.spawn(|| {
@@ -202,14 +210,16 @@ const TRANSACTION: &str = "
 
 #[test]
 fn anything_can_be_in_a_transaction() {
-    for (threads, protocol) in [(1, 2), (3, 3)] {
-        let both = Both::start(threads);
-        let mut client = both.client();
-        if protocol == 3 {
-            client.subject.call(cmd!["HELLO", 3]);
-            client.reference.call(cmd!["HELLO", 3]);
+    Both::each(|both| {
+        for protocol in [2, 3] {
+            let mut client = both.client();
+            if protocol == 3 {
+                client.subject.call(cmd!["HELLO", 3]);
+                client.reference.call(cmd!["HELLO", 3]);
+            }
+            client.run(TRANSACTION);
+            client.line("FLUSHALL");
         }
-        client.run(TRANSACTION);
         both.assert_converged();
-    }
+    });
 }
