@@ -80,7 +80,7 @@ class Flow:
 
     def logs(self):
         return "\n".join(
-            f"--- {' '.join(process.args[:4])} …\n" + process.log.read_text(errors="replace")[-4000:]
+            f"--- {' '.join(process.args[:4])} …\n" + process.log.read_text(errors="replace")[-8000:]
             for process in self.processes
         )
 

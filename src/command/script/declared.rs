@@ -1,8 +1,8 @@
 //! Whether a script's text proves that it touches only keys which it declares.
 //!
 //! It does if every key argument of every `redis.call` is `KEYS[…]`, or a name that is bound once, to `KEYS[…]` or by
-//! `ipairs(KEYS)`, and nothing could change `KEYS`. Most scripts are like that, and run without the guard. The proof errs on
-//! one side only: what it does not understand is not proven.
+//! `ipairs(KEYS)` or `ipairs` of a list of such, and nothing could change `KEYS`. Most scripts are like that, and run without
+//! the guard. The proof errs on one side only: what it does not understand is not proven.
 
 use std::collections::HashSet;
 
@@ -176,7 +176,45 @@ fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
         }
     }
     names.retain(|name| times(name) == 1);
+    let mut listed = names_in_lists(tokens, &names);
+    listed.retain(|name| times(name) == 1);
+    names.append(&mut listed);
     Some(names)
+}
+
+/// The names in loops over a list that is written out, as in `for _, name in ipairs({a, KEYS[2]})`, of declared keys only.
+fn names_in_lists<'a>(tokens: &[Token<'a>], names: &[&[u8]]) -> Vec<&'a [u8]> {
+    let is_declared =
+        |item: &&[Token<'_>]| is_key(item) || matches!(item, [Token::Word(name)] if names.contains(name));
+    let mut found = Vec::new();
+    for at in 0..tokens.len() {
+        let [
+            Token::Word(b"for"),
+            Token::Word(_),
+            Token::Mark(b','),
+            Token::Word(name),
+            Token::Word(b"in"),
+            Token::Word(b"ipairs" | b"pairs"),
+            Token::Mark(b'('),
+            Token::Mark(b'{'),
+            inside @ ..,
+        ] = tokens.get(at..).unwrap_or_default()
+        else {
+            continue;
+        };
+        let items = arguments(inside).unwrap_or_default();
+        // With the commas between them.
+        let length = (items.iter().map(|item| item.len()).sum::<usize>() + items.len()).saturating_sub(1);
+        let closed = inside.get(length..).unwrap_or_default();
+        if matches!(closed, [Token::Mark(b'}'), Token::Mark(b')'), ..])
+            && !items.is_empty()
+            && items.iter().all(is_declared)
+            && found.len() < NAMES_MAX
+        {
+            found.push(*name);
+        }
+    }
+    found
 }
 
 /// Whether a use of `KEYS` only reads it, given what is before and behind.

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import Queue from "bull";
-import { connection, halfway, passed, range, until } from "./flow.mjs";
+import { connection, prefix, halfway, passed, range, until } from "./flow.mjs";
 
-const queue = new Queue("bull-work", { redis: connection });
+const queue = new Queue("bull-work", { redis: connection, prefix });
 const runs = new Map();
 queue.process("*", 4, async (job) => {
   runs.set(job.id, (runs.get(job.id) ?? 0) + 1);

@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { FlowProducer, Queue, QueueEvents, Worker } from "bullmq";
-import { connection, halfway, passed, range, sleep, until } from "./flow.mjs";
+import { connection, prefix, halfway, passed, range, sleep, until } from "./flow.mjs";
 
-const queue = new Queue("work", { connection });
-const events = new QueueEvents("work", { connection });
+const options = { connection, prefix };
+const queue = new Queue("work", options);
+const events = new QueueEvents("work", options);
 await events.waitUntilReady();
 const completed = new Map();
 const failed = new Map();
@@ -20,7 +21,7 @@ const process = async (job) => {
   await job.updateProgress(50);
   return job.data.number * 2;
 };
-const workers = range(3).map(() => new Worker("work", process, { connection, concurrency: 4 }));
+const workers = range(3).map(() => new Worker("work", process, { ...options, concurrency: 4 }));
 
 const first = await queue.addBulk(range(100).map((number) => ({ name: "plain", data: { number } })));
 await halfway();
@@ -46,15 +47,15 @@ assert.equal(await queue.getCompletedCount(), jobs.length);
 assert.deepEqual(await queue.getJobCounts("wait", "active", "delayed"), { wait: 0, active: 0, delayed: 0 });
 
 // Priorities, from a queue that nobody works on yet.
-const ranked = new Queue("ranked", { connection });
+const ranked = new Queue("ranked", options);
 for (const number of range(60)) await ranked.add("ranked", { number }, { priority: 1 + ((number * 7) % 3) });
 const order = [];
-const single = new Worker("ranked", async (job) => { order.push(job.opts.priority); }, { connection });
+const single = new Worker("ranked", async (job) => { order.push(job.opts.priority); }, options);
 await until("60 in order", () => order.length === 60);
 assert.deepEqual(order, [...order].sort((a, b) => a - b));
 
 // Flows: a parent runs when its children are done.
-const producer = new FlowProducer({ connection });
+const producer = new FlowProducer(options);
 const family = await Promise.all(range(15).map((number) => producer.add({
   name: "parent", queueName: "parents", data: { number },
   children: range(5).map((child) => ({ name: "child", queueName: "work", data: { number: child } })),
@@ -63,21 +64,21 @@ const sums = new Map();
 const parents = new Worker("parents", async (job) => {
   const values = Object.values(await job.getChildrenValues());
   sums.set(job.id, values.reduce((left, right) => left + right, 0));
-}, { connection });
+}, options);
 await until("15 parents", () => sums.size === 15);
 assert.ok(family.every((each) => sums.get(each.job.id) === 20));
 
 // A scheduler, and a limit of jobs in a time.
-const scheduled = new Queue("scheduled", { connection });
+const scheduled = new Queue("scheduled", options);
 await scheduled.upsertJobScheduler("tick", { every: 200 }, { name: "tick" });
 const ticks = [];
-const clock = new Worker("scheduled", async () => { ticks.push(Date.now()); }, { connection });
+const clock = new Worker("scheduled", async () => { ticks.push(Date.now()); }, options);
 await until("3 ticks", () => ticks.length >= 3, 10);
 await scheduled.removeJobScheduler("tick");
-const limited = new Queue("limited", { connection });
+const limited = new Queue("limited", options);
 await limited.addBulk(range(20).map((number) => ({ name: "limited", data: { number } })));
 const times = [];
-const slow = new Worker("limited", async () => { times.push(Date.now()); }, { connection, limiter: { max: 10, duration: 500 } });
+const slow = new Worker("limited", async () => { times.push(Date.now()); }, { ...options, limiter: { max: 10, duration: 500 } });
 await until("20 limited", () => times.length === 20, 10);
 assert.ok(times[19] - times[0] >= 450, `20 in ${times[19] - times[0]} ms`);
 
