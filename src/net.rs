@@ -4,6 +4,7 @@
 //! event leads to one `write`), and waited for only after a partial write.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -134,6 +135,19 @@ impl WriteHalf {
             (Self::Tcp(half), _) => half.try_write_vectored(slices),
             (Self::Unix(half), [one]) => half.try_write(one),
             (Self::Unix(half), _) => half.try_write_vectored(slices),
+        }
+    }
+
+    /// Whether the other side has closed the connection, as far as has come and all before it has been read.
+    pub fn is_left(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Self::Tcp(half) => SockRef::from(half.as_ref()).peek(&mut byte),
+            Self::Unix(half) => SockRef::from(half.as_ref()).peek(&mut byte),
+        };
+        match peeked {
+            Ok(n) => n == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 

@@ -269,7 +269,11 @@ impl Waiting {
 
     /// Something was taken. If nobody is there any more to get it, it goes back.
     async fn served(&self, p: &Procedure, part: usize, outcome: Outcome) -> Step<Outcome> {
-        if p.with_client(|_, _| ()).is_none()
+        // Its end may have come and not been read yet.
+        let is_there = p
+            .with_client(|client, _| !client.write.is_left())
+            .unwrap_or(false);
+        if !is_there
             && let Outcome::Reply { frames, .. } = &outcome
             && let Some(part) = self.parts.get(part)
             && let Some(back) = self.giving_back(&part.action, frames)

@@ -69,8 +69,12 @@ fn a_node_that_is_a_replica() {
 
 #[test]
 fn a_node_in_cluster_mode() {
+    let bus = Port::reserve();
     assert_refuses_node(
-        NodeOptions::default().with("cluster-enabled", "yes"),
+        NodeOptions::default()
+            .with("cluster-enabled", "yes")
+            // Not 10000 above the other one, where another test may be.
+            .with("cluster-port", &bus.number.to_string()),
         &["cluster"],
     );
 }
