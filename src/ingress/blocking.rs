@@ -343,8 +343,18 @@ impl Waiting {
         let (Some(across), Some(part)) = (&self.across, self.parts.first()) else {
             return self.wait(p).await;
         };
+        let mut told: Option<Arc<Waiter>> = None;
+        let forget = |p: &Procedure, waiter| {
+            let forget = Action::Forget(waiter, part.key.clone());
+            p.send(part.partition, p.db, forget, p.reply_to(0));
+        };
         loop {
-            if let moved @ Outcome::Reply { .. } = across.execute(p).await?
+            let moved = across.execute(p).await;
+            // Only now, since those who stand behind it are tried then.
+            if let Some(waiter) = told.take() {
+                forget(p, waiter);
+            }
+            if let moved @ Outcome::Reply { .. } = moved?
                 && !matches!(&moved, Outcome::Reply { frames, .. } if frames.starts_with(b"_"))
             {
                 return Ok(moved);
@@ -361,22 +371,19 @@ impl Waiting {
             p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
             p.release();
             let _counted = Counted::new(p);
-            let event = self.next(p).await;
-            if let Event::Ends(_) = event
-                && !waiter.end()
-            {
-                p.next().await;
-            }
-            p.send(
-                part.partition,
-                p.db,
-                Action::Forget(waiter, part.key.clone()),
-                p.reply_to(0),
-            );
-            match event {
-                Event::Ends(why) => return Ok(self.nothing(p, why)),
-                Event::Told(_, Outcome::MayCome) => {}
-                Event::Told(_, other) => return Ok(other),
+            match self.next(p).await {
+                Event::Told(_, Outcome::MayCome) => told = Some(waiter),
+                Event::Told(_, other) => {
+                    forget(p, waiter);
+                    return Ok(other);
+                }
+                Event::Ends(why) => {
+                    if !waiter.end() {
+                        p.next().await;
+                    }
+                    forget(p, waiter);
+                    return Ok(self.nothing(p, why));
+                }
             }
         }
     }
