@@ -343,36 +343,43 @@ impl Waiting {
         let (Some(across), Some(part)) = (&self.across, self.parts.first()) else {
             return self.wait(p).await;
         };
-        let mut told: Option<Arc<Waiter>> = None;
-        let forget = |p: &Procedure, waiter| {
-            let forget = Action::Forget(waiter, part.key.clone());
-            p.send(part.partition, p.db, forget, p.reply_to(0));
-        };
+        let mut standing: Option<Arc<Waiter>> = None;
+        let send = |p: &Procedure, action| p.send(part.partition, p.db, action, p.reply_to(0));
+        let forget = |p: &Procedure, waiter| send(p, Action::Forget(waiter, part.key.clone()));
         loop {
             let moved = across.execute(p).await;
-            // Only now, since those who stand behind it are tried then.
-            if let Some(waiter) = told.take() {
-                forget(p, waiter);
-            }
-            if let moved @ Outcome::Reply { .. } = moved?
-                && !matches!(&moved, Outcome::Reply { frames, .. } if frames.starts_with(b"_"))
-            {
-                return Ok(moved);
-            }
-            let waiter = Arc::<Waiter>::default();
-            let wait = Wait {
-                waiter: waiter.clone(),
-                key: part.key.clone(),
-                line: self.line.clone(),
-                moves: true,
-                attempt: None,
+            let found = match &moved {
+                Ok(Outcome::Reply { frames, .. }) => !frames.starts_with(b"_"),
+                _ => true,
             };
+            if found {
+                standing.into_iter().for_each(|waiter| forget(p, waiter));
+                return moved;
+            }
             // Before others go on: whatever comes from now on is told.
-            p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
+            let waiter = match standing.take() {
+                Some(waiter) => {
+                    waiter.unclaim();
+                    send(p, Action::LookAgain(part.key.clone()));
+                    waiter
+                }
+                None => {
+                    let waiter = Arc::<Waiter>::default();
+                    let wait = Wait {
+                        waiter: waiter.clone(),
+                        key: part.key.clone(),
+                        line: self.line.clone(),
+                        moves: true,
+                        attempt: None,
+                    };
+                    p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
+                    waiter
+                }
+            };
             p.release();
             let _counted = Counted::new(p);
             match self.next(p).await {
-                Event::Told(_, Outcome::MayCome) => told = Some(waiter),
+                Event::Told(_, Outcome::MayCome) => standing = Some(waiter),
                 Event::Told(_, other) => {
                     forget(p, waiter);
                     return Ok(other);

@@ -309,7 +309,22 @@ impl Sequencer {
     }
 
     pub(super) fn order_look_again(&mut self, partition: PartitionId, db: u16, key: Bytes) {
-        self.serve(&(partition, db, key));
+        let place = (partition, db, key);
+        let Waits { standing, queues, .. } = &mut self.waits;
+        for id in queues
+            .get(&place)
+            .into_iter()
+            .flatten()
+            .flat_map(|queue| &queue.standing)
+        {
+            if let Some(told) = standing.get_mut(*id)
+                && told.wait.attempt.is_none()
+                && told.wait.waiter.is_free()
+            {
+                told.state = State::Waits;
+            }
+        }
+        self.serve(&place);
     }
 
     /// A write has been ordered: what it brings is for those who wait at its keys.

@@ -47,6 +47,7 @@ pub struct Waiting {
     settled: bool,
     ended: bool,
     told: Told,
+    stands: bool,
     hold: u64,
 }
 
@@ -109,6 +110,7 @@ impl Waiting {
                 Kind::WaitTold => Told::Holds,
                 _ => Told::No,
             },
+            stands: false,
             hold: 0,
         }
     }
@@ -201,17 +203,16 @@ impl Waiting {
             (Told::Looks, Outcome::Reply { frames, .. })
                 if wire::replies(frames).is_some_and(|all| all.iter().all(is_nothing)) =>
             {
-                let mut asks = self.forget(None);
-                self.waiter = Arc::default();
-                asks.push(self.stand(0));
-                Ok(Next::Goes(asks))
+                if !self.stands {
+                    self.stands = true;
+                    return Ok(Next::Goes(vec![self.stand(0)]));
+                }
+                self.waiter.unclaim();
+                let key = self.places[0].key.1.clone().into();
+                let look = self.ask(0, Action::LookAgain(key));
+                Ok(Next::Goes(vec![look, self.lets_go()]))
             }
-            (Told::Looks, Outcome::Waits) => {
-                let release = self.ask(0, Action::Release);
-                self.told = Told::Stands;
-                self.settled = true;
-                Ok(Next::Goes(vec![release]))
-            }
+            (Told::Looks, Outcome::Waits) => Ok(Next::Goes(vec![self.lets_go()])),
             (Told::Looks, outcome) => {
                 let mut asks = self.forget(None);
                 asks.push(self.ask(0, Action::Release));
@@ -228,6 +229,14 @@ impl Waiting {
             }
             (_, outcome) => ended(self.forget(None), outcome),
         }
+    }
+
+    /// Whatever comes from now on it is told of.
+    fn lets_go(&mut self) -> Ask {
+        let release = self.ask(0, Action::Release);
+        self.told = Told::Stands;
+        self.settled = true;
+        release
     }
 
     /// Its time is over, or it is gone.
