@@ -135,6 +135,11 @@ impl Waiter {
         self.state.store(Self::GONE, Release);
     }
 
+    /// Whether it waits, and nothing is being taken for it.
+    pub fn is_free(&self) -> bool {
+        self.state.load(Acquire) == Self::FREE
+    }
+
     /// Whether it waits no more.
     pub fn is_gone(&self) -> bool {
         self.state.load(Acquire) == Self::GONE
@@ -153,7 +158,8 @@ pub struct Wait {
     /// It moves what it finds: its attempt asks the key for its length first, so that an error over its type can be told from
     /// one over where it moves it.
     pub moves: bool,
-    /// What serves it; `None`: it is told to come and see for itself.
+    /// What serves it; `None`: it is told to come and see for itself, and says what it has found: nothing
+    /// ([`Action::LookAgain`]), or something ([`Action::Forget`]).
     pub attempt: Option<Attempt>,
 }
 
@@ -211,7 +217,8 @@ pub enum Action {
     Wait(Box<Wait>),
     /// This one does not wait at this key any more.
     Forget(Arc<Waiter>, Bytes),
-    /// Something may have passed by those who wait at this key, because one of them was being served elsewhere.
+    /// Something may have passed by those who wait at this key, because one of them was being served elsewhere. One who was
+    /// told to come and see, and found nothing ([`Waiter::unclaim`]), waits again, at its place.
     LookAgain(Bytes),
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
     OnNode(NodeId, Commands),

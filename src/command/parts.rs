@@ -35,12 +35,21 @@ pub enum ElementType {
 pub enum Brings {
     /// Nothing.
     Nothing,
-    /// So many elements, or entries.
+    /// So many elements, or entries, where there was nothing.
     Some(u32),
+    /// Perhaps an element, to the last of its keys.
+    Moved,
     /// Perhaps something.
     Unknown,
     /// Nothing; it takes away what some may wait at.
     Removal,
+}
+
+impl Brings {
+    /// Whether there may be something for those who wait.
+    pub(crate) fn may_serve(self) -> bool {
+        matches!(self, Self::Some(_) | Self::Moved | Self::Unknown)
+    }
 }
 
 /// How long a command waits, in ms; 0: for ever.
@@ -91,9 +100,10 @@ impl Command {
         let behind = args.len() as u32;
         match self.special {
             Lpush | Rpush => Brings::Some(behind.saturating_sub(2)),
-            // At most: its options are counted too.
-            Zadd => Brings::Some(behind.saturating_sub(2) / 2),
-            Linsert | Zincrby | Xadd | Lmove | Rpoplpush | Blmove | Brpoplpush => Brings::Some(1),
+            // With more arguments there may be options among them, or a member twice.
+            Zadd if behind == 4 => Brings::Some(1),
+            Zincrby | Xadd => Brings::Some(1),
+            Lmove | Rpoplpush | Blmove | Brpoplpush => Brings::Moved,
             Lpop | Rpop | Lmpop | Blpop | Brpop | Blmpop | Zpopmin | Zpopmax | Zmpop | Bzpopmin
             | Bzpopmax | Bzmpop | Spop | Xreadgroup | Xtrim | Xclaim | Xautoclaim => Brings::Nothing,
             Del | Unlink => Brings::Removal,

@@ -353,51 +353,65 @@ impl Waiting {
         let (Some(across), Some(part)) = (&self.across, self.parts.first()) else {
             return self.wait(p).await;
         };
+        let send = |p: &Procedure, action| p.send(part.partition, p.db, action, p.reply_to(0));
+        let forget = |p: &Procedure, waiter| send(p, Action::Forget(waiter, part.key.clone()));
+        let mut standing: Option<Arc<Waiter>> = None;
         let mut ends = None;
         let mut has_waited = false;
         loop {
-            match across.execute(p).await.unwrap_or_else(|end| end) {
-                Outcome::Reply { frames, .. } if frames.starts_with(b"_") => {}
+            let moved = across.execute(p).await.unwrap_or_else(|end| end);
+            let found = match &moved {
+                Outcome::Reply { frames, .. } if frames.starts_with(b"_") => false,
                 // Who waits goes on waiting when the key becomes something else.
-                Outcome::Reply { frames, .. }
-                    if has_waited && is_error(&frames) && !is_list(p, part).await? => {}
-                end => return Ok(end),
+                Outcome::Reply { frames, .. } if has_waited && is_error(frames) => is_list(p, part).await?,
+                _ => true,
+            };
+            if found || ends.is_some() {
+                standing.into_iter().for_each(|waiter| forget(p, waiter));
+                return Ok(match ends {
+                    Some(why) if !found => self.nothing(p, why),
+                    _ => moved,
+                });
             }
             has_waited = true;
-            if let Some(why) = ends {
-                return Ok(self.nothing(p, why));
-            }
-            let waiter = Arc::<Waiter>::default();
-            let wait = Wait {
-                waiter: waiter.clone(),
-                key: part.key.clone(),
-                line: self.line.clone(),
-                moves: true,
-                attempt: None,
-            };
             // Before others go on: whatever comes from now on is told.
-            p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
+            let waiter = match standing.take() {
+                Some(waiter) => {
+                    waiter.unclaim();
+                    send(p, Action::LookAgain(part.key.clone()));
+                    waiter
+                }
+                None => {
+                    let waiter = Arc::<Waiter>::default();
+                    let wait = Wait {
+                        waiter: waiter.clone(),
+                        key: part.key.clone(),
+                        line: self.line.clone(),
+                        moves: true,
+                        attempt: None,
+                    };
+                    p.ask(part.partition, p.db, Action::Wait(Box::new(wait))).await;
+                    waiter
+                }
+            };
             p.release();
             let _counted = Counted::new(p);
-            let event = match self.next(p).await {
-                // Told at the same moment, in place of others who wait: it must see.
-                Event::Ends(why) if !waiter.end() => {
-                    ends = Some(why);
-                    let (part, outcome) = p.next().await;
-                    Event::Told(part, outcome)
+            match self.next(p).await {
+                Event::Told(_, Outcome::MayCome) => standing = Some(waiter),
+                Event::Told(_, other) => {
+                    forget(p, waiter);
+                    return Ok(other);
                 }
-                event => event,
-            };
-            p.send(
-                part.partition,
-                p.db,
-                Action::Forget(waiter, part.key.clone()),
-                p.reply_to(0),
-            );
-            match event {
-                Event::Ends(why) => return Ok(self.nothing(p, why)),
-                Event::Told(_, Outcome::MayCome) => {}
-                Event::Told(_, other) => return Ok(other),
+                Event::Ends(why) if waiter.end() => {
+                    forget(p, waiter);
+                    return Ok(self.nothing(p, why));
+                }
+                Event::Ends(why) => {
+                    // Told at the same moment, in place of others who wait: it must see.
+                    p.next().await;
+                    ends = Some(why);
+                    standing = Some(waiter);
+                }
             }
         }
     }

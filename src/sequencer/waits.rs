@@ -52,14 +52,22 @@ struct Standing {
     wait: Box<Wait>,
     to: ReplyTo,
     state: State,
-    /// Something has come while its command was under way, and nobody else was there to be tried.
-    again: bool,
+    /// A reader for whom something has come that it has not looked at.
+    news: bool,
+}
+
+impl Standing {
+    /// Whether what comes next is for it: it waits, or has been told to come and see.
+    fn comes_first(&self) -> bool {
+        self.state == State::Waits || self.wait.attempt.is_none()
+    }
 }
 
 #[derive(Debug)]
 struct Queue {
     line: Line,
     standing: VecDeque<usize>,
+    /// Elements that are to be tried for. Readers have none: what comes is news for each of them.
     credits: u32,
 }
 
@@ -96,11 +104,7 @@ impl Waits {
         self.queues
             .range(all)
             .take_while(|((p, ..), _)| *p == partition)
-            .any(|(_, queues)| {
-                queues
-                    .iter()
-                    .any(|q| q.credits == OPEN && q.line != Line::Readers)
-            })
+            .any(|(_, queues)| queues.iter().any(|queue| queue.credits == OPEN))
     }
 }
 
@@ -142,14 +146,15 @@ impl Sequencer {
                 || queue
                     .standing
                     .iter()
-                    .any(|&id| standing.get(id).is_some_and(|s| s.state == State::Waits)));
-        if queue.line != Line::Readers && queue.credits > 0 {
+                    .any(|&id| standing.get(id).is_some_and(Standing::comes_first)));
+        if queue.credits > 0 {
             queue.credits = queue.credits.saturating_add(1);
         }
         let tells = wait.attempt.is_none();
         let free = !somebody_waits && !tells && wait.waiter.claim();
-        if !free && !somebody_waits && !tells {
-            // It is being served elsewhere; what is here must not be forgotten if that fails.
+        // It is being served elsewhere; what is here must not be forgotten if that fails.
+        let looks_later = !free && !somebody_waits && !tells;
+        if looks_later && queue.line != Line::Readers {
             queue.credits = OPEN;
         }
         let id = self.waits.standing.insert(Standing {
@@ -159,7 +164,7 @@ impl Sequencer {
             wait,
             to,
             state: if free { State::Tried } else { State::Waits },
-            again: false,
+            news: looks_later,
         });
         if let Some(queue) = self.waits.queues.get_mut(&place).and_then(|queues| {
             let line = self.waits.standing.get(id).map(|s| &s.wait.line);
@@ -209,8 +214,11 @@ impl Sequencer {
         // A command that moves its element may fail over where it moves it; the type of the key is told first.
         let (type_error, outcome) = match outcome {
             Outcome::Reply { frames, resp3 } if standing.wait.moves => {
-                let (first, frames) = split(frames);
-                (is_error(&first), Outcome::Reply { frames, resp3 })
+                match split(frames) {
+                    // Refused as a whole.
+                    (error, rest) if rest.is_empty() => (false, Outcome::Reply { frames: error, resp3 }),
+                    (first, frames) => (is_error(&first), Outcome::Reply { frames, resp3 }),
+                }
             }
             Outcome::Reply { frames, resp3 } => {
                 (elements && is_error(&frames), Outcome::Reply { frames, resp3 })
@@ -229,15 +237,16 @@ impl Sequencer {
             standing.wait.waiter.served();
             let to = standing.to;
             // What it was to take is for the next one.
-            let spared = matches!(outcome, Outcome::Refused(_) | Outcome::Unknown);
-            if spared && let Some(queue) = self.waits.queue(&place, &line) {
+            if matches!(outcome, Outcome::Refused(_) | Outcome::Unknown)
+                && let Some(queue) = self.waits.queue(&place, &line)
+                && line != Line::Readers
+            {
                 queue.credits = queue.credits.saturating_add(1);
             }
             self.effects.push(Effect::Complete(to, outcome));
             self.leave(&place, &line, id);
         } else {
             let served = standing.state == State::Served;
-            let again = std::mem::take(&mut standing.again);
             standing.state = State::Waits;
             let (to, ended) = (standing.to, standing.wait.waiter.unclaim());
             let told = if ended { Outcome::Done } else { Outcome::Waits };
@@ -245,14 +254,11 @@ impl Sequencer {
             if ended {
                 self.leave(&place, &line, id);
             }
-            if let Some(queue) = self.waits.queue(&place, &line) {
-                if line == Line::Readers {
-                    queue.credits = if again { OPEN } else { 0 };
-                } else if served && queue.credits == OPEN {
-                    queue.credits = u32::from(again);
-                } else if again {
-                    queue.credits = queue.credits.saturating_add(1);
-                }
+            if let Some(queue) = self.waits.queue(&place, &line)
+                && served
+                && queue.credits == OPEN
+            {
+                queue.credits = 0;
             }
         }
         self.serve(&place);
@@ -302,13 +308,34 @@ impl Sequencer {
             })
             .collect();
         for (line, id) in found {
+            let standing = self.waits.standing.get(id);
+            let was_told = standing.is_some_and(|s| s.state == State::Served && s.wait.attempt.is_none());
+            if was_told && let Some(queue) = self.waits.queue(&place, &line) {
+                // It may have left what it was told of.
+                queue.credits = OPEN;
+            }
             self.leave(&place, &line, id);
         }
         self.serve(&place);
     }
 
     pub(super) fn order_look_again(&mut self, partition: PartitionId, db: u16, key: Bytes) {
-        self.serve(&(partition, db, key));
+        let place = (partition, db, key);
+        let Waits { standing, queues, .. } = &mut self.waits;
+        for id in queues
+            .get(&place)
+            .into_iter()
+            .flatten()
+            .flat_map(|queue| &queue.standing)
+        {
+            if let Some(told) = standing.get_mut(*id)
+                && told.wait.attempt.is_none()
+                && told.wait.waiter.is_free()
+            {
+                told.state = State::Waits;
+            }
+        }
+        self.serve(&place);
     }
 
     /// A write has been ordered: what it brings is for those who wait at its keys.
@@ -318,7 +345,12 @@ impl Sequencer {
         let mut places = Vec::new();
         match &entry.commands.touched {
             Touched::Keys(keys) => {
-                for span in keys {
+                let others = if brings == Brings::Moved {
+                    keys.len().saturating_sub(1)
+                } else {
+                    0
+                };
+                for span in keys.iter().skip(others) {
                     let at = span.start as usize..(span.start + span.len) as usize;
                     let key = entry.commands.frame.get(at).unwrap_or_default();
                     let place = (partition, db, Bytes::copy_from_slice(key));
@@ -338,11 +370,20 @@ impl Sequencer {
             }
         }
         for place in places {
-            for queue in self.waits.queues.get_mut(&place).into_iter().flatten() {
+            let Waits { standing, queues, .. } = &mut self.waits;
+            for queue in queues.get_mut(&place).into_iter().flatten() {
+                if queue.line == Line::Readers {
+                    for &id in queue.standing.iter().filter(|_| brings.may_serve()) {
+                        if let Some(reader) = standing.get_mut(id) {
+                            reader.news = true;
+                        }
+                    }
+                    continue;
+                }
                 queue.credits = match (brings, &queue.line) {
                     (Brings::Some(n), _) => queue.credits.saturating_add(n),
                     // A group, or its stream, may be gone.
-                    (Brings::Unknown, _) | (Brings::Removal, Line::Group(_)) => OPEN,
+                    (Brings::Moved | Brings::Unknown, _) | (Brings::Removal, Line::Group(_)) => OPEN,
                     (Brings::Nothing | Brings::Removal, _) => queue.credits,
                 };
             }
@@ -387,32 +428,26 @@ impl Sequencer {
         for queue in queues.get_mut(place)? {
             let open = queue.credits == OPEN;
             if queue.line == Line::Readers {
-                if queue.credits == 0 {
-                    continue;
-                }
                 for &id in &queue.standing {
-                    let Some(standing) = standing.get_mut(id) else {
-                        continue;
-                    };
-                    if standing.state != State::Waits {
-                        standing.again = true;
-                    } else if standing.wait.waiter.claim() {
-                        standing.state = State::Served;
+                    if let Some(reader) = standing.get_mut(id)
+                        && reader.news
+                        && reader.state == State::Waits
+                        && reader.wait.waiter.claim()
+                    {
+                        reader.news = false;
+                        reader.state = State::Served;
                         return Some(id);
                     }
                 }
-                queue.credits = 0;
                 continue;
             }
             let mut next = 0;
+            let mut under_way = false;
             while queue.credits > 0 {
                 let Some(&id) = queue.standing.get(next) else {
-                    // There is more than is being taken. Who finds nothing all the same came before it, and tries again.
-                    queue.credits = 0;
-                    for id in &queue.standing {
-                        if let Some(one) = standing.get_mut(*id) {
-                            one.again = true;
-                        }
+                    // If one of those who are being served finds nothing, what has come since is for it.
+                    if !under_way {
+                        queue.credits = 0;
                     }
                     break;
                 };
@@ -420,12 +455,19 @@ impl Sequencer {
                 match one.state {
                     // What comes meanwhile may be for it. Of an unknown number one is tried after the other.
                     State::Tried => break,
+                    // It looks under a hold of its own; those who come after it are tried when it has left.
+                    State::Served if open && one.wait.attempt.is_none() => queue.credits = 0,
                     State::Served if open => break,
-                    State::Served => next += 1,
+                    State::Served => {
+                        under_way = true;
+                        next += 1;
+                    }
                     State::Waits if one.wait.waiter.claim() => {
                         one.state = State::Served;
-                        if !open {
-                            queue.credits -= 1;
+                        match (open, one.wait.attempt.is_none()) {
+                            (true, true) => queue.credits = 0,
+                            (true, false) => {}
+                            (false, _) => queue.credits -= 1,
                         }
                         return Some(id);
                     }

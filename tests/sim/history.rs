@@ -1,154 +1,90 @@
 //! What clients asked and were told, and whether that can be true.
 //!
-//! Lists are only appended to, with values that are used once, so the length that a push is answered with says where its
-//! value stands for ever, and every list that is read must be a stretch from the start of one and the same list. From this
-//! the check knows, when a request is issued, a length that its answer must reach (`floor`): all that anybody had been
-//! told before. Counters are the same without values. Of a set, every member is added once and popped at most once.
+//! [Lists] only grow, so the check knows, when a request is issued, a length that its answer must reach (its *floor*): all
+//! that anybody had been told before. Counters are the same without values. Of a set, every member is added once and popped at
+//! most once; and of [queues](Queues), elements are taken by those who wait for them, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use ringfence::command::decide::Decision;
-use ringfence::request::{
-    Action, Commands, Decide, HoldId, Outcome, PartitionId, ReplyTo, Request, Script, Touched,
-};
-use ringfence::resp::{Span, encode};
+use ringfence::request::{Action, HoldId, Outcome, PartitionId, ReplyTo, Request};
 
-use crate::node::{Key, Value};
+use crate::commands;
+use crate::keys::Keys;
+use crate::lists::Lists;
+use crate::node::Key;
+use crate::ops::{End, Kind, Op};
+use crate::queues::{Queues, is_nothing};
 use crate::wire::{self, Reply};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `RPUSH`.
-    Push,
-    /// The same by a script that may touch anything.
-    Script,
-    /// `RPUSH` and `INCR` in a transaction.
-    Both,
-    Incr,
-    /// `LRANGE 0 -1`.
-    List,
-    /// `GET`.
-    Counter,
-    /// `LRANGE` and `GET` in a transaction.
-    ReadBoth,
-    Add,
-    /// `SPOP`: decided by one node.
-    Pop,
-    /// What every node refuses to queue.
-    Boom,
-}
-
-impl Kind {
-    fn pushes(self) -> bool {
-        matches!(self, Self::Push | Self::Script | Self::Both)
-    }
-
-    fn counts(self) -> bool {
-        matches!(self, Self::Incr | Self::Both)
-    }
-}
-
-/// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It was done.
-    Done,
-    /// It was certainly not done.
-    NotDone,
-    /// Nobody knows: the sidecar said so, or died.
-    Unknown,
-}
-
-#[derive(Debug)]
-pub struct Op {
-    pub kind: Kind,
-    pub partition: PartitionId,
-    /// Which of the partition's two lists.
-    pub second_list: bool,
-    pub producer: usize,
-    /// The sidecar's instance.
-    pub owner: u32,
-    pub end: Option<End>,
-    list_floor: usize,
-    counter_floor: i64,
-}
-
-/// What is known of one list.
 #[derive(Debug, Default)]
-struct ListState {
-    /// By place; `None` where nobody has been told yet.
-    truth: Vec<Option<u64>>,
-    /// Length that somebody has been told.
-    floor: usize,
-    place: BTreeMap<u64, usize>,
-}
-
-#[derive(Debug, Default)]
-struct CounterState {
-    floor: i64,
+pub struct CounterState {
+    pub floor: i64,
     told: BTreeSet<i64>,
     issued: i64,
     /// Increments that were certainly not done.
     void: i64,
-    done: i64,
+    pub done: i64,
 }
 
 #[derive(Debug)]
 pub struct History {
+    pub keys: Keys,
     pub ops: Vec<Op>,
-    lists: BTreeMap<Key, ListState>,
-    counters: BTreeMap<PartitionId, CounterState>,
-    popped: BTreeMap<u64, u64>,
+    pub lists: Lists,
+    pub queues: Queues,
+    pub counters: BTreeMap<PartitionId, CounterState>,
+    pub popped: BTreeMap<u64, u64>,
     pub open: BTreeSet<u64>,
-}
-
-pub fn list_key(partition: PartitionId, second: bool) -> Key {
-    if second {
-        (1, format!("M{partition}").into_bytes())
-    } else {
-        (0, format!("L{partition}").into_bytes())
-    }
-}
-
-pub fn counter_key(partition: PartitionId) -> Key {
-    (0, format!("C{partition}").into_bytes())
-}
-
-pub fn set_key(partition: PartitionId) -> Key {
-    (2, format!("S{partition}").into_bytes())
-}
-
-/// A frame of commands, and the places of the wanted arguments in it.
-fn frame(commands: &[&[&[u8]]], wanted: &[(usize, usize)]) -> (Bytes, Vec<Span>) {
-    let mut all: Vec<u8> = Vec::new();
-    let mut spans = Vec::new();
-    for (c, command) in commands.iter().enumerate() {
-        all.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-        for (a, arg) in command.iter().enumerate() {
-            all.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-            if wanted.contains(&(c, a)) {
-                spans.push(Span {
-                    start: all.len() as u32,
-                    len: arg.len() as u32,
-                });
-            }
-            all.extend_from_slice(arg);
-            all.extend_from_slice(b"\r\n");
-        }
-    }
-    (all.into(), spans)
+    /// Pairs of partitions whose joint writes a takeover may have torn: see `Takeover`.
+    pub uneven: BTreeSet<(PartitionId, PartitionId)>,
 }
 
 impl History {
-    pub fn new() -> Self {
+    pub fn new(partitions: u16) -> Self {
         Self {
+            keys: Keys::new(partitions),
             ops: Vec::new(),
-            lists: BTreeMap::new(),
+            lists: Lists::default(),
+            queues: Queues::default(),
             counters: BTreeMap::new(),
             popped: BTreeMap::new(),
             open: BTreeSet::new(),
+            uneven: BTreeSet::new(),
         }
+    }
+
+    /// A new operation; its number.
+    pub fn begin(
+        &mut self,
+        kind: Kind,
+        partition: PartitionId,
+        other: Option<PartitionId>,
+        second: bool,
+        producer: usize,
+        owner: u32,
+    ) -> u64 {
+        let id = self.ops.len() as u64;
+        let counter = self.counters.entry(partition).or_default();
+        counter.issued += i64::from(kind.counts());
+        let of = [Some(partition), other];
+        let lists: Vec<Key> = match kind.pushes() || kind.reads() {
+            true => of.iter().flatten().map(|&p| self.keys.list(p, second)).collect(),
+            false => Vec::new(),
+        };
+        self.ops.push(Op {
+            kind,
+            partition,
+            other,
+            producer,
+            owner,
+            end: None,
+            list_floors: lists.iter().map(|list| self.lists.floor(list)).collect(),
+            lists,
+            counter_floor: counter.floor,
+            settles: None,
+        });
+        self.open.insert(id);
+        id
     }
 
     /// A new request.
@@ -156,102 +92,39 @@ impl History {
         &mut self,
         kind: Kind,
         partition: PartitionId,
-        second_list: bool,
+        other: Option<PartitionId>,
+        second: bool,
         producer: usize,
         owner: u32,
     ) -> Request {
-        let id = self.ops.len() as u64;
-        let counter = self.counters.entry(partition).or_default();
-        counter.issued += i64::from(kind.counts());
-        let (db, list) = list_key(
-            partition,
-            second_list && kind != Kind::Both && kind != Kind::ReadBoth,
-        );
-        let counter_floor = counter.floor;
-        let list_floor = self.lists.entry((db, list.clone())).or_default().floor;
-        self.ops.push(Op {
-            kind,
-            partition,
-            second_list: db == 1,
-            producer,
-            owner,
-            end: None,
-            list_floor,
-            counter_floor,
-        });
-        self.open.insert(id);
-        let value = id.to_string().into_bytes();
-        let (_, counter) = counter_key(partition);
-        let (set_db, set) = set_key(partition);
-        let read = |commands: &[&[&[u8]]]| {
-            let count = commands.len() as u32;
-            Action::Read(Commands {
-                count,
-                ..Commands::one(frame(commands, &[]).0)
-            })
-        };
-        let write = |commands: &[&[&[u8]]], keys: &[(usize, usize)]| {
-            let (bytes, spans) = frame(commands, keys);
-            let touched = Touched::Keys(spans.into_iter().collect());
-            Action::Write(Commands {
-                count: commands.len() as u32,
-                touched,
-                ..Commands::one(bytes)
-            })
-        };
-        let push: &[&[u8]] = &[b"RPUSH", &list, &value];
-        let incr: &[&[u8]] = &[b"INCR", &counter];
-        let range: &[&[u8]] = &[b"LRANGE", &list, b"0", b"-1"];
-        let (db, action) = match kind {
-            Kind::Push => (db, write(&[push], &[(0, 1)])),
-            Kind::Both => (db, write(&[push, incr], &[(0, 1), (1, 1)])),
-            Kind::Script => {
-                let sha = format!("script{}", id % 3).into_bytes();
-                let (bytes, _) = frame(&[&[b"EVALSHA", &sha, b"1", &list, &value]], &[]);
-                let mut digest = [0; 20];
-                digest[..sha.len()].copy_from_slice(&sha);
-                let load = encode::command_frame(&[b"SCRIPT", b"LOAD", &sha]);
-                let script = std::sync::Arc::new(Script { sha: digest, load });
-                let scripts: Option<Box<[_]>> = Some(Box::new([script]));
-                (
-                    db,
-                    Action::Write(Commands {
-                        touched: Touched::Partition,
-                        scripts,
-                        ..Commands::one(bytes)
-                    }),
-                )
-            }
-            Kind::Incr => (0, write(&[incr], &[(0, 1)])),
-            Kind::List => (db, read(&[range])),
-            Kind::Counter => (0, read(&[&[b"GET", &counter]])),
-            Kind::ReadBoth => (0, read(&[range, &[b"GET", &counter]])),
-            Kind::Add => (set_db, write(&[&[b"SADD", &set, &value]], &[(0, 1)])),
-            Kind::Pop => {
-                let (bytes, spans) = frame(&[&[b"SPOP", &set]], &[(0, 0), (0, 1)]);
-                let spans = spans.into_iter().collect();
-                (
-                    set_db,
-                    Action::Decide(Box::new(Decide {
-                        decision: Decision::Pop,
-                        frame: bytes,
-                        spans,
-                    })),
-                )
-            }
-            Kind::Boom => (db, write(&[&[b"BOOM", &list]], &[(0, 1)])),
-        };
+        let second = second && !matches!(kind, Kind::Both | Kind::ReadBoth);
+        let id = self.begin(kind, partition, other, second, producer, owner);
+        let (db, action) = commands::action(&self.keys, kind, id, partition, other, second);
+        self.request(id, 0, partition, db, HoldId::NONE, action)
+    }
+
+    /// A request, whose answer is for part `part` of the operation.
+    pub fn request(
+        &self,
+        id: u64,
+        part: u16,
+        partition: PartitionId,
+        db: u16,
+        under: HoldId,
+        action: Action,
+    ) -> Request {
+        let op = &self.ops[id as usize];
         let reply_to = ReplyTo {
             worker: 0,
-            part: 0,
-            client: producer as u32,
-            generation: owner,
+            part,
+            client: op.producer as u32,
+            generation: op.owner,
             slot: id,
         };
         Request {
             partition,
             db,
-            under: HoldId::NONE,
+            under,
             action,
             reply_to,
         }
@@ -273,8 +146,10 @@ impl History {
             ));
         }
         let (end, replies) = match outcome {
-            Outcome::Refused(_) | Outcome::Done | Outcome::Waits | Outcome::MayCome => {
-                (End::NotDone, Vec::new())
+            Outcome::Refused(_) => (End::NotDone, Vec::new()),
+            Outcome::Done => (End::Done, Vec::new()),
+            Outcome::Waits | Outcome::MayCome => {
+                return Err(format!("{} does not wait: {outcome:?}", to.slot));
             }
             Outcome::Unknown => (End::Unknown, Vec::new()),
             Outcome::Reply { frames, .. } => {
@@ -284,10 +159,17 @@ impl History {
                 (if failed { End::NotDone } else { End::Done }, replies)
             }
         };
-        self.end(to.slot, end, &replies).map_err(|why| {
+        self.finish(to.slot, end, &replies)
+    }
+
+    /// The end of an operation.
+    pub fn finish(&mut self, id: u64, end: End, replies: &[Reply]) -> Result<(), String> {
+        self.open.remove(&id);
+        self.end(id, end, replies).map_err(|why| {
+            let op = &self.ops[id as usize];
             format!(
-                "request {} ({:?} of partition {}, by {}): {why}",
-                to.slot, self.ops[to.slot as usize].kind, self.ops[to.slot as usize].partition, to.generation
+                "request {id} ({:?} of partitions {} {:?}, by {}): {why}",
+                op.kind, op.partition, op.other, op.owner
             )
         })
     }
@@ -309,39 +191,49 @@ impl History {
     fn end(&mut self, id: u64, end: End, replies: &[Reply]) -> Result<(), String> {
         let op = &mut self.ops[id as usize];
         op.end = Some(end.clone());
-        let (kind, partition, key) = (op.kind, op.partition, list_key(op.partition, op.second_list));
-        let (list_floor, counter_floor) = (op.list_floor, op.counter_floor);
+        let op = &self.ops[id as usize];
+        let (kind, partition, counter_floor) = (op.kind, op.partition, op.counter_floor);
+        let lists: Vec<(Key, usize)> = op
+            .lists
+            .iter()
+            .cloned()
+            .zip(op.list_floors.iter().copied())
+            .collect();
         let counter = self.counters.entry(partition).or_default();
         match end {
             End::Unknown => return Ok(()),
             End::NotDone => {
                 counter.void += i64::from(kind.counts());
-                if self
-                    .lists
-                    .get(&key)
-                    .is_some_and(|list| list.place.contains_key(&id))
-                {
+                if kind.pushes() && lists.iter().any(|(list, _)| self.lists.has(list, id)) {
                     return Err("it was refused, and yet somebody has read it".into());
                 }
                 return Ok(());
             }
             End::Done => counter.done += i64::from(kind.counts()),
         }
-        if kind == Kind::Boom {
+        if matches!(kind, Kind::Boom | Kind::BoomTwo) {
             return Err("nothing is done by it, and yet it was".into());
         }
-        let mut replies = replies.iter();
+        let flat: Vec<&Reply> = match (kind, replies) {
+            (Kind::Script | Kind::ScriptTwo | Kind::PutScript, [Reply::List(parts)]) => {
+                parts.iter().collect()
+            }
+            _ => replies.iter().collect(),
+        };
+        let mut replies = flat.into_iter();
         let mut next = || replies.next().ok_or("a reply is missing");
         if kind.pushes() {
-            let Reply::Int(len) = *next()? else {
-                return Err("a push is answered with a length".into());
-            };
-            if len as usize <= list_floor {
-                return Err(format!(
-                    "it was told to be at place {len}, and before it {list_floor} were there"
-                ));
+            for (list, floor) in &lists {
+                let Reply::Int(len) = *next()? else {
+                    return Err("a push is answered with a length".into());
+                };
+                if len as usize <= *floor {
+                    return Err(format!(
+                        "it was told to be at place {len}, and before it {floor} were there"
+                    ));
+                }
+                self.lists.learn(&self.ops, list, len as usize - 1, id)?;
             }
-            self.learn(&key, len as usize - 1, id)?;
         }
         if kind.counts() {
             let Reply::Int(n) = *next()? else {
@@ -359,36 +251,26 @@ impl History {
             counter.floor = counter.floor.max(n);
         }
         match kind {
-            Kind::List | Kind::ReadBoth => {
-                let values = next()?.texts().ok_or("a list is an array of texts")?;
-                if values.len() < list_floor {
-                    return Err(format!(
-                        "{} values were read, and before it there were {list_floor}",
-                        values.len()
-                    ));
+            Kind::List | Kind::ReadBoth | Kind::Peek => {
+                let mut seen = Vec::new();
+                for (list, floor) in &lists {
+                    let values = next()?.texts().ok_or("a list is an array of texts")?;
+                    if values.len() < *floor {
+                        return Err(format!(
+                            "{} values were read, and before it there were {floor}",
+                            values.len()
+                        ));
+                    }
+                    self.lists.learn_all(&self.ops, list, &values)?;
+                    seen.push(values);
                 }
-                self.learn_all(&key, &values)?;
+                if let [(one, _), (other, _)] = &lists[..] {
+                    self.check_whole(Some(id), [one, other], [&seen[0], &seen[1]])?;
+                }
             }
             Kind::Pop => match next()? {
                 Reply::Null => {}
-                Reply::Text(member) => {
-                    let member: u64 = String::from_utf8_lossy(member)
-                        .parse()
-                        .map_err(|_| "popped nonsense")?;
-                    let added = self
-                        .ops
-                        .get(member as usize)
-                        .ok_or("popped what was never added")?;
-                    if added.kind != Kind::Add
-                        || added.partition != partition
-                        || added.end == Some(End::NotDone)
-                    {
-                        return Err(format!("popped {member}, which was not added"));
-                    }
-                    if let Some(other) = self.popped.insert(member, id) {
-                        return Err(format!("popped {member}, as {other} did before"));
-                    }
-                }
+                Reply::Text(member) => self.check_popped(id, partition, member)?,
                 other => return Err(format!("popped {other:?}")),
             },
             Kind::Add => {
@@ -396,6 +278,22 @@ impl History {
                     return Err("a new member is new".into());
                 };
             }
+            Kind::WaitLong => {
+                // Of the list that has become longer first.
+                let values = next()?.texts().ok_or("a list is an array of texts")?;
+                let one = |(list, floor): &&(Key, usize)| {
+                    values.len() > *floor && self.lists.learn_all(&self.ops, list, &values).is_ok()
+                };
+                lists
+                    .iter()
+                    .find(one)
+                    .ok_or("it was told of a list that is no longer than it was")?;
+            }
+            Kind::Take | Kind::Move => match next()? {
+                nothing if is_nothing(nothing) => {}
+                element => self.queues.give(&self.ops, id, element)?,
+            },
+            Kind::WaitTake | Kind::WaitMove | Kind::WaitTold => self.queues.give(&self.ops, id, next()?)?,
             _ => {}
         }
         if matches!(kind, Kind::Counter | Kind::ReadBoth) {
@@ -409,7 +307,24 @@ impl History {
         Ok(())
     }
 
-    fn learn_count(&mut self, partition: PartitionId, n: i64, floor: i64) -> Result<(), String> {
+    fn check_popped(&mut self, id: u64, partition: PartitionId, member: &[u8]) -> Result<(), String> {
+        let member: u64 = String::from_utf8_lossy(member)
+            .parse()
+            .map_err(|_| "popped nonsense")?;
+        let added = self
+            .ops
+            .get(member as usize)
+            .ok_or("popped what was never added")?;
+        if added.kind != Kind::Add || added.partition != partition || added.end == Some(End::NotDone) {
+            return Err(format!("popped {member}, which was not added"));
+        }
+        if let Some(other) = self.popped.insert(member, id) {
+            return Err(format!("popped {member}, as {other} did before"));
+        }
+        Ok(())
+    }
+
+    pub fn learn_count(&mut self, partition: PartitionId, n: i64, floor: i64) -> Result<(), String> {
         let counter = self.counters.entry(partition).or_default();
         if n < floor {
             return Err(format!("{n} was counted, and before it {floor}"));
@@ -423,141 +338,4 @@ impl History {
         counter.floor = counter.floor.max(n);
         Ok(())
     }
-
-    /// Somebody was told that the list has `value` at `place`.
-    fn learn(&mut self, key: &Key, place: usize, value: u64) -> Result<(), String> {
-        let list = self.lists.entry(key.clone()).or_default();
-        if list.truth.len() <= place {
-            list.truth.resize(place + 1, None);
-        }
-        match list.truth[place] {
-            Some(other) if other != value => {
-                return Err(format!(
-                    "{value} stands at place {place} of {}, where {other} stood",
-                    name(key)
-                ));
-            }
-            Some(_) => {}
-            None => {
-                let op = self
-                    .ops
-                    .get(value as usize)
-                    .ok_or_else(|| format!("{value} was never pushed"))?;
-                if !op.kind.pushes() || list_key(op.partition, op.second_list) != *key {
-                    return Err(format!("{value} was never pushed to {}", name(key)));
-                }
-                if op.end == Some(End::NotDone) {
-                    return Err(format!("{value} was refused, and yet stands in {}", name(key)));
-                }
-                if let Some(other) = list.place.insert(value, place) {
-                    return Err(format!(
-                        "{value} stands twice in {}, at {other} and {place}",
-                        name(key)
-                    ));
-                }
-                list.truth[place] = Some(value);
-            }
-        }
-        list.floor = list.floor.max(place + 1);
-        Ok(())
-    }
-
-    fn learn_all(&mut self, key: &Key, values: &[Vec<u8>]) -> Result<(), String> {
-        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
-        for (place, value) in values.iter().enumerate() {
-            let value: u64 = String::from_utf8_lossy(value)
-                .parse()
-                .map_err(|_| "a value nobody has pushed")?;
-            self.learn(key, place, value)?;
-            let producer = self.ops[value as usize].producer;
-            if last.insert(producer, value).is_some_and(|before| before > value) {
-                return Err(format!(
-                    "{value} of producer {producer} stands behind what he pushed later"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// What is there when everything is still.
-    pub fn check_final(
-        &mut self,
-        partition: PartitionId,
-        found: &BTreeMap<Key, Value>,
-    ) -> Result<(), String> {
-        for second in [false, true] {
-            let key = list_key(partition, second);
-            let values = match found.get(&key) {
-                Some(Value::List(values)) => values.clone(),
-                _ => Vec::new(),
-            };
-            let floor = self.lists.entry(key.clone()).or_default().floor;
-            if values.len() < floor {
-                let lost: Vec<u64> = self.lists[&key]
-                    .truth
-                    .iter()
-                    .skip(values.len())
-                    .copied()
-                    .flatten()
-                    .collect();
-                return Err(format!(
-                    "{} has {} values of {floor}; {lost:?} are lost",
-                    name(&key),
-                    values.len()
-                ));
-            }
-            self.learn_all(&key, &values)?;
-            for (id, op) in self.ops.iter().enumerate() {
-                if op.kind.pushes()
-                    && op.end == Some(End::Done)
-                    && list_key(op.partition, op.second_list) == key
-                    && !self.lists[&key].place.contains_key(&(id as u64))
-                {
-                    return Err(format!("{id} was acknowledged and is not in {}", name(&key)));
-                }
-            }
-        }
-        let n = match found.get(&counter_key(partition)) {
-            Some(Value::Int(n)) => *n,
-            _ => 0,
-        };
-        let counter = self.counters.entry(partition).or_default();
-        let floor = counter.floor.max(counter.done);
-        self.learn_count(partition, n, floor)
-            .map_err(|why| format!("counter of partition {partition}: {why}"))?;
-        let members = match found.get(&set_key(partition)) {
-            Some(Value::Set(members)) => members.clone(),
-            _ => BTreeSet::new(),
-        };
-        let mut missing = 0;
-        let mut open_pops = 0;
-        for (id, op) in self
-            .ops
-            .iter()
-            .enumerate()
-            .filter(|(_, op)| op.partition == partition)
-        {
-            let there = members.contains(id.to_string().as_bytes());
-            let popped = self.popped.contains_key(&(id as u64));
-            match (op.kind, &op.end) {
-                (Kind::Add, _) if there && popped => return Err(format!("{id} was popped and is there")),
-                (Kind::Add, Some(End::NotDone)) if there => {
-                    return Err(format!("{id} was refused and is there"));
-                }
-                (Kind::Add, Some(End::Done)) => missing += usize::from(!there && !popped),
-                (Kind::Pop, Some(End::Unknown)) => open_pops += 1,
-                _ => {}
-            }
-        }
-        if missing > open_pops {
-            return Err(format!(
-                "{missing} members are lost in partition {partition}, and {open_pops} may be popped"
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn name(key: &Key) -> String {
-    format!("{}/{}", key.0, String::from_utf8_lossy(&key.1))
 }

@@ -18,18 +18,26 @@
     reason = "tests: a failed expectation is a failed test"
 )]
 
+mod clients;
+mod commands;
 mod examples;
 mod faults;
 mod history;
+mod keys;
+mod left;
 mod link;
+mod lists;
 mod node;
+mod ops;
 mod owners;
 mod plan;
+mod queues;
 mod rng;
 mod settle;
 mod sidecar;
 mod streams;
 mod takeover;
+mod waiting;
 mod wire;
 mod world;
 
@@ -67,6 +75,7 @@ fn nothing_that_was_told_is_untrue() {
             failures += 1;
             assert!(keep_going, "seed {seed} failed");
         }
+        world.tally.uneven = world.history.uneven.len() as u64;
         all.add(&world.tally);
     }
     eprintln!("{seeds} schedules: {all:?}");

@@ -12,6 +12,7 @@ use ringfence::pool::recover::Account;
 use ringfence::pool::table::Row;
 use ringfence::request::PartitionId;
 
+use crate::keys::partition_of;
 use crate::wire::{self, Cmd};
 
 pub const BOOKKEEPING_DB: u16 = 15;
@@ -137,7 +138,7 @@ impl Node {
         }
         let writes = matches!(
             name,
-            b"RPUSH" | b"INCR" | b"SADD" | b"SREM" | b"EVALSHA" | b"HSET"
+            b"RPUSH" | b"LPOP" | b"RPOPLPUSH" | b"INCR" | b"SADD" | b"SREM" | b"EVALSHA" | b"HSET"
         );
         let refusal: Option<&[u8]> = match name {
             b"BOOM" => Some(b"-ERR unknown command 'BOOM'\r\n"),
@@ -186,7 +187,9 @@ impl Node {
             }
             b"EVALSHA" => {
                 if self.scripts.contains(&cmd[1]) {
-                    self.push(key(3), &cmd[4], out, undo);
+                    let (keys, value) = (3..cmd.len() - 1, &cmd[cmd.len() - 1]);
+                    out.extend_from_slice(format!("*{}\r\n", keys.len()).as_bytes());
+                    keys.for_each(|i| self.push(key(i), value, out, undo));
                 } else {
                     out.extend_from_slice(b"-NOSCRIPT No matching script.\r\n");
                 }
@@ -194,6 +197,34 @@ impl Node {
             b"LRANGE" => match self.data.get(&key(1)) {
                 Some(Value::List(items)) => wire::put_list(out, items),
                 _ => wire::put_list(out, &[]),
+            },
+            // No command of Redis: stands for those that wait for what comes after something.
+            b"LONGER" => match self.data.get(&key(1)) {
+                Some(Value::List(items)) if items.len() > number(&cmd[2]) => wire::put_list(out, items),
+                _ => out.extend_from_slice(b"_\r\n"),
+            },
+            b"LLEN" => {
+                let len = match self.data.get(&key(1)) {
+                    Some(Value::List(items)) => items.len(),
+                    _ => 0,
+                };
+                wire::put_int(out, len as i64);
+            }
+            b"LPOP" => match self.pull(key(1), true, undo) {
+                Some(item) => wire::put_bulk(out, &item),
+                None => out.extend_from_slice(b"_\r\n"),
+            },
+            b"RPOPLPUSH" => match self.pull(key(1), false, undo) {
+                Some(item) => {
+                    undo.push(Undo::Key(key(2), self.data.get(&key(2)).cloned()));
+                    let to = self.data.entry(key(2)).or_insert_with(|| Value::List(Vec::new()));
+                    let Value::List(items) = to else {
+                        panic!("not a list")
+                    };
+                    items.insert(0, item.clone());
+                    wire::put_bulk(out, &item);
+                }
+                None => out.extend_from_slice(b"_\r\n"),
             },
             b"INCR" => {
                 let key = key(1);
@@ -293,6 +324,19 @@ impl Node {
         items.push(value.to_vec());
         undo.push(Undo::Pop(key));
         wire::put_int(out, items.len() as i64);
+    }
+
+    /// Takes the first element of a list, or the last.
+    fn pull(&mut self, key: Key, first: bool, undo: &mut Vec<Undo>) -> Option<Vec<u8>> {
+        let Some(Value::List(items)) = self.data.get_mut(&key) else {
+            return None;
+        };
+        undo.push(Undo::Key(key.clone(), Some(Value::List(items.clone()))));
+        let item = items.remove(if first { 0 } else { items.len() - 1 });
+        if items.is_empty() {
+            self.data.remove(&key);
+        }
+        Some(item)
     }
 
     /// The process ends and starts again; the last `undone` transactions are gone.
@@ -431,9 +475,8 @@ impl Node {
     }
 }
 
-/// The simulation's keys carry their partition: `L3`, `C3`.
-pub fn partition_of(key: &[u8]) -> PartitionId {
-    String::from_utf8_lossy(&key[1..]).parse().unwrap()
+fn number(text: &[u8]) -> usize {
+    String::from_utf8_lossy(text).parse().unwrap()
 }
 
 /// A value as `DUMP` gives it: its kind, and its parts as bulk strings.

@@ -1,10 +1,11 @@
 //! What sidecars do and cause: flush, tick, record, take over; and what their effects must not say.
 
-use ringfence::request::{Outcome, PartitionId};
-use ringfence::sequencer::Effect;
+use ringfence::request::{Outcome, ReplyTo};
+use ringfence::sequencer::{Effect, Sequencer};
 
-use crate::history::{End, Kind, list_key};
+use crate::clients::Role;
 use crate::node::{Claim, Record, Value};
+use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Serving, Sidecar};
 use crate::takeover::{Progress, Takeover, View, next_term};
 use crate::world::{World, tell};
@@ -66,35 +67,26 @@ impl World {
     }
 
     pub fn take_effects(&mut self, s: usize) -> Result<(), String> {
-        let Some(serving) = self.serving(s) else {
-            return Ok(());
-        };
-        let effects = std::mem::take(serving.sequencer.effects());
+        while let Some(serving) = self.serving(s)
+            && !serving.sequencer.effects().is_empty()
+        {
+            let effects = std::mem::take(serving.sequencer.effects());
+            self.take_these(s, effects)?;
+        }
+        Ok(())
+    }
+
+    fn take_these(&mut self, s: usize, effects: Vec<Effect>) -> Result<(), String> {
         let me = self.sidecars[s].claim.instance;
         for effect in effects {
             match effect {
-                Effect::Complete(to, outcome) => {
-                    tell!(self, "{me}: answers {} {outcome:?}", to.slot);
-                    let op = &self.history.ops[to.slot as usize];
-                    let (kind, partition, second) = (op.kind, op.partition, op.second_list);
-                    match &outcome {
-                        Outcome::Reply { .. } | Outcome::Done | Outcome::Waits | Outcome::MayCome => {
-                            self.tally.done += 1
-                        }
-                        Outcome::Refused(_) => self.tally.refused += 1,
-                        Outcome::Unknown => self.tally.unknown += 1,
-                    }
-                    let serves = |s: &Sidecar| matches!(s.life, Life::Serves(_));
-                    let successor = s + 1 < self.sidecars.len() && self.sidecars.last().is_some_and(serves);
-                    let reads = matches!(kind, Kind::List | Kind::Counter | Kind::ReadBoth);
-                    let answered = matches!(outcome, Outcome::Reply { .. });
-                    self.tally.zombie_reads += u64::from(successor && reads && answered);
-                    self.history.complete(to, &outcome)?;
-                    let done = self.history.ops[to.slot as usize].end == Some(End::Done);
-                    if done && matches!(kind, Kind::Push | Kind::Script | Kind::Both) && !self.damaged {
-                        self.check_holders(s, to.slot, partition, second)?;
+                Effect::Complete(to, outcome) if Sequencer::is_attempt(to) => {
+                    tell!(self, "{me}: attempt {} {outcome:?}", to.client);
+                    if let Some(serving) = self.serving(s) {
+                        serving.sequencer.attempted(to, outcome);
                     }
                 }
+                Effect::Complete(to, outcome) => self.take_outcome(s, to, outcome)?,
                 Effect::InSync { partition, set } => {
                     tell!(self, "{me}: partition {partition} in sync {set:03b}");
                     if let Some(serving) = self.serving(s) {
@@ -124,38 +116,118 @@ impl World {
         Ok(())
     }
 
-    /// At the moment of an acknowledgement W nodes in sync have the value.
-    pub fn check_holders(
-        &mut self,
-        s: usize,
-        id: u64,
-        partition: PartitionId,
-        second: bool,
-    ) -> Result<(), String> {
-        let write_quorum = self.plan.settings.write_quorum as usize;
-        let replicas = self.nodes.iter().find_map(|n| n.table.as_ref()).unwrap().rows[usize::from(partition)]
-            .replicas
-            .clone();
-        let Some(serving) = self.serving(s) else {
+    fn take_outcome(&mut self, s: usize, to: ReplyTo, outcome: Outcome) -> Result<(), String> {
+        tell!(
+            self,
+            "{}: answers {}.{} {outcome:?}",
+            self.sidecars[s].claim.instance,
+            to.slot,
+            to.part
+        );
+        let op = &self.history.ops[to.slot as usize];
+        let kind = op.kind;
+        if kind.is_procedure() {
+            return self.inform(to, outcome);
+        }
+        match &outcome {
+            Outcome::Refused(_) => self.tally.refused += 1,
+            Outcome::Unknown => self.tally.unknown += 1,
+            _ => self.tally.done += 1,
+        }
+        let serves = |s: &Sidecar| matches!(s.life, Life::Serves(_));
+        let successor = s + 1 < self.sidecars.len() && self.sidecars.last().is_some_and(serves);
+        let answered = matches!(outcome, Outcome::Reply { .. });
+        self.tally.zombie_reads += u64::from(successor && kind.reads() && answered);
+        self.history.complete(to, &outcome)?;
+        let done = self.history.ops[to.slot as usize].end == Some(End::Done);
+        self.tally.joint += u64::from(done && kind.is_joint());
+        if done && kind.pushes() && !self.damaged {
+            self.check_holders(s, to.slot)?;
+        }
+        if done && kind == Kind::Settled && !self.damaged {
+            self.check_settled(to.slot)?;
+        }
+        Ok(())
+    }
+
+    /// An answer for somebody whose command takes several steps; he looks at it when he comes to it.
+    fn inform(&mut self, to: ReplyTo, outcome: Outcome) -> Result<(), String> {
+        let kind = self.history.ops[to.slot as usize].kind;
+        let Some(client) = self.clients.get_mut(&to.slot) else {
+            return match outcome {
+                Outcome::Waits | Outcome::MayCome => Ok(()),
+                other => Err(format!("{} has ended, and is told {other:?}", to.slot)),
+            };
+        };
+        let served = matches!(outcome, Outcome::Reply { .. });
+        client.inbox.push_back((to.part, outcome));
+        if let Role::Waits(waiting) = &client.role
+            && matches!(kind, Kind::WaitTake | Kind::WaitMove)
+            && served
+        {
+            let place = &waiting.places[usize::from(to.part)];
+            let place = (place.partition, place.key.0, place.key.1.clone());
+            self.tally.served += 1;
+            for other in self.lines.before(to.slot, &place) {
+                if let Some(Role::Waits(earlier)) = self.clients.get(&other).map(|c| &c.role)
+                    && self.history.ops[other as usize].owner == to.generation
+                    && !earlier.waiter.is_gone()
+                {
+                    return Err(format!(
+                        "{} was served before {other}, who came earlier to {place:?}",
+                        to.slot
+                    ));
+                }
+            }
+            self.lines.leave(to.slot);
+        }
+        Ok(())
+    }
+
+    /// A node has executed what was ordered before the sign that it was asked for.
+    fn check_settled(&self, id: u64) -> Result<(), String> {
+        let op = &self.history.ops[id as usize];
+        let Some((node, wanted)) = op.settles else {
             return Ok(());
         };
-        let Some((_, set)) = serving.sequencer.partition_view(partition) else {
-            return Ok(());
-        };
-        let value = id.to_string().into_bytes();
-        let has = |n: usize| match self.nodes[n].data.get(&list_key(partition, second)) {
-            Some(Value::List(values)) => values.contains(&value),
-            _ => false,
-        };
-        let holders = replicas
-            .iter()
-            .enumerate()
-            .filter(|(i, n)| set & (1 << i) != 0 && has(usize::from(**n)));
-        let holders = holders.count();
-        if holders < write_quorum {
+        let found = self.nodes[usize::from(node)].position(op.partition);
+        if found.seq < wanted.seq {
             return Err(format!(
-                "{id} was acknowledged while {holders} nodes in sync had it"
+                "{id}: node {node} has settled at {found:?}, before {wanted:?}"
             ));
+        }
+        Ok(())
+    }
+
+    /// At the moment of an acknowledgement W nodes in sync have the value.
+    fn check_holders(&mut self, s: usize, id: u64) -> Result<(), String> {
+        let write_quorum = self.plan.settings.write_quorum as usize;
+        let op = &self.history.ops[id as usize];
+        let lists = op.lists.clone();
+        let partitions = [Some(op.partition), op.other].into_iter().flatten();
+        let value = id.to_string().into_bytes();
+        for (list, partition) in lists.iter().zip(partitions.collect::<Vec<_>>()) {
+            let replicas = self.replicas_of(partition);
+            let Some(serving) = self.serving(s) else {
+                return Ok(());
+            };
+            let Some((_, set)) = serving.sequencer.partition_view(partition) else {
+                return Ok(());
+            };
+            let has = |n: usize| match self.nodes[n].data.get(list) {
+                Some(Value::List(values)) => values.contains(&value),
+                _ => false,
+            };
+            let holders = replicas
+                .iter()
+                .enumerate()
+                .filter(|(i, n)| set & (1 << i) != 0 && has(usize::from(**n)));
+            let holders = holders.count();
+            if holders < write_quorum {
+                return Err(format!(
+                    "{id} was acknowledged while {holders} nodes in sync had it in partition {partition}"
+                ));
+            }
         }
         Ok(())
     }
@@ -193,6 +265,7 @@ impl World {
                     recorded: self.recorded,
                     fenced: Vec::new(),
                     copied: &mut self.tally.copied,
+                    uneven: &mut self.history.uneven,
                 };
                 let progress = takeover.step(&mut view, &mut self.rng);
                 let fenced = view.fenced;

@@ -27,6 +27,12 @@ pub struct Plan {
     pub splits: bool,
     pub lifes_max: usize,
     pub read_percent: usize,
+    /// Of the writes: those of two partitions, and those of queues.
+    pub two_percent: usize,
+    pub queued_percent: usize,
+    /// Partitions that live on the same nodes.
+    pub together_percent: usize,
+    pub waiting_max: usize,
     pub producers: usize,
     pub open_max: usize,
 }
@@ -52,6 +58,10 @@ pub struct Tally {
     pub copied: (u64, u64),
     /// Sidecars that had to be restarted to go on.
     pub stuck: u64,
+    /// Joint writes that were done; clients that were served after they had waited; pairs that a takeover may have torn.
+    pub joint: u64,
+    pub served: u64,
+    pub uneven: u64,
 }
 impl Tally {
     pub fn add(&mut self, other: &Self) {
@@ -72,6 +82,9 @@ impl Tally {
         self.copied.0 += other.copied.0;
         self.copied.1 += other.copied.1;
         self.stuck += other.stuck;
+        self.joint += other.joint;
+        self.served += other.served;
+        self.uneven += other.uneven;
     }
 }
 
@@ -123,6 +136,10 @@ impl Plan {
             splits,
             lifes_max: rng.between(2, 6),
             read_percent: *rng.pick(&[10, 30, 60]),
+            two_percent: *rng.pick(&[0, 15, 40]),
+            queued_percent: *rng.pick(&[0, 20, 50]),
+            together_percent: *rng.pick(&[0, 70, 100]),
+            waiting_max: *rng.pick(&[2, 6, 12]),
             producers: rng.between(1, 4),
             open_max: *rng.pick(&[4, 12, 40]),
         }

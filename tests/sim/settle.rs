@@ -1,12 +1,16 @@
 //! The end of a schedule: everything heals, and what is left must be right.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ringfence::request::PartitionId;
 
-use crate::history::{End, Kind};
+use crate::clients::Role;
+use crate::keys::name;
+use crate::left::elements;
 use crate::link::Link;
-use crate::node::Record;
+use crate::node::{Key, Record, Value};
+use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Sidecar};
 use crate::world::{World, tell};
 
@@ -40,6 +44,7 @@ impl World {
                 .serving(0)
                 .is_some_and(|serving| serving.sequencer.is_ready());
         if ready {
+            self.check_waiting()?;
             self.ask_everything(false)?;
         }
         tell!(self, "the last takeover");
@@ -50,17 +55,61 @@ impl World {
         self.check_equal(true)?;
         self.ask_everything(true)?;
         self.check_equal(false)?;
+        let mut all = BTreeMap::new();
         for partition in 0..self.plan.partitions {
-            let replicas = self.table().rows[usize::from(partition)].replicas.clone();
-            let set = self
-                .serving(0)
-                .and_then(|s| s.sequencer.partition_view(partition))
-                .map_or(0, |(_, set)| set);
-            let first = replicas[set.trailing_zeros() as usize];
-            let found = self.nodes[usize::from(first)].keys_of(partition);
+            let found = self.found(partition);
             self.history.check_final(partition, &found)?;
+            all.extend(found);
         }
+        self.history.check_final_all(&all)?;
         self.check_memory()
+    }
+
+    /// What the primary has of a partition.
+    fn found(&mut self, partition: PartitionId) -> BTreeMap<Key, Value> {
+        let replicas = self.replicas_of(partition);
+        let set = self
+            .serving(0)
+            .and_then(|s| s.sequencer.partition_view(partition))
+            .map_or(0, |(_, set)| set);
+        let first = replicas[set.trailing_zeros() as usize];
+        self.nodes[usize::from(first)].keys_of(partition)
+    }
+
+    /// Nobody waits for what is there. Then all of them go.
+    fn check_waiting(&mut self) -> Result<(), String> {
+        let standing: Vec<(u64, PartitionId, Key, usize)> = self
+            .clients
+            .values()
+            .filter_map(|client| match &client.role {
+                Role::Waits(waiting) => Some((client.id, waiting)),
+                Role::InTurn(_) => None,
+            })
+            .flat_map(|(id, w)| {
+                w.places
+                    .iter()
+                    .map(move |p| (id, p.partition, p.key.clone(), p.floor))
+            })
+            .collect();
+        for (id, partition, key, floor) in standing {
+            let there = elements(&self.found(partition), &key).len();
+            if there > floor {
+                return Err(format!(
+                    "{id} waits at {}, where {there} elements are",
+                    name(&key)
+                ));
+            }
+        }
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        for id in ids {
+            self.give_up_waiting(0, id)?;
+        }
+        self.take_effects(0)?;
+        self.until_quiet()?;
+        match self.serving(0).map_or(0, |serving| serving.sequencer.waiting()) {
+            0 => Ok(()),
+            left => Err(format!("{left} stand in lines, and nobody waits")),
+        }
     }
 
     pub fn table(&self) -> Rc<Record> {
@@ -93,6 +142,8 @@ impl World {
             for _ in 0..8 {
                 self.keep_record(0)?;
             }
+            self.act(0, 100)?;
+            self.take_effects(0)?;
             self.bury();
             if self.is_quiet() {
                 return Ok(());
@@ -127,7 +178,8 @@ impl World {
         else {
             return false;
         };
-        self.history.open.is_empty()
+        self.history.open.len() == self.waiting()
+            && self.all_wait()
             && serving.keeper.is_idle()
             && serving.streams.iter().enumerate().all(|(n, stream)| {
                 let still = |link: &Link| link.up.is_empty() && link.down.is_empty() && !link.closed;
@@ -214,13 +266,39 @@ impl World {
             }
             self.take_effects(0)?;
             self.until_quiet()?;
+            for partition in 0..self.plan.partitions {
+                // With no backlog to speak of partitions lose nodes as they go, each another one.
+                let uneven = self.plan.settings.backlog_bytes < 100_000;
+                let two = [
+                    Kind::PushTwo,
+                    Kind::ScriptTwo,
+                    Kind::Move,
+                    Kind::PushInTurn,
+                    Kind::Peek,
+                ];
+                for kind in [
+                    Kind::WaitTake,
+                    Kind::WaitTold,
+                    Kind::WaitLong,
+                    Kind::PutScript,
+                    Kind::Put,
+                ]
+                .into_iter()
+                .chain(two.into_iter().filter(|_| !uneven))
+                {
+                    self.issue(0, kind, partition);
+                }
+            }
+            self.take_effects(0)?;
+            self.until_quiet()?;
+            self.check_waiting()?;
         }
         let failed = self
             .history
             .ops
             .iter()
             .skip(from)
-            .find(|op| op.end != Some(End::Done));
+            .find(|op| op.end != Some(End::Done) && !op.kind.waits());
         failed.map_or(Ok(()), |op| Err(format!("all is well, and yet {op:?}")))
     }
 

@@ -69,6 +69,8 @@ pub struct View<'a> {
     pub fenced: Vec<usize>,
     /// Partitions that were copied, and keys.
     pub copied: &'a mut (u64, u64),
+    /// Pairs of partitions whose joint writes may end as done in one of them only: see `Takeover::compare`.
+    pub uneven: &'a mut BTreeSet<(PartitionId, PartitionId)>,
 }
 
 impl View<'_> {
@@ -165,6 +167,7 @@ impl Takeover {
                 if !self.within_promise(view) {
                     return Progress::Setback;
                 }
+                self.compare(view);
                 return self.decide(view, rng);
             }
             Step::Announce(plan) => {
@@ -257,6 +260,43 @@ impl Takeover {
             });
             bad.count() < view.write_quorum as usize
         })
+    }
+
+    /// A node executes a joint write in all its partitions or in none. So a takeover that asks the same nodes about two
+    /// partitions finds it in both or in none. If it does not (a node is in sync with one of them only; or it was given some
+    /// of one by an earlier takeover that was cut short), what nobody was told of may be found in one of them.
+    fn compare(&self, view: &mut View<'_>) {
+        let best = |partition: usize| {
+            let row = &self.record.rows[partition];
+            let in_sync = row
+                .replicas
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| row.in_sync & (1 << i) != 0);
+            let accounts: BTreeMap<NodeId, (u64, bool)> = in_sync
+                .filter_map(|(_, node)| {
+                    let account = self.accounts.get(node)?;
+                    let partition = partition as PartitionId;
+                    let epoch = account.applied.get(&partition).map_or(0, |at| at.epoch);
+                    Some((*node, (epoch, account.repairing.contains_key(&partition))))
+                })
+                .collect();
+            let latest = accounts.values().map(|(epoch, _)| *epoch).max();
+            let latest: BTreeSet<NodeId> = accounts
+                .iter()
+                .filter(|(_, (epoch, _))| Some(*epoch) == latest)
+                .map(|(node, _)| *node)
+                .collect();
+            (latest, accounts.values().any(|(_, half)| *half))
+        };
+        let best: Vec<_> = (0..self.record.rows.len()).map(best).collect();
+        for (one, a) in best.iter().enumerate() {
+            for (other, b) in best.iter().enumerate().skip(one + 1) {
+                if a.0 != b.0 || a.1 || b.1 {
+                    view.uneven.insert((one as PartitionId, other as PartitionId));
+                }
+            }
+        }
     }
 
     fn decide(&mut self, view: &mut View<'_>, rng: &mut Rng) -> Progress {

@@ -1,15 +1,19 @@
 //! Nodes, sidecars, what is under way between them, and the dice that decide what happens next.
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ringfence::pool::table::Row;
-use ringfence::request::PartitionId;
+use ringfence::request::{Action, HoldId, PartitionId};
 
-use crate::history::{History, Kind};
+use crate::clients::{Client, Role};
+use crate::history::History;
 use crate::link::Orphan;
 use crate::node::{Claim, Node, Record};
+use crate::ops::Kind;
 use crate::plan::{Plan, Tally};
 use crate::rng::Rng;
 use crate::sidecar::{Life, Sidecar};
+use crate::waiting::Lines;
 
 #[derive(Debug)]
 pub struct World {
@@ -20,6 +24,11 @@ pub struct World {
     pub sidecars: Vec<Sidecar>,
     pub orphans: Vec<Orphan>,
     pub history: History,
+    /// Those whose commands take several steps, by the number of the operation.
+    pub clients: BTreeMap<u64, Client>,
+    pub lines: Lines,
+    /// For each partition, the others that live on the same nodes.
+    pub neighbours: Vec<Vec<PartitionId>>,
     pub recorded: (u64, u64),
     pub instances: u32,
     pub lifes: usize,
@@ -41,9 +50,15 @@ impl World {
     pub fn new(seed: u64, story: bool) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
-        let rows = (0..plan.partitions)
+        let mut together: Vec<u16> = (0..plan.nodes as u16).collect();
+        rng.shuffle(&mut together);
+        together.truncate(plan.replicas);
+        let rows: Vec<Row> = (0..plan.partitions)
             .map(|_| {
                 let mut all: Vec<u16> = (0..plan.nodes as u16).collect();
+                if rng.percent(plan.together_percent) {
+                    all.clone_from(&together);
+                }
                 rng.shuffle(&mut all);
                 all.truncate(plan.replicas);
                 Row {
@@ -55,15 +70,32 @@ impl World {
                 }
             })
             .collect();
+        let nodes_of = |row: &Row| {
+            let mut nodes = row.replicas.to_vec();
+            nodes.sort_unstable();
+            nodes
+        };
+        let neighbours = |partition: usize| {
+            let is_one =
+                |other: &usize| *other != partition && nodes_of(&rows[*other]) == nodes_of(&rows[partition]);
+            (0..rows.len())
+                .filter(is_one)
+                .map(|other| other as PartitionId)
+                .collect()
+        };
+        let neighbours = (0..rows.len()).map(neighbours).collect();
         let record = Rc::new(Record { stamp: (0, 0), rows });
         let mut world = Self {
             nodes: (0..plan.nodes).map(|n| Node::new(n, record.clone())).collect(),
             rng,
+            history: History::new(plan.partitions),
+            clients: BTreeMap::new(),
+            lines: Lines::default(),
+            neighbours,
             plan,
             now_us: 0,
             sidecars: Vec::new(),
             orphans: Vec::new(),
-            history: History::new(),
             recorded: (0, 0),
             instances: 0,
             lifes: 0,
@@ -110,10 +142,27 @@ impl World {
             76..=82 => all.into_iter().try_for_each(|n| self.connect(s, n))?,
             83..=86 => self.tick(s)?,
             87..=91 => self.keep_record(s)?,
-            92..=93 => self.deliver_orphan(),
+            92 => self.deliver_orphan(),
+            93 => self.lose_patience(s)?,
             _ => (0..self.rng.between(1, 30)).for_each(|_| self.take_over(s)),
         }
+        if !self.clients.is_empty() && self.rng.percent(40) {
+            self.act(s, 60)?;
+        }
         self.bury();
+        Ok(())
+    }
+
+    /// Somebody who waits does so no longer.
+    fn lose_patience(&mut self, s: usize) -> Result<(), String> {
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id = *self.rng.pick(&ids);
+        if self.history.ops[id as usize].owner == self.sidecars[s].claim.instance {
+            self.give_up_waiting(s, id)?;
+        }
         Ok(())
     }
 
@@ -134,6 +183,7 @@ impl World {
     pub fn kill_sidecar(&mut self, s: usize) {
         let sidecar = self.sidecars.remove(s);
         tell!(self, "sidecar {} ends", sidecar.claim.instance);
+        self.drop_clients(sidecar.claim.instance);
         self.history.owner_died(sidecar.claim.instance);
         let Life::Serves(serving) = sidecar.life else {
             return;
@@ -165,7 +215,7 @@ impl World {
         let serving: Vec<usize> = (0..self.sidecars.len())
             .filter(|&s| matches!(self.sidecars[s].life, Life::Serves(_)))
             .collect();
-        if serving.is_empty() || self.history.open.len() >= self.plan.open_max {
+        if serving.is_empty() || self.history.open.len() - self.waiting() >= self.plan.open_max {
             return;
         }
         let s = *self.rng.pick(&serving);
@@ -184,39 +234,131 @@ impl World {
         let kind = if self.rng.percent(read_percent) {
             *self
                 .rng
-                .pick(&[Kind::List, Kind::List, Kind::Counter, Kind::ReadBoth])
+                .pick(&[Kind::List, Kind::List, Kind::Counter, Kind::ReadBoth, Kind::Peek])
         } else {
-            match self.rng.below(20) {
-                0..=8 => Kind::Push,
-                9..=10 => Kind::Script,
-                11..=12 => Kind::Both,
-                13..=14 => Kind::Incr,
-                15..=16 => Kind::Add,
-                17..=18 => Kind::Pop,
-                _ if self.plan.booms => Kind::Boom,
-                _ => Kind::Push,
-            }
+            self.any_write()
         };
         let partition = self.rng.below(usize::from(self.plan.partitions)) as PartitionId;
         self.issue(s, kind, partition);
     }
 
+    fn any_write(&mut self) -> Kind {
+        let two = &[
+            Kind::PushTwo,
+            Kind::PushTwo,
+            Kind::ScriptTwo,
+            Kind::Move,
+            Kind::Move,
+            Kind::PushInTurn,
+            Kind::PushInTurn,
+            Kind::BoomTwo,
+        ];
+        let queued = &[
+            Kind::Put,
+            Kind::Put,
+            Kind::Put,
+            Kind::PutScript,
+            Kind::Take,
+            Kind::WaitTake,
+            Kind::WaitTake,
+            Kind::WaitMove,
+            Kind::WaitTold,
+            Kind::WaitLong,
+        ];
+        let kind = match self.rng.below(100) {
+            n if n < self.plan.two_percent => *self.rng.pick(two),
+            n if n < self.plan.two_percent + self.plan.queued_percent => *self.rng.pick(queued),
+            _ => match self.rng.below(20) {
+                0..=7 => Kind::Push,
+                8 => Kind::Settled,
+                9..=10 => Kind::Script,
+                11..=12 => Kind::Both,
+                13..=14 => Kind::Incr,
+                15..=16 => Kind::Add,
+                17..=18 => Kind::Pop,
+                _ => Kind::Boom,
+            },
+        };
+        match kind {
+            Kind::Boom | Kind::BoomTwo if !self.plan.booms => Kind::Push,
+            kind if kind.waits() && self.waiting() >= self.plan.waiting_max => Kind::Put,
+            kind => kind,
+        }
+    }
+
+    /// How many stand in lines, or are about to.
+    pub fn waiting(&self) -> usize {
+        self.clients
+            .values()
+            .filter(|client| matches!(client.role, Role::Waits(_)))
+            .count()
+    }
+
+    /// The other partition of an operation that has two, or may have.
+    fn other(&mut self, kind: Kind, partition: PartitionId) -> Option<PartitionId> {
+        let all: Vec<PartitionId> = match kind.is_joint() {
+            true => self.neighbours[usize::from(partition)].clone(),
+            false => (0..self.plan.partitions).filter(|&p| p != partition).collect(),
+        };
+        let may =
+            kind.is_of_two() || (matches!(kind, Kind::WaitTake | Kind::WaitLong) && self.rng.percent(60));
+        (may && !all.is_empty()).then(|| *self.rng.pick(&all))
+    }
+
     pub fn issue(&mut self, s: usize, kind: Kind, partition: PartitionId) {
         let producer = self.rng.below(self.plan.producers);
         let second = self.rng.percent(30);
-        let sidecar = &mut self.sidecars[s];
-        let Life::Serves(serving) = &mut sidecar.life else {
-            return;
+        let other = self.other(kind, partition);
+        let owner = self.sidecars[s].claim.instance;
+        // A client that has sent a joint write sends nothing before it is answered.
+        let is_busy = |id: &u64| {
+            let op = &self.history.ops[*id as usize];
+            op.kind.is_joint() && op.owner == owner && op.producer == producer
         };
-        let request = self
-            .history
-            .issue(kind, partition, second, producer, sidecar.claim.instance);
+        if (kind.is_of_two() && other.is_none()) || self.history.open.iter().any(is_busy) {
+            return;
+        }
+        let node = *self.rng.pick(&self.replicas_of(partition));
+        let Some(serving) = self.serving(s) else { return };
+        let position = serving
+            .sequencer
+            .partition_view(partition)
+            .map(|(position, _)| position);
+        if kind.is_procedure() {
+            let id = self
+                .history
+                .begin(kind, partition, other, second, producer, owner);
+            tell!(
+                self,
+                "{owner}: request {id} {kind:?} partitions {partition} {other:?}"
+            );
+            return self.begin_steps(s, id);
+        }
+        let request = match kind {
+            Kind::Settled => {
+                let id = self
+                    .history
+                    .begin(kind, partition, other, second, producer, owner);
+                self.history.ops[id as usize].settles = position.map(|position| (node, position));
+                self.history
+                    .request(id, 0, partition, 0, HoldId::NONE, Action::Settled(node))
+            }
+            _ => self
+                .history
+                .issue(kind, partition, other, second, producer, owner),
+        };
         tell!(
             self,
-            "{}: request {} {kind:?} partition {partition}",
-            sidecar.claim.instance,
+            "{owner}: request {} {kind:?} partitions {partition} {other:?}",
             request.reply_to.slot
         );
-        serving.sequencer.order(request);
+        if let Some(serving) = self.serving(s) {
+            serving.sequencer.order(request);
+        }
+    }
+
+    pub fn replicas_of(&self, partition: PartitionId) -> Vec<u16> {
+        let table = self.nodes.iter().find_map(|n| n.table.as_ref()).unwrap();
+        table.rows[usize::from(partition)].replicas.to_vec()
     }
 }
