@@ -11,7 +11,8 @@
 //!
 //! While somebody stands idle and there are no credits, there is nothing at the key but what is being taken already. So a client
 //! that comes to a line in which nobody waits is tried at once, and what comes meanwhile is kept for it; one that comes while
-//! it is not known whether there is more brings a credit of its own. One that waits at several keys, maybe of several owners, is [claimed](crate::request::Waiter) by whoever tries to serve it.
+//! it is not known whether there is more brings a credit of its own. One that waits at several keys, maybe of several owners, is
+//! [claimed](crate::request::Waiter) by whoever tries to serve it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -236,13 +237,6 @@ impl Sequencer {
         if found {
             standing.wait.waiter.served();
             let to = standing.to;
-            // What it was to take is for the next one.
-            if matches!(outcome, Outcome::Refused(_) | Outcome::Unknown)
-                && let Some(queue) = self.waits.queue(&place, &line)
-                && line != Line::Readers
-            {
-                queue.credits = queue.credits.saturating_add(1);
-            }
             self.effects.push(Effect::Complete(to, outcome));
             self.leave(&place, &line, id);
         } else {
