@@ -60,8 +60,12 @@ pub const READ_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 pub const READ_WINDOW_MIN: usize = 4;
 /// See [`READ_WINDOW_MIN`].
 pub const READ_WINDOW_MAX: usize = 256;
-/// What a reply is taken for on a stream that has seen none, in bytes.
-pub const READ_REPLY_BYTES_FIRST: usize = 1024 * 1024;
+/// What a reply is taken for where none has been seen, in bytes.
+pub const REPLY_BYTES_FIRST: usize = 1024 * 1024;
+
+/// How long a client may take nothing of its replies while there are so many that no more of its commands are taken up, in ms.
+/// It may be waiting itself for its commands to be read. Redis' soft limits: 60 s.
+pub const CLIENT_STALL_MS: u64 = 60_000;
 
 /// How often a read is asked of another node, because one has died or does not answer, before it is refused: a read
 /// that brings nodes to a halt must not be taken to all of them.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::blocking::Blocked;
@@ -20,7 +19,7 @@ use crate::pubsub::Publication;
 use crate::pubsub::Subscriptions;
 use crate::request::{Outcome, PartitionId, ReplyTo};
 use crate::resp::downgrade::downgrade;
-use crate::resp::{OutBuf, encode};
+use crate::resp::{OutBuf, ReplyPeak, encode};
 use crate::worker::{Core, Worker};
 
 /// What a connection has said about itself.
@@ -90,6 +89,7 @@ pub(crate) struct Slot {
     state: SlotState,
     resp3: bool,
     silent: bool,
+    reads: bool,
     pub(super) asked_us: u64,
     /// Its number in the table, and its bytes, should it be slow.
     pub(super) command: u16,
@@ -117,9 +117,15 @@ pub struct Client {
     /// Number of the first slot.
     pub(crate) first: u64,
     /// Reads that are not answered yet: a write to the same partition waits for them (see `sequencer::reads`).
-    pub(crate) pending_reads: SmallVec<[(u64, PartitionId); 8]>,
+    pub(super) pending_reads: VecDeque<(u64, PartitionId)>,
+    /// How many slots wait for reads.
+    pub(super) read_slots: usize,
     /// Bytes of replies that wait for earlier ones.
     pub(crate) held_bytes: usize,
+    /// How large the replies of its reads are.
+    pub(super) read_peak: ReplyPeak,
+    /// How large its other replies are: mostly small, and telling nothing about what it reads.
+    pub(super) other_peak: ReplyPeak,
     /// Its task sleeps until something is answered.
     pub(crate) wake: Rc<Notify>,
     pub(crate) waiting: bool,
@@ -158,8 +164,11 @@ impl Client {
             out: OutBuf::default(),
             slots: VecDeque::new(),
             first: 0,
-            pending_reads: SmallVec::new(),
+            pending_reads: VecDeque::new(),
+            read_slots: 0,
             held_bytes: 0,
+            read_peak: ReplyPeak::default(),
+            other_peak: ReplyPeak::default(),
             wake: Rc::new(Notify::new()),
             waiting: false,
             dirty: false,
@@ -198,6 +207,7 @@ impl Client {
     pub(crate) fn leave(&mut self) {
         self.gone = true;
         self.slots.clear();
+        self.read_slots = 0;
         self.held_bytes = 0;
         self.out.clear();
         self.wake.notify_one();
@@ -222,6 +232,7 @@ impl Client {
             state,
             resp3: self.session.resp3,
             silent,
+            reads: false,
             asked_us: now_us,
             command: UNKNOWN,
             frame: Bytes::new(),
@@ -267,6 +278,10 @@ impl Client {
                     }
                 };
                 self.held_bytes += bytes.len();
+                match entry.reads {
+                    true => self.read_peak.note(bytes.len()),
+                    false => self.other_peak.note(bytes.len()),
+                }
                 entry.state = SlotState::Done(bytes);
             }
             SlotState::Gathering(gather) => {
@@ -286,6 +301,10 @@ impl Client {
                 let bytes = gather.assemble(entry.resp3);
                 let published = std::mem::take(&mut gather.published);
                 self.held_bytes += bytes.len();
+                match entry.reads {
+                    true => self.read_peak.note(bytes.len()),
+                    false => self.other_peak.note(bytes.len()),
+                }
                 entry.state = SlotState::Done(bytes);
                 return published;
             }
@@ -303,18 +322,38 @@ impl Client {
                 self.out.put_shared(bytes);
             }
             released(slot, bytes, &self.session);
+            self.read_slots -= usize::from(slot.reads);
             self.slots.pop_front();
             self.first += 1;
         }
     }
 
+    /// Says that the command in this slot, the last one, reads in a partition.
+    pub(super) fn note_read(&mut self, slot: u64, partition: PartitionId) {
+        self.forget_answered_reads();
+        self.pending_reads.push_back((slot, partition));
+        if let Some(slot) = self.slots.back_mut() {
+            self.read_slots += usize::from(!slot.reads);
+            slot.reads = true;
+        }
+    }
+
     /// Whether an earlier read of this partition is not answered yet.
     pub(crate) fn reads_pending(&mut self, partition: Option<PartitionId>) -> bool {
-        let first = self.first;
-        self.pending_reads.retain(|(slot, _)| *slot >= first);
+        self.forget_answered_reads();
         self.pending_reads
             .iter()
             .any(|(_, p)| partition.is_none_or(|wanted| *p == wanted))
+    }
+
+    fn forget_answered_reads(&mut self) {
+        while self
+            .pending_reads
+            .front()
+            .is_some_and(|(slot, _)| *slot < self.first)
+        {
+            self.pending_reads.pop_front();
+        }
     }
 }
 

@@ -315,7 +315,7 @@ impl Worker {
             None => client.expect_one(command.downgrade(spans.len()), *now_us),
         };
         if !write {
-            client.pending_reads.push((slot, partition));
+            client.note_read(slot, partition);
         }
         let request = Request {
             partition,
@@ -371,7 +371,7 @@ impl Worker {
         let mut requests = Vec::with_capacity(parts.len());
         for (part, (partition, keys)) in parts.iter().enumerate() {
             if !write {
-                client.pending_reads.push((slot, *partition));
+                client.note_read(slot, *partition);
             }
             let commands = part_of(args, keys, step, command.compare);
             let reply_to = client.reply_to(self.id(), id, slot, part as u16);

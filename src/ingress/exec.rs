@@ -302,7 +302,7 @@ impl Worker {
         for (part, unit) in units.into_iter().enumerate() {
             let Unit::Group(group) = unit else { continue };
             if !group.write {
-                client.pending_reads.push((slot, group.partition));
+                client.note_read(slot, group.partition);
             }
             requests.push(Request {
                 partition: group.partition,

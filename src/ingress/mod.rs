@@ -28,6 +28,7 @@ mod pause;
 mod pool_wide;
 mod procedure;
 mod roll_call;
+mod room;
 mod scan;
 mod scan_cursor;
 mod scripts;

@@ -283,7 +283,7 @@ impl Worker {
             .map(|kind| client.subscribed_to(kind));
         let transaction = session.transaction.as_deref();
         let multi_bytes = transaction.map_or(0, |t| t.bytes);
-        let output = client.out.len() + client.held_bytes;
+        let output = client.output_bytes();
         let command = self.shared().commands.at(client.command);
         let mut line = format!(
             "id={} addr={} laddr={} fd={}",

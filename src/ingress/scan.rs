@@ -157,7 +157,7 @@ impl Worker {
             return Flow::Leave;
         };
         let slot = client.expect_parts(Gather::new(Recipe::Scan(page), 1), core.now_us);
-        client.pending_reads.push((slot, partition));
+        client.note_read(slot, partition);
         let reply_to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
         let action = Action::OnNode(lister, Commands::one(frame));

@@ -126,10 +126,12 @@ impl<'a> Conversation<'a> {
 
     /// Dispatches all commands that are there; `false` when the client is to be left.
     async fn work_off(&mut self) -> bool {
-        let pending_max = self.worker.shared().config.limits.client_pending_max;
+        let limits = &self.worker.shared().config.limits;
+        let pending_max = limits.client_pending_max;
+        let output_max = limits.client_output_max.as_u64() as usize;
         loop {
             if !self
-                .wait_while(|client| client.slots.len() + client.unasked >= pending_max)
+                .wait_while(|client| client.has_enough(pending_max, output_max))
                 .await
             {
                 return false;

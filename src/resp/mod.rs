@@ -10,6 +10,7 @@ mod command;
 pub mod downgrade;
 pub mod encode;
 mod out;
+mod peak;
 mod reply;
 pub mod walk;
 
@@ -17,4 +18,5 @@ pub use args::{Args, Span};
 pub(crate) use command::frame_of;
 pub use command::{CommandScanner, ProtocolError, Scanned, Spans};
 pub use out::OutBuf;
+pub use peak::ReplyPeak;
 pub use reply::{ReplyError, ReplyScanner};

@@ -6,7 +6,6 @@ use super::log::LogPos;
 use super::node::{Expect, Item, Node, Trouble};
 use super::{Effect, Sequencer};
 use crate::account::Position;
-use crate::limits;
 use crate::request::{NodeId, Outcome, PartitionId};
 
 /// What a node's account said when its stream came up.
@@ -104,7 +103,6 @@ impl Sequencer {
                 todo,
                 batches: node.batches,
                 trouble,
-                peak_reply_bytes: limits::READ_REPLY_BYTES_FIRST,
                 ..Node::default()
             };
         }

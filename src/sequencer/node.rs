@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::log::LogPos;
 use crate::limits;
-use crate::resp::ReplyScanner;
+use crate::resp::{ReplyPeak, ReplyScanner};
 
 /// Something to be executed on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub(crate) struct Node {
     pub(crate) excused_ms: u64,
     /// Reads that it has not answered.
     pub(crate) reads_in_flight: usize,
-    /// About the largest reply of late, in bytes.
-    pub(crate) peak_reply_bytes: usize,
+    /// How large its replies are.
+    pub(crate) reply_peak: ReplyPeak,
     /// Scripts that it has been given over this stream.
     pub(crate) scripts: HashSet<[u8; 20]>,
     pub(crate) trouble: Trouble,
@@ -88,15 +88,14 @@ impl Node {
     /// How many reads it may be given before it has answered some: large replies, or very many, would keep it from
     /// everything else for long, since a server makes all replies of a pipeline before it sends the first.
     pub(crate) fn read_window(&self) -> usize {
-        (limits::READ_WINDOW_BYTES / self.peak_reply_bytes.max(1))
+        (limits::READ_WINDOW_BYTES / self.reply_peak.bytes())
             .clamp(limits::READ_WINDOW_MIN, limits::READ_WINDOW_MAX)
     }
 
     /// Notes a read's reply.
     pub(crate) fn read_answered(&mut self, reply_bytes: usize) {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
-        let faded = self.peak_reply_bytes - self.peak_reply_bytes / 64;
-        self.peak_reply_bytes = reply_bytes.max(faded);
+        self.reply_peak.note(reply_bytes);
     }
 
     /// When the oldest batch that is not answered yet was sent.

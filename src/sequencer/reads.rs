@@ -285,10 +285,11 @@ impl Sequencer {
         if !self.settings.linearizable {
             return true;
         }
+        // The node that has answered the read itself need not come to the end of the batch.
         let confirmed = p.replicas.iter().filter(|r| {
             self.nodes
                 .get(usize::from(r.node))
-                .is_some_and(|n| n.up && n.confirmed_round >= read.round)
+                .is_some_and(|n| n.up && (r.node == read.node || n.confirmed_round >= read.round))
         });
         confirmed.count() as u32 >= p.confirmations(self.settings.write_quorum)
     }

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::task::spawn_local;
 use tracing::warn;
 
 use super::{Core, StreamSlot, Worker};
+use crate::limits;
 use crate::request::{NodeId, Outcome, ReplyTo};
 use crate::sequencer::{Effect, Sequencer};
 use crate::shared::Message;
@@ -127,7 +129,7 @@ impl Worker {
                 continue;
             };
             client.dirty = false;
-            if client.clogged && client.out.len() + client.held_bytes > output_max {
+            if client.has_too_much(output_max) {
                 warn!(
                     client = client.session.id,
                     "a client does not read its replies (or asks for too much at once, setting limits.client_output_max): disconnected"
@@ -156,13 +158,24 @@ impl Worker {
                 }
                 Err(_) => client.leave(),
             }
+            // Its task may be waiting for this room, and no reply will wake it.
+            if client.waiting && client.slots.is_empty() {
+                client.wake.notify_one();
+            }
             self.metrics.bytes_out.add((before - client.out.len()) as u64);
         }
         core.dirty = dirty;
     }
 
     async fn unblock_client(self: Rc<Self>, id: u32, generation: u32, write: Rc<crate::net::WriteHalf>) {
-        let writable: io::Result<()> = write.writable().await;
+        let stall = Duration::from_millis(limits::CLIENT_STALL_MS);
+        let writable: io::Result<()> = loop {
+            match tokio::time::timeout(stall, write.writable()).await {
+                Ok(writable) => break writable,
+                Err(_) if self.is_stalled(id, generation) => break Err(io::ErrorKind::TimedOut.into()),
+                Err(_) => {}
+            }
+        };
         self.with(|core| {
             let Some(client) = core
                 .clients
@@ -179,5 +192,26 @@ impl Worker {
                 core.dirty.push(id);
             }
         });
+    }
+
+    /// Whether a client that takes nothing should be given up: its commands are not taken up any more. `true` if it has gone.
+    fn is_stalled(&self, id: u32, generation: u32) -> bool {
+        let limits = &self.shared.config.limits;
+        let core = self.core.borrow();
+        let client = core.clients.get(id as usize);
+        let Some(client) = client.filter(|c| c.generation == generation) else {
+            return true;
+        };
+        let stalls = client.has_enough(
+            limits.client_pending_max,
+            limits.client_output_max.as_u64() as usize,
+        );
+        if stalls {
+            warn!(
+                client = client.session.id,
+                "a client does not read its replies, and has not for a while: disconnected"
+            );
+        }
+        stalls
     }
 }
