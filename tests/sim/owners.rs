@@ -8,6 +8,8 @@ use crate::node::{Claim, Record, Value};
 use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Serving, Sidecar};
 use crate::takeover::{Progress, Takeover, View, next_term};
+use crate::waiting::Standing;
+use crate::wire::{self, Reply};
 use crate::world::{World, tell};
 
 impl World {
@@ -159,27 +161,43 @@ impl World {
                 other => Err(format!("{} has ended, and is told {other:?}", to.slot)),
             };
         };
-        let served = matches!(outcome, Outcome::Reply { .. });
+        let ops = self.history.ops.len();
+        if let (Role::Waits(waiting), Outcome::Waits) = (&mut client.role, &outcome) {
+            waiting.tried_at = ops;
+        }
+        let element = match &outcome {
+            Outcome::Reply { frames, .. } => wire::replies(frames).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         client.inbox.push_back((to.part, outcome));
         if let Role::Waits(waiting) = &client.role
             && matches!(kind, Kind::WaitTake | Kind::WaitMove)
-            && served
+            && let [Reply::Text(element)] = &element[..]
         {
             let place = &waiting.places[usize::from(to.part)];
             let place = (place.partition, place.key.0, place.key.1.clone());
+            let element = String::from_utf8_lossy(element).parse().unwrap_or(usize::MAX);
             self.tally.served += 1;
-            for other in self.lines.before(to.slot, &place) {
-                if let Some(Role::Waits(earlier)) = self.clients.get(&other).map(|c| &c.role)
-                    && self.history.ops[other as usize].owner == to.generation
-                    && !earlier.waiter.is_gone()
-                {
-                    return Err(format!(
-                        "{} was served before {other}, who came earlier to {place:?}",
-                        to.slot
-                    ));
-                }
-            }
+            self.check_turn(to, &place, element)?;
             self.lines.leave(to.slot);
+        }
+        Ok(())
+    }
+
+    /// First come, first served. Only who was tried in vain since the element was put may have been overtaken: while that was
+    /// under way, what came next was for the next one.
+    fn check_turn(&self, to: ReplyTo, place: &Standing, element: usize) -> Result<(), String> {
+        for other in self.lines.before(to.slot, place) {
+            if let Some(Role::Waits(earlier)) = self.clients.get(&other).map(|c| &c.role)
+                && self.history.ops[other as usize].owner == to.generation
+                && !earlier.waiter.is_gone()
+                && earlier.tried_at <= element
+            {
+                return Err(format!(
+                    "{} was served before {other}, who came earlier to {place:?}",
+                    to.slot
+                ));
+            }
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub struct Waiting {
     kind: Kind,
     pub places: Vec<Place>,
     pub waiter: Arc<Waiter>,
+    /// How many operations there were when it was last tried in vain.
+    pub tried_at: usize,
     asked: usize,
     /// It was told that there is nothing at the last place where it asked.
     settled: bool,
@@ -103,6 +105,7 @@ impl Waiting {
             kind: op.kind,
             places,
             waiter: Arc::default(),
+            tried_at: 0,
             asked: 0,
             settled: false,
             ended: false,
@@ -279,12 +282,15 @@ fn ended(asks: Vec<Ask>, outcome: &Outcome) -> Result<Next, String> {
     }
 }
 
+/// Where somebody stands: partition, database, key.
+pub type Standing = (PartitionId, u16, Vec<u8>);
+
 /// Who stands where, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct Lines(BTreeMap<(PartitionId, u16, Vec<u8>), Vec<u64>>);
+pub struct Lines(BTreeMap<Standing, Vec<u64>>);
 
 impl Lines {
-    pub fn stand(&mut self, id: u64, place: (PartitionId, u16, Vec<u8>)) {
+    pub fn stand(&mut self, id: u64, place: Standing) {
         self.0.entry(place).or_default().push(id);
     }
 
@@ -296,7 +302,7 @@ impl Lines {
     }
 
     /// Those who came before `id` to this place.
-    pub fn before(&self, id: u64, place: &(PartitionId, u16, Vec<u8>)) -> Vec<u64> {
+    pub fn before(&self, id: u64, place: &Standing) -> Vec<u64> {
         let line = self.0.get(place).map(Vec::as_slice).unwrap_or_default();
         line.iter().copied().take_while(|&other| other != id).collect()
     }
