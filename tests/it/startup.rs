@@ -139,6 +139,10 @@ fn one_unreachable_node_of_three_is_waited_for_by_nobody() {
     let config = SidecarConfig::of(&pool, 3);
     let first = Sidecar::start(&config);
     assert!(first.client().call(cmd!["SET", "k", "v"]).is_ok());
+    // Two of three have acknowledged it; the third would need a copy if it missed it.
+    wait_until("the last node has it", Duration::from_secs(5), || {
+        pool.nodes[1].client().call(cmd!["EXISTS", "k"]).int() == Some(1)
+    });
     drop(first);
     pool.nodes[1].kill9();
     let sidecar = Sidecar::start(&config);
