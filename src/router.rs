@@ -3,8 +3,6 @@
 //! Pure: a command and its arguments in, a [`Route`] out. It knows no node and no table, because nothing a client sends
 //! needs them: a key's partition never changes.
 
-use smallvec::SmallVec;
-
 use crate::command::Special;
 use crate::command::sort_reads_other_keys;
 use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split, Timeout};
@@ -54,6 +52,9 @@ pub enum Route {
 /// Why a command cannot be executed on keys of several partitions.
 pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't belong to the same partition. Give keys that are used together \
                          the same hash tag, as in {user1}.a and {user1}.b";
+
+/// Up to so many keys, looking for a partition among those before is cheaper than an index of all.
+const SEARCHED_KEYS_MAX: usize = 32;
 
 const KEYS: &str =
     "ERR the nodes describe this command's keys in a way that cannot be, so it cannot be routed";
@@ -122,17 +123,25 @@ fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) ->
         return Route::Invalid(encode::error(&line));
     }
     let mut parts: Vec<(PartitionId, Vec<u32>)> = Vec::new();
-    let mut places: SmallVec<[(PartitionId, usize); 16]> = SmallVec::new();
+    // The place of each partition in `parts`: few are looked for there, for many there is an index.
+    let mut index: Vec<Option<u16>> = match keys.len() > SEARCHED_KEYS_MAX {
+        true => vec![None; usize::from(partitions)],
+        false => Vec::new(),
+    };
     for &key in &keys {
         let partition = partition_of(args.arg(key as usize), partitions);
-        let place = match places.iter().find(|(p, _)| *p == partition) {
-            Some(&(_, place)) => place,
-            None => {
-                places.push((partition, parts.len()));
-                parts.push((partition, Vec::new()));
-                parts.len() - 1
-            }
+        let place = match index.get(usize::from(partition)) {
+            Some(place) => place.map(usize::from),
+            None => parts.iter().position(|(p, _)| *p == partition),
         };
+        let place = place.unwrap_or_else(|| {
+            parts.push((partition, Vec::new()));
+            let place = parts.len() - 1;
+            if let Some(known) = index.get_mut(usize::from(partition)) {
+                *known = Some(place as u16);
+            }
+            place
+        });
         if let Some((_, positions)) = parts.get_mut(place) {
             positions.push(key);
         }
@@ -217,6 +226,26 @@ mod tests {
         let mut keys: Vec<u32> = parts.iter().flat_map(|(_, keys)| keys.clone()).collect();
         keys.sort_unstable();
         assert_eq!(keys, [1, 2, 3, 4, 5, 6]);
+        // The same whether there is an index or not.
+        for count in [SEARCHED_KEYS_MAX, SEARCHED_KEYS_MAX + 1, 5000] {
+            let line: String = (1..=count).map(|key| format!(" k{key}")).collect();
+            let Route::Several { parts, .. } = of(&format!("MGET{line}")) else {
+                panic!()
+            };
+            let mut found: Vec<u32> = Vec::new();
+            for (partition, keys) in &parts {
+                assert!(keys.is_sorted());
+                let same = |key: &u32| partition_of(format!("k{key}").as_bytes(), 256) == *partition;
+                assert!(keys.iter().all(same));
+                found.extend(keys);
+            }
+            found.sort_unstable();
+            assert!(found.iter().copied().eq(1..=count as u32));
+            let mut partitions: Vec<PartitionId> = parts.iter().map(|(partition, _)| *partition).collect();
+            partitions.sort_unstable();
+            partitions.dedup();
+            assert_eq!(partitions.len(), parts.len(), "each once");
+        }
         assert!(matches!(of("MGET {t}a {t}b"), Route::One { write: false, .. }));
         assert!(matches!(of("MSET {t}a 1 {t}b"), Route::Invalid(_)));
         assert!(matches!(

@@ -124,6 +124,10 @@ impl Command {
             }
             Find::Unknown => return Err(UNKNOWN_KEYS),
         };
+        // A node that describes its commands so is not to be believed: there stands the name.
+        if first == 0 {
+            return Err(UNKNOWN_KEYS);
+        }
         for position in (first..end.min(args.len())).step_by(step.max(1)) {
             found(position as u32, spec.flags);
         }

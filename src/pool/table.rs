@@ -114,9 +114,15 @@ impl Table {
     pub fn parse(json: &[u8]) -> Option<Self> {
         let table: Self = serde_json::from_slice(json).ok()?;
         let nodes = table.nodes.len();
-        let sound =
-            |row: &Row| row.replicas.iter().all(|&n| usize::from(n) < nodes) && row.replicas.len() <= 8;
+        let sound = |row: &Row| {
+            let known = row.replicas.iter().all(|&n| usize::from(n) < nodes);
+            let distinct = (row.replicas.iter().enumerate())
+                .all(|(i, node)| row.replicas.iter().skip(i + 1).all(|other| other != node));
+            let in_set = u32::from(row.in_sync) >> row.replicas.len().min(8) == 0;
+            known && distinct && in_set && !row.replicas.is_empty() && row.replicas.len() <= 8
+        };
         (!table.rows.is_empty()
+            && (1..=table.replicas).contains(&table.write_quorum)
             && table.rows.len() <= crate::limits::PARTITIONS_MAX
             && table.rows.iter().all(sound))
         .then_some(table)
@@ -175,9 +181,19 @@ mod tests {
                 .all(|row| row.in_sync == 0b11 && row.replicas.len() == 2)
         );
         assert_eq!(Table::parse(&table.to_json()), Some(table.clone()));
-        let mut broken = table;
-        broken.rows[3].replicas[0] = 9;
-        assert_eq!(Table::parse(&broken.to_json()), None);
+        let changes: [fn(&mut Table); 6] = [
+            |table| table.rows[3].replicas[0] = 9,
+            |table| table.rows[3].replicas = SmallVec::from_slice(&[1, 1]),
+            |table| table.rows[3].replicas.clear(),
+            |table| table.rows[3].in_sync = 0b111,
+            |table| table.write_quorum = 0,
+            |table| table.write_quorum = 3,
+        ];
+        for (n, change) in changes.iter().enumerate() {
+            let mut broken = table.clone();
+            change(&mut broken);
+            assert_eq!(Table::parse(&broken.to_json()), None, "change {n}");
+        }
         assert_eq!(Table::parse(b"{}"), None);
     }
 }

@@ -16,6 +16,9 @@ pub enum ReplyError {
     /// A length that is no number.
     #[error("a reply has a length that is no number")]
     Length,
+    /// A line or a payload that does not end in CRLF.
+    #[error("a reply does not end where it should")]
+    End,
     /// More than [`limits::REPLY_BYTES_MAX`].
     #[error("a reply is larger than {} bytes", limits::REPLY_BYTES_MAX)]
     TooLong,
@@ -29,6 +32,8 @@ pub struct ReplyScanner {
     started: bool,
     resp3: bool,
     needed: usize,
+    /// So far there is no end of the line that begins at `pos`.
+    no_end_before: usize,
 }
 
 impl ReplyScanner {
@@ -51,10 +56,10 @@ impl ReplyScanner {
         }
         while self.frames_left > 0 {
             let Some(&kind) = buf.get(self.pos) else {
-                return Ok(None);
+                return more(buf);
             };
-            let Some(line_len) = line_len(buf, self.pos + 1) else {
-                return Ok(None);
+            let Some(line_len) = self.line_len(buf)? else {
+                return more(buf);
             };
             let after = self.pos + 1 + line_len + 2;
             match kind {
@@ -66,7 +71,10 @@ impl ReplyScanner {
                         let end = after + len + 2;
                         if buf.len() < end {
                             self.needed = end;
-                            return Ok(None);
+                            return more(buf);
+                        }
+                        if buf.get(end - 2..end) != Some(b"\r\n") {
+                            return Err(ReplyError::End);
                         }
                         self.pos = end;
                         self.frames_left -= 1;
@@ -93,8 +101,34 @@ impl ReplyScanner {
             self.pos = after;
             self.frames_left -= 1;
         }
+        if self.pos > limits::REPLY_BYTES_MAX {
+            return Err(ReplyError::TooLong);
+        }
         self.started = false;
         Ok(Some((self.pos, self.resp3)))
+    }
+
+    /// Bytes of the line at `pos` between its first one and its CRLF; `None` if its end is not there yet. What has been looked
+    /// through is not looked through again.
+    fn line_len(&mut self, buf: &[u8]) -> Result<Option<usize>, ReplyError> {
+        let line = self.pos + 1;
+        let from = self.no_end_before.max(line);
+        let Some(len) = buf
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .position(|&b| b == b'\r')
+        else {
+            self.no_end_before = buf.len();
+            return Ok(None);
+        };
+        let end = from + len;
+        self.no_end_before = end;
+        match buf.get(end + 1) {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(end - line)),
+            Some(_) => Err(ReplyError::End),
+        }
     }
 
     /// The number on the header line at `pos`; `None` for -1.
@@ -120,11 +154,12 @@ impl ReplyScanner {
     }
 }
 
-/// Bytes of the line that begins at `at`, without its CRLF; `None` if its end is not there yet.
-fn line_len(buf: &[u8], at: usize) -> Option<usize> {
-    let rest = buf.get(at..)?;
-    let end = rest.iter().position(|&b| b == b'\r')?;
-    (rest.len() > end + 1).then_some(end)
+/// The unit needs more bytes than these, if it may have them.
+fn more(buf: &[u8]) -> Result<Option<(usize, bool)>, ReplyError> {
+    match buf.len() > limits::REPLY_BYTES_MAX {
+        true => Err(ReplyError::TooLong),
+        false => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -167,5 +202,35 @@ mod tests {
             ReplyScanner::default().scan(b"$999999999999\r\n", 1),
             Err(ReplyError::TooLong)
         );
+    }
+
+    #[test]
+    fn every_line_and_every_payload_ends_in_crlf() {
+        for wire in [
+            &b"+OK\rX+OK\r\n"[..],
+            b"$1\r\na\nX",
+            b"$1\rXa\r\n",
+            b"*1\rX:1\r\n",
+            b"$1\r\na\rX",
+        ] {
+            assert_eq!(ReplyScanner::default().scan(wire, 1), Err(ReplyError::End));
+            let mut scanner = ReplyScanner::default();
+            let ends = (0..=wire.len()).map(|end| scanner.scan(&wire[..end], 1));
+            assert_eq!(ends.last(), Some(Err(ReplyError::End)), "in pieces");
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_not_waited_for() {
+        // Never touched: only its length counts, since all but the end has been looked through.
+        let line = vec![0; limits::REPLY_BYTES_MAX + 1];
+        let mut scanner = ReplyScanner {
+            frames_left: 1,
+            started: true,
+            no_end_before: limits::REPLY_BYTES_MAX - 1,
+            ..ReplyScanner::default()
+        };
+        assert_eq!(scanner.scan(&line[..limits::REPLY_BYTES_MAX], 1), Ok(None));
+        assert_eq!(scanner.scan(&line, 1), Err(ReplyError::TooLong));
     }
 }

@@ -138,9 +138,7 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
         }
     };
     assert!(command.takes(args.len()));
-    // A node may describe its commands as it likes, and be taken at its word; ours have their keys behind the name.
-    let ours = std::ptr::eq(table, self::table());
-    let is_argument = |&key: &u32| (key > 0 || !ours) && (key as usize) < args.len();
+    let is_argument = |&key: &u32| key > 0 && (key as usize) < args.len();
     let keys = command.keys(args);
     match &keys {
         Ok(keys) => assert!(
@@ -165,10 +163,10 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
         match route(command, args, partitions) {
             Route::One { partition, .. } => assert!(partition < partitions),
             Route::Several { parts, step, .. } => {
-                assert!(step > 0 && (parts.len() > 1 || !ours));
+                assert!(step > 0 && parts.len() > 1);
                 let mut all: Vec<u32> = parts.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
                 let whole = all.iter().all(|&key| is_argument(&(key + step as u32 - 1)));
-                assert!(whole || !ours, "{}", command.name);
+                assert!(whole, "{}", command.name);
                 all.sort_unstable();
                 let mut keys = keys.clone().expect("split by its keys").to_vec();
                 keys.sort_unstable();
@@ -183,6 +181,7 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
             Route::Local | Route::Transaction => {
                 assert!(matches!(command.class(args), Class::Local | Class::Transaction));
             }
+            Route::Blocking(_) => assert!(matches!(command.class(args), Class::Blocking(_))),
             Route::Across | Route::PubSub | Route::Pool(_) => {}
         }
     }
@@ -193,8 +192,7 @@ pub fn script(data: &[u8]) {
     let traits = lua::analyse(data);
     assert!(traits.commands.is_sorted());
     assert_eq!(traits, lua::analyse(data));
-    let table = CommandTable::builtin();
-    assert!(!(traits.unclear && lua::touches_only_declared(data, &table)));
+    assert!(!(traits.unclear && lua::touches_only_declared(data, table())));
     if let Ok(texts) = lua::payload::parse(data) {
         let again = lua::payload::dump(texts.iter().map(Vec::as_slice));
         assert_eq!(lua::payload::parse(&again), Ok(texts));

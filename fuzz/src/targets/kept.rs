@@ -42,7 +42,8 @@ pub fn table(data: &[u8]) {
                 .iter()
                 .all(|&node| usize::from(node) < table.nodes.len())
         );
-        assert!(row.replicas.len() <= 8);
+        assert!((1..=8).contains(&row.replicas.len()));
+        assert!(u32::from(row.in_sync) < 1 << row.replicas.len());
     }
     for node in 0..table.nodes.len() as u16 {
         assert!(

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use ringfence::account::Position;
 use ringfence::command::compare::digest;
 use ringfence::command::{CommandTable, Compare, Downgrade};
-use ringfence::request::{HoldId, Action, Commands, ReplyTo, Request, Touched};
+use ringfence::request::{Action, Commands, HoldId, ReplyTo, Request, Touched};
 use ringfence::resp::downgrade::{downgrade as to_resp2, needs_downgrade};
 use ringfence::resp::walk::{self, Elements};
 use ringfence::resp::{Args, CommandScanner, OutBuf, ReplyScanner, Scanned, Span, encode};
@@ -183,7 +183,7 @@ fn answered<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, Option<std::
     order(
         &mut sequencer,
         3,
-        Action::OnNode(0, Bytes::from_static(b"*1\r\n$4\r\nINFO\r\n")),
+        Action::OnNode(0, Commands::one(Bytes::from_static(b"*1\r\n$4\r\nINFO\r\n"))),
     );
     for node in 0..3 {
         assert!(sequencer.next_batch(node, &mut out));
