@@ -6,9 +6,9 @@
 //! in-sync nodes of *some* partition.
 
 use crate::cmd;
-use crate::harness::{Client, Pool, Reply, Sidecar};
+use crate::harness::{Client, Pool, Reply, Sidecar, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The database that holds the sidecar's own account of a node.
 pub const BOOKKEEPING_DB: usize = 15;
@@ -186,8 +186,8 @@ pub fn differences(
 /// Waits until all in-sync copies agree (a slow mirror may still be behind), and returns the pool's contents.
 #[track_caller]
 pub fn assert_converged(pool: &Pool, sidecar: &Sidecar) -> BTreeMap<Place, Value> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
+    let mut wrong = Vec::new();
+    let converged = wait_for(Duration::from_secs(10), || {
         let sets = holders(sidecar);
         assert!(
             sets.iter().all(|set| !set.in_sync.is_empty()),
@@ -198,16 +198,13 @@ pub fn assert_converged(pool: &Pool, sidecar: &Sidecar) -> BTreeMap<Place, Value
             .into_iter()
             .map(|name| (name.clone(), contents(&mut pool.node(name).client())))
             .collect();
-        let wrong = differences(&nodes, &sets);
-        if wrong.is_empty() {
-            return nodes.into_values().flatten().collect();
-        }
-        if Instant::now() > end {
-            let shown = wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-            panic!("{} keys have not converged:\n{shown}", wrong.len());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        wrong = differences(&nodes, &sets);
+        wrong.is_empty().then(|| nodes.into_values().flatten().collect())
+    });
+    converged.unwrap_or_else(|| {
+        let shown = wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+        panic!("{} keys have not converged:\n{shown}", wrong.len())
+    })
 }
 
 /// The checker itself must see a difference.

@@ -3,7 +3,8 @@
 use crate::cmd;
 use crate::convergence::assert_converged;
 use crate::harness::{
-    Node, NodeEntry, NodeOptions, Pool, Port, Relay, Reply, Sidecar, SidecarConfig, binary, wait_until,
+    Node, NodeEntry, NodeOptions, Pool, Port, Relay, Reply, Sidecar, SidecarConfig, binary, wait_for,
+    wait_until,
 };
 use std::process::Command;
 use std::time::Duration;
@@ -33,11 +34,12 @@ fn assert_refuses(config: &SidecarConfig, words: &[&str]) {
             .any(|line| words.iter().all(|word| line.contains(&word.to_lowercase())))
     };
     // The pipe may still hold the last line when the process has ended.
-    let end = std::time::Instant::now() + Duration::from_secs(2);
-    while !says_it() && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(says_it(), "no line with all of {words:?}:\n{}", sidecar.log());
+    let said = wait_for(Duration::from_secs(2), || says_it().then_some(()));
+    assert!(
+        said.is_some(),
+        "no line with all of {words:?}:\n{}",
+        sidecar.log()
+    );
     assert!(!sidecar.log().contains("panicked"), "{}", sidecar.log());
 }
 

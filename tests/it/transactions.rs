@@ -68,7 +68,7 @@ fn one_expiry_is_a_change(both: &Both) {
         });
     };
     let (mut watcher, mut other) = (both.client(), both.client());
-    other.line("SET k v PX 60");
+    other.line("SET k v PX 400");
     watcher.line("WATCH k");
     expired(&mut other.subject);
     expired(&mut other.reference);

@@ -2,9 +2,10 @@
 
 use super::history::{History, Message, Sent};
 use super::workload::Workload;
+use super::{RECOVERY_MAX, wait_progress};
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, seed};
+use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, seed, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -68,13 +69,17 @@ fn a_second_sidecar_fences_the_first() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(500));
+        let work = || first.client().call(cmd!["LLEN", "fenced"]).int() > Some(200);
+        wait_until("the first sidecar works", RECOVERY_MAX, work);
         let second = Sidecar::start(&config);
         let taken_at = Instant::now();
         second.allow_log("took over");
         // The new owner's clients work at the same time.
         let workload = Workload::start(&second.endpoint(), seed);
-        std::thread::sleep(Duration::from_secs(2));
+        // What the first one could still do wrong, it does before it ends.
+        let status = first.wait_exit(RECOVERY_MAX);
+        assert_eq!(status.code(), Some(3), "it says that it was fenced");
+        wait_progress(&workload);
         stop.store(true, Ordering::Relaxed);
         let told: Vec<Told> = producers
             .into_iter()

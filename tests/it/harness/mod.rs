@@ -14,4 +14,4 @@ pub use relay::{Flow, Relay};
 pub use reply::{Reply, printable};
 pub use rng::{Rng, seed, setting};
 pub use sidecar::{NodeEntry, Sidecar, SidecarConfig, binary};
-pub use wait::{Port, wait_until};
+pub use wait::{Port, wait_for, wait_until};

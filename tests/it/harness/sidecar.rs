@@ -5,7 +5,7 @@
 
 use super::client::{Client, Endpoint};
 use super::node::{Node, Pool};
-use super::wait::{Port, http_get, wait_until};
+use super::wait::{Port, http_get, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// How long a start may take, with a take-over in it.
@@ -256,18 +256,12 @@ impl Sidecar {
 
     /// Waits until it ends by itself.
     pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
-        let end = Instant::now() + timeout;
-        loop {
-            if let Some(status) = self.exited() {
-                return status;
-            }
-            assert!(
-                Instant::now() < end,
+        wait_for(timeout, || self.exited()).unwrap_or_else(|| {
+            panic!(
                 "the sidecar did not end within {timeout:?}; its log:\n{}",
                 self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            )
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -333,20 +327,16 @@ impl Sidecar {
     /// Waits until every node of `pool` is in sync.
     #[track_caller]
     pub fn wait_all_in_sync(&self, pool: &Pool, timeout: Duration) {
-        let end = Instant::now() + timeout;
-        while !pool
-            .nodes
-            .iter()
-            .all(|node| self.node_state(&node.name) == "in_sync")
-        {
-            if Instant::now() > end {
-                let nodes = http_get(self.admin.address(), "/v1/nodes");
-                panic!(
-                    "not all nodes are in sync after {timeout:?}: {nodes:?}\n{}",
-                    self.log()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let all_in_sync = || {
+            let in_sync = |node: &Node| self.node_state(&node.name) == "in_sync";
+            pool.nodes.iter().all(in_sync).then_some(())
+        };
+        if wait_for(timeout, all_in_sync).is_none() {
+            let nodes = http_get(self.admin.address(), "/v1/nodes");
+            panic!(
+                "not all nodes are in sync after {timeout:?}: {nodes:?}\n{}",
+                self.log()
+            );
         }
     }
 

@@ -45,9 +45,19 @@ impl Port {
 /// Polls `condition` until it holds; fails the test after `timeout`, saying what it waited for.
 #[track_caller]
 pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let held = wait_for(timeout, || condition().then_some(()));
+    assert!(held.is_some(), "waited {timeout:?} in vain for: {what}");
+}
+
+/// Polls until there is something; `None` if there is nothing after `timeout`, for who has more to say about it.
+pub fn wait_for<T>(timeout: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + timeout;
-    while !condition() {
-        assert!(Instant::now() < end, "waited {timeout:?} in vain for: {what}");
+    loop {
+        let late = Instant::now() > end;
+        let found = look();
+        if found.is_some() || late {
+            return found;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
 }
