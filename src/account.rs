@@ -8,6 +8,7 @@
 //! rf:touched   hash   <worker>:<n % J>      -> records of one batch
 //! record              partition u16 | db u16 | seq u64 | key length u32 | key      (little endian)
 //!                     key length 2^32-1, no key: anything in the partition
+//!                     key length 2^32-2, no key: nothing
 //! ```
 
 use bytes::{BufMut, BytesMut};
@@ -33,6 +34,7 @@ pub const REPAIR: &[u8] = b"rf:repair";
 pub const TOUCHED_BATCHES: u64 = 256;
 
 const PARTITION_MARK: u32 = u32::MAX;
+const NOTHING_MARK: u32 = u32::MAX - 1;
 
 /// A place in a partition's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,21 +103,33 @@ pub struct TouchedRecord {
     pub db: u16,
     /// The write's place in the partition's epoch.
     pub seq: u64,
-    /// The key; `None`: anything in the partition.
-    pub key: Option<Vec<u8>>,
+    /// What it may have changed.
+    pub what: Touch<Vec<u8>>,
+}
+
+/// What a write may have changed in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch<Key> {
+    /// Nothing: it only has its place in the order.
+    Nothing,
+    /// This key.
+    Key(Key),
+    /// Any key.
+    Partition,
 }
 
 /// Appends one record.
-pub fn put_touched(out: &mut BytesMut, partition: PartitionId, db: u16, seq: u64, key: Option<&[u8]>) {
+pub fn put_touched(out: &mut BytesMut, partition: PartitionId, db: u16, seq: u64, what: Touch<&[u8]>) {
     out.put_u16_le(partition);
     out.put_u16_le(db);
     out.put_u64_le(seq);
-    match key {
-        Some(key) => {
+    match what {
+        Touch::Key(key) => {
             out.put_u32_le(key.len() as u32);
             out.put_slice(key);
         }
-        None => out.put_u32_le(PARTITION_MARK),
+        Touch::Nothing => out.put_u32_le(NOTHING_MARK),
+        Touch::Partition => out.put_u32_le(PARTITION_MARK),
     }
 }
 
@@ -129,18 +143,20 @@ pub fn parse_touched(mut rest: &[u8]) -> Option<Vec<TouchedRecord>> {
         let seq = u64::from_le_bytes(head.get(4..12)?.try_into().ok()?);
         let len = u32::from_le_bytes(head.get(12..16)?.try_into().ok()?);
         rest = after;
-        let key = if len == PARTITION_MARK {
-            None
-        } else {
-            let (key, after) = rest.split_at_checked(len as usize)?;
-            rest = after;
-            Some(key.to_vec())
+        let what = match len {
+            PARTITION_MARK => Touch::Partition,
+            NOTHING_MARK => Touch::Nothing,
+            len => {
+                let (key, after) = rest.split_at_checked(len as usize)?;
+                rest = after;
+                Touch::Key(key.to_vec())
+            }
         };
         records.push(TouchedRecord {
             partition,
             db,
             seq,
-            key,
+            what,
         });
     }
     Some(records)
@@ -170,8 +186,9 @@ mod tests {
             assert_eq!(Position::parse(text), Some(position));
         }
         let mut out = BytesMut::new();
-        put_touched(&mut out, 7, 3, 99, Some(b"key"));
-        put_touched(&mut out, 255, 0, 100, None);
+        put_touched(&mut out, 7, 3, 99, Touch::Key(b"key"));
+        put_touched(&mut out, 255, 0, 100, Touch::Partition);
+        put_touched(&mut out, 1, 0, 101, Touch::Nothing);
         let records = parse_touched(&out).unwrap();
         assert_eq!(
             records[0],
@@ -179,10 +196,11 @@ mod tests {
                 partition: 7,
                 db: 3,
                 seq: 99,
-                key: Some(b"key".to_vec())
+                what: Touch::Key(b"key".to_vec())
             }
         );
-        assert_eq!(records[1].key, None);
+        assert_eq!(records[1].what, Touch::Partition);
+        assert_eq!(records[2].what, Touch::Nothing);
         assert_eq!(parse_touched(&out[..out.len() - 1]), None);
     }
 }

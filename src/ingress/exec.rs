@@ -112,7 +112,9 @@ struct Group {
 }
 
 impl Group {
-    fn into_action(self) -> Action {
+    /// One of several is a write even if it only reads: a read that is asked of another node comes to a later place of the order,
+    /// and the transaction would see two moments. (Under a hold there is nothing in between.)
+    fn into_action(self, is_alone: bool) -> Action {
         let commands = Commands {
             frame: self.frame.freeze(),
             count: self.count,
@@ -123,7 +125,7 @@ impl Group {
             scripts: self.scripts.map(Vec::into_boxed_slice),
             second_chance: None,
         };
-        match self.write {
+        match self.write || !is_alone {
             true => Action::Write(commands),
             false => Action::Read(commands),
         }
@@ -298,10 +300,11 @@ impl Worker {
         };
         let gather = Gather::new(Recipe::Exec(Box::new(assembly)), units.len());
         let slot = client.expect_parts(gather, core.now_us);
+        let is_alone = units.len() == 1;
         let mut requests = Vec::with_capacity(units.len());
         for (part, unit) in units.into_iter().enumerate() {
             let Unit::Group(group) = unit else { continue };
-            if !group.write {
+            if !group.write && is_alone {
                 client.note_read(slot, group.partition);
             }
             requests.push(Request {
@@ -309,7 +312,7 @@ impl Worker {
                 db: group.db,
                 under: HoldId::NONE,
                 reply_to: client.reply_to(self.id(), id, slot, part as u16),
-                action: group.into_action(),
+                action: group.into_action(is_alone),
             });
         }
         for request in requests {
@@ -511,7 +514,7 @@ async fn in_steps(
     let mut together = Vec::new();
     for unit in units {
         match unit {
-            Unit::Group(group) => together.push((group.partition, group.db, group.into_action())),
+            Unit::Group(group) => together.push((group.partition, group.db, group.into_action(true))),
             Unit::Across(db, across) => {
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
                 p.db = db;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::account::{Position, TouchedRecord};
+use crate::account::{Position, Touch, TouchedRecord};
 use crate::request::{NodeId, PartitionId};
 
 use super::table::Row;
@@ -159,10 +159,11 @@ fn need<'a>(
             .filter(|r| r.partition == partition && r.seq > here.seq)
         {
             named.insert(record.seq);
-            match &record.key {
-                Some(key) => keys.insert((record.db, key.clone())),
-                None => return Need::Partition,
-            };
+            match &record.what {
+                Touch::Nothing => {}
+                Touch::Key(key) => drop(keys.insert((record.db, key.clone()))),
+                Touch::Partition => return Need::Partition,
+            }
         }
         if named.len() as u64 != there.seq - here.seq {
             return Need::Partition;
@@ -196,7 +197,7 @@ mod tests {
                     partition: 0,
                     db: 0,
                     seq,
-                    key: Some(key.to_vec()),
+                    what: Touch::Key(key.to_vec()),
                 })
                 .collect(),
             repairing: HashMap::new(),

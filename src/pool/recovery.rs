@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::recover::{self, Account, Need, Verdict};
 use super::table::Table;
-use crate::account::{self, Position};
+use crate::account::{self, Position, Touch};
 use crate::node::{
     Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
     text_of,
@@ -287,7 +287,7 @@ fn parse_applied(reply: BytesFrame) -> HashMap<PartitionId, Position> {
 fn encode_repair(keys: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut out = BytesMut::new();
     for (db, key) in keys {
-        account::put_touched(&mut out, 0, *db, 0, Some(key));
+        account::put_touched(&mut out, 0, *db, 0, Touch::Key(key));
     }
     out.to_vec()
 }
@@ -296,7 +296,10 @@ fn decode_repair(bytes: &[u8]) -> Vec<Option<(u16, Vec<u8>)>> {
     match account::parse_touched(bytes) {
         Some(records) if !records.is_empty() => records
             .into_iter()
-            .map(|r| r.key.map(|key| (r.db, key)))
+            .map(|r| match r.what {
+                Touch::Key(key) => Some((r.db, key)),
+                Touch::Nothing | Touch::Partition => None,
+            })
             .collect(),
         _ => vec![None],
     }

@@ -8,11 +8,12 @@
 //! came from a node that has since lost what it had executed, and is void.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::log::LogPos;
 use super::node::Item;
 use super::{Sequencer, release};
-use crate::request::{NodeId, PartitionId};
+use crate::request::{NodeId, PartitionId, Touched};
 
 impl Sequencer {
     /// The node has refused to queue the write at `pos`, in these words.
@@ -46,6 +47,7 @@ impl Sequencer {
         }
         entry.commands.frame = Bytes::new();
         entry.commands.count = 0;
+        entry.commands.touched = Touched::Keys(SmallVec::new());
         entry.conclusion = None;
         if !entry.released {
             entry.reply = Some((Bytes::from(text), false));

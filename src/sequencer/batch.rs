@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::Sequencer;
 use super::joint;
 use super::node::{Expect, Item, Node};
-use crate::account::{self, Position};
+use crate::account::{self, Position, Touch};
 use crate::limits;
 use crate::request::{Commands, NodeId, Touched};
 use crate::resp::{OutBuf, encode};
@@ -142,9 +142,12 @@ impl Sequencer {
                         p.batch_seq = seq;
                         match &entry.commands.touched {
                             Touched::Partition => {
-                                account::put_touched(&mut self.touched, partition, entry.db, seq, None)
+                                let all = Touch::Partition;
+                                account::put_touched(&mut self.touched, partition, entry.db, seq, all)
                             }
                             Touched::Keys(keys) => {
+                                let touched = &mut self.touched;
+                                let mut is_named = false;
                                 for span in keys {
                                     let at = span.start as usize..(span.start + span.len) as usize;
                                     let key = entry.commands.frame.get(at).unwrap_or_default();
@@ -152,9 +155,13 @@ impl Sequencer {
                                     if entry.joint.is_none()
                                         || partition_of(key, self.settings.partitions) == partition
                                     {
-                                        let touched = &mut self.touched;
-                                        account::put_touched(touched, partition, entry.db, seq, Some(key));
+                                        is_named = true;
+                                        let key = Touch::Key(key);
+                                        account::put_touched(touched, partition, entry.db, seq, key);
                                     }
+                                }
+                                if !is_named {
+                                    account::put_touched(touched, partition, entry.db, seq, Touch::Nothing);
                                 }
                             }
                         }

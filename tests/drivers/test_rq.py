@@ -96,10 +96,11 @@ def test_dependencies(flow, connection):
 def test_schedule_and_timeouts(flow, connection):
     """scheduler, timeouts and stopped jobs in forked workers."""
     queue = Queue("timed", connection=connection)
-    workers(flow, connection, 2, "--with-scheduler", "timed")
     begin = time.time()
     later = [queue.enqueue_in(timedelta(seconds=1), rq_jobs.now) for _ in range(30)]
+    # However long that has taken: nobody moves them before there are workers.
     assert queue.scheduled_job_registry.count == 30
+    workers(flow, connection, 2, "--with-scheduler", "timed")
     flow.halfway()
     plain = [queue.enqueue(rq_jobs.add, number, number) for number in range(30)]
     endless = queue.enqueue(rq_jobs.sleep, 60, job_timeout=1)

@@ -4,6 +4,7 @@ use crate::cmd;
 use crate::harness::Client;
 use crate::side_by_side::Both;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Names without a hash tag, so nearly every pair of them is in two partitions.
 const COMMANDS: &str = "
@@ -143,28 +144,56 @@ fn every_command_answers_as_one_server() {
 /// Elements go round and round; whoever looks at both lists at once sees all of them, none twice.
 #[test]
 fn nobody_sees_an_element_on_its_way() {
-    Both::each(nobody_sees_one_on_its_way);
+    Both::each(|both| nobody_sees_one_on_its_way(both, 300, || {}));
 }
 
-fn nobody_sees_one_on_its_way(both: &Both) {
+/// A node that stands still for a moment, so that what it was asked is asked of another one, later than the rest of the
+/// transaction.
+#[test]
+fn nobody_sees_one_when_reads_are_taken_elsewhere() {
+    for (nodes, replicas, threads) in [(3, 3, 1), (6, 3, 2)] {
+        let both = Both::of(nodes, replicas, threads);
+        both.sidecar.allow_log("node");
+        let node = &both.pool.nodes[0];
+        nobody_sees_one_on_its_way(&both, 1500, || {
+            node.stop();
+            std::thread::sleep(STANDSTILL);
+            node.cont();
+        });
+    }
+}
+
+/// Longer than a sidecar waits before it asks another node, shorter than `timeouts.node`.
+const STANDSTILL: Duration = Duration::from_millis(120);
+
+/// Somebody looks so often; `trouble` is made again and again meanwhile.
+fn nobody_sees_one_on_its_way(both: &Both, looks: usize, trouble: impl Fn() + Sync) {
+    // Their partitions are read on three different nodes, where there are three copies.
     let mut client = both.sidecar.client();
     client.call(cmd!["RPUSH", "here", 1, 2, 3, 4, 5]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for (from, to) in [("here", "there"), ("there", "here"), ("here", "there")] {
+        for (from, to) in [("here", "beyond"), ("beyond", "here"), ("here", "beyond")] {
             let done = &done;
             scope.spawn(move || {
                 let mut client = both.sidecar.client();
                 while !done.load(Ordering::Relaxed) {
                     client.call(cmd!["LMOVE", from, to, "LEFT", "RIGHT"]);
-                    client.call(cmd!["RENAMENX", from, "elsewhere"]);
-                    client.call(cmd!["RENAMENX", "elsewhere", from]);
+                    client.call(cmd!["RENAMENX", from, "aside"]);
+                    client.call(cmd!["LMOVE", "aside", from, "LEFT", "RIGHT"]);
+                    client.call(cmd!["RENAMENX", "aside", from]);
                 }
             });
         }
-        for _ in 0..300 {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                trouble();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        for _ in 0..looks {
             client.call(cmd!["MULTI"]);
-            for list in ["here", "there", "elsewhere"] {
+            for list in ["here", "beyond", "aside"] {
                 client.call(cmd!["LRANGE", list, 0, -1]);
             }
             let mut seen: Vec<String> = client

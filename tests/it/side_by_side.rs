@@ -29,7 +29,7 @@ impl Both {
         }
     }
 
-    fn of(nodes: usize, replicas: usize, threads: usize) -> Self {
+    pub fn of(nodes: usize, replicas: usize, threads: usize) -> Self {
         let pool = Pool::start(nodes);
         let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads));
         let options = NodeOptions::default().with("databases", &BOOKKEEPING_DB.to_string());

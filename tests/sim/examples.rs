@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::BytesMut;
-use ringfence::account::{Position, TouchedRecord};
+use ringfence::account::{Position, Touch, TouchedRecord};
 use ringfence::pool::recover::{self, Account, Need, Verdict};
 use ringfence::pool::table::Row;
 use ringfence::request::{Action, Commands, HoldId, ReplyTo, Request, Touched};
@@ -463,7 +463,7 @@ fn what_a_successor_finds() {
         partition: 0,
         db: 0,
         seq,
-        key: Some(format!("k{seq}").into_bytes()),
+        what: Touch::Key(format!("k{seq}").into_bytes()),
     };
     for case in FOUND {
         let why = case.why;
