@@ -25,6 +25,24 @@ pub type PartitionId = u16;
 /// A node's place in the table's list of nodes.
 pub type NodeId = u16;
 
+/// The nodes of a partition, as the table records them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The replica set.
+    pub replicas: SmallVec<[NodeId; 4]>,
+    /// Those of it that are in sync, by bit.
+    pub in_sync: u8,
+}
+
+impl Membership {
+    /// Those that are in sync.
+    pub fn nodes_in_sync(&self) -> SmallVec<[NodeId; 4]> {
+        let is_in = |(i, _): &(usize, &NodeId)| self.in_sync & (1 << i) != 0;
+        let in_sync = self.replicas.iter().enumerate().filter(is_in);
+        in_sync.map(|(_, &node)| node).collect()
+    }
+}
+
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
@@ -210,6 +228,11 @@ pub enum Action {
     /// Answered ([`Outcome::Done`]) when this node has executed all writes of the partition that are ordered before; refused if
     /// it is not given them.
     Settled(NodeId),
+    /// Under a hold: this node has a copy of all that was ordered for the partition. It is given what comes from here on, and
+    /// counts; it is taken into the replica set if it is not there.
+    Join(NodeId),
+    /// This node leaves the replica set, as soon as that is recorded.
+    Leave(NodeId),
     /// Decided on one node, then written to all.
     Decide(Box<Decide>),
     /// Tries to serve a client, and lets it wait if there is nothing ([`Outcome::Waits`] then, and each time that it was tried
@@ -223,9 +246,19 @@ pub enum Action {
     /// Executed on one given node, whatever partitions it has; behind all that was ordered for it before.
     OnNode(NodeId, Commands),
     /// A write of several partitions of this worker that live on the same nodes, at one place of the order of each.
-    Joint(Box<[PartitionId]>, Commands),
+    Joint(Box<[PartitionId]>, Commands, WhereParted),
     /// A write of every partition of this worker, at one place of the order (`FLUSHDB`): commands and their number.
     Everywhere(Bytes, u32),
+}
+
+/// What becomes of a joint write when a node is given some of its partitions only. (Where their replica sets differ, it is always
+/// refused.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhereParted {
+    /// It is [refused](Refusal::Parted): it can be done in steps.
+    Refuse,
+    /// There is no other way to do it: the node is given none of these partitions any more.
+    Expel,
 }
 
 /// A command whose effect one node decides before all execute it.
@@ -262,6 +295,11 @@ impl HoldId {
 
     /// The owner's own, while clients that wait are served.
     pub(crate) const SERVICE: Self = Self(u64::MAX - 1);
+
+    /// The `n`th of who looks after the pool.
+    pub fn of_pool(n: u64) -> Self {
+        Self(0xfff0 << 48 | n & 0xffff_ffff_ffff)
+    }
 
     /// The `n`th of a worker.
     pub fn new(worker: u16, n: u64) -> Self {
@@ -317,6 +355,8 @@ pub enum Refusal {
     Overloaded,
     /// This worker does not own the partition (any more).
     NotOwner,
+    /// The partitions of a joint write do not have the same nodes now: it has to be done in steps.
+    Parted,
 }
 
 impl Refusal {
@@ -334,6 +374,10 @@ impl Refusal {
             Self::Overloaded => {
                 "NOREPLICAS Too many writes wait for nodes to acknowledge them (setting limits.backlog). Nothing was \
                  written; try again."
+            }
+            Self::Parted => {
+                "TRYAGAIN The keys of this command live on different nodes while the pool is being changed, and it can \
+                 only be executed where they are together. Nothing was done; try again."
             }
             Self::NotOwner => "TRYAGAIN The owner of this key is changing. Nothing was done; try again.",
         }

@@ -1,5 +1,6 @@
 //! What all threads of one sidecar share: settings, the table, the commands, the library, and the ways to each other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,8 @@ use crate::node::Instance;
 use crate::pool::Admissions;
 use crate::pool::table::Table;
 use crate::pubsub::{Delivery, Publication, Registry};
-use crate::request::{NodeId, Outcome, PartitionId, ReplyTo, Request};
-use crate::sequencer::NodeView;
+use crate::request::{Action, HoldId, Membership, NodeId, Outcome, PartitionId, ReplyTo, Request};
+use crate::sequencer::{NodeView, PartitionView};
 
 /// What a worker is told by others.
 #[derive(Debug)]
@@ -37,14 +38,18 @@ pub enum Message {
     Publish(Publication, ReplyTo),
     /// A publication that clients of this worker get.
     Deliver(Arc<Delivery>),
-    /// The table's record has these sets of nodes in sync.
-    Recorded(Vec<(PartitionId, u8)>),
+    /// The table's record has these nodes of partitions.
+    Recorded(Vec<(PartitionId, Membership)>),
     /// A client of another worker asks about the clients of all.
     RollCall(RollCall, ReplyTo),
     /// A command that a client of another worker has sent, as monitors are shown it.
     Monitored(Bytes),
     /// An operator wants to know how things are.
     View(oneshot::Sender<WorkerView>),
+    /// So many nodes are in the table now.
+    Nodes(usize),
+    /// Requests that come from no client: see `worker::operate`.
+    Operate(Operation),
 }
 
 impl Message {
@@ -57,6 +62,17 @@ impl Message {
     }
 }
 
+/// Requests of who looks after the pool, for partitions of one worker.
+#[derive(Debug)]
+pub struct Operation {
+    /// The hold that they belong to, or make.
+    pub under: HoldId,
+    /// Ordered one after the other.
+    pub actions: Vec<(PartitionId, Action)>,
+    /// What became of them.
+    pub done: oneshot::Sender<Vec<Outcome>>,
+}
+
 /// How a worker stands.
 #[derive(Debug, Default)]
 pub struct WorkerView {
@@ -64,8 +80,8 @@ pub struct WorkerView {
     pub nodes: Vec<NodeView>,
     /// Whether each of its partitions has the nodes it needs to take writes.
     pub ready: bool,
-    /// Its partitions: number, epoch, seq, nodes in sync by bit.
-    pub partitions: Vec<(PartitionId, u64, u64, u8)>,
+    /// Its partitions.
+    pub partitions: Vec<PartitionView>,
 }
 
 /// Shortest time that a rate is taken over: over less it would be chance.
@@ -126,6 +142,8 @@ pub struct Shared {
     pub pause: Pause,
     /// Commands that took long.
     pub slow_log: SlowLog,
+    /// Nodes have, or may have, keys of partitions that they do not hold (any more, or yet).
+    pub is_moving: AtomicBool,
     /// What `INFO` counts from.
     pub counted: Mutex<Counted>,
     /// When the sidecar started, Unix ms.
@@ -218,6 +236,35 @@ impl Shared {
             }
         }
         views
+    }
+
+    /// Has the owners of partitions do something, under a hold of that number: what became of each. Each owner's come in their
+    /// order; owners do not wait for each other.
+    pub async fn operate(&self, under: HoldId, actions: Vec<(PartitionId, Action)>) -> Vec<Outcome> {
+        let mut by_owner: BTreeMap<u16, Vec<(usize, (PartitionId, Action))>> = BTreeMap::new();
+        let mut outcomes = vec![Outcome::Unknown; actions.len()];
+        for (i, action) in actions.into_iter().enumerate() {
+            by_owner
+                .entry(self.owner_of(action.0))
+                .or_default()
+                .push((i, action));
+        }
+        let asked = by_owner.into_iter().map(|(owner, actions)| async move {
+            let (places, actions): (Vec<usize>, Vec<_>) = actions.into_iter().unzip();
+            let (done, answer) = oneshot::channel();
+            let operation = Operation { under, actions, done };
+            if let Some(worker) = self.workers.get(usize::from(owner)) {
+                // A worker lives as long as the program.
+                drop(worker.send(vec![Message::Operate(operation)]).await);
+            }
+            places.into_iter().zip(answer.await.unwrap_or_default())
+        });
+        for (i, outcome) in futures::future::join_all(asked).await.into_iter().flatten() {
+            if let Some(place) = outcomes.get_mut(i) {
+                *place = outcome;
+            }
+        }
+        outcomes
     }
 
     /// Name of a node.

@@ -215,24 +215,18 @@ async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Partitio
     let views = views(&shared).await?;
     let table = shared.table.load();
     let mut entries: Vec<PartitionEntry> = Vec::with_capacity(table.rows.len());
-    for (partition, epoch, seq, set) in views.iter().flat_map(|v| v.partitions.iter().copied()) {
-        let Some(row) = table.rows.get(usize::from(partition)) else {
+    for view in views.iter().flat_map(|v| &v.partitions) {
+        let Some(row) = table.rows.get(usize::from(view.partition)) else {
             continue;
         };
         let name = |node: &NodeId| shared.node_name(*node);
         entries.push(PartitionEntry {
-            partition,
-            epoch,
-            seq,
+            partition: view.partition,
+            epoch: view.position.epoch,
+            seq: view.position.seq,
             owner: shared.instance.id.clone(),
             replicas: row.replicas.iter().map(name).collect(),
-            in_sync: row
-                .replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| set & (1 << i) != 0)
-                .map(|(_, n)| name(n))
-                .collect(),
+            in_sync: view.in_sync.iter().map(name).collect(),
         });
     }
     entries.sort_by_key(|entry| entry.partition);
@@ -257,13 +251,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
     let short = views
         .iter()
         .flat_map(|v| &v.partitions)
-        .filter(|(partition, _, _, set)| {
-            let copies = table
-                .rows
-                .get(usize::from(*partition))
-                .map_or(0, |row| row.replicas.len());
-            (set.count_ones() as usize) < copies
-        });
+        .filter(|view| view.in_sync.len() < table.replicas as usize);
     let workers: Vec<_> = shared.metrics.iter().map(Arc::as_ref).collect();
     Ok(render(&workers, samples, short.count() as u64))
 }

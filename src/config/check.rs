@@ -307,11 +307,16 @@ fn check_time(value: &DeValue<'_>, min: Duration, max: Duration) -> Result<Value
     }
 }
 
+/// Whether it can be the name of a node, a zone, a pool.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 fn check_name(value: &DeValue<'_>) -> Result<Value, String> {
     let expected = format!("give a name of 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.' in quotes");
     let name = text(value, &expected)?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+    if is_name(name) {
         Ok(Value::Text(name.to_owned()))
     } else {
         Err(expected)

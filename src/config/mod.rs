@@ -19,6 +19,7 @@ mod secret;
 mod settings;
 
 pub use address::{AddressError, NodeAddress};
+pub use check::is_name;
 pub use mistake::Mistake;
 pub use secret::Secret;
 

@@ -15,7 +15,9 @@ use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
 use super::scripts::ScriptUse;
 use crate::command::{Command, KeyPositions, Special, dump};
-use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Script, Touched};
+use crate::request::{
+    Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted,
+};
 use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::{partition_of, routing_key};
@@ -41,6 +43,8 @@ pub(super) struct Across {
     scripts: Option<Box<[Arc<Script>]>>,
     /// As one write of these partitions, if they live on the same nodes.
     joint: Option<(Box<[PartitionId]>, Commands)>,
+    /// Whether there is another way.
+    can_be_in_steps: bool,
     partitions: u16,
     databases_max: u16,
 }
@@ -90,7 +94,9 @@ impl Worker {
         };
         // The guard lets a script touch what has the hash tag of a declared key, and of that there are no copies.
         let is_tagged = |&key: &u32| routing_key(args.arg(key as usize)).len() < args.arg(key as usize).len();
-        if !script.keeps_to_its_keys() && keys.iter().any(is_tagged) {
+        let can_be_in_steps = script.keeps_to_its_keys() || !keys.iter().any(is_tagged);
+        let together = self.together(command, &args, false);
+        if !can_be_in_steps && together.is_none() {
             return self.refuse(core, id, CROSSSLOT);
         }
         let (commands, finish) = script.prepare(command, frame, &args, core.clock.now_ms);
@@ -101,8 +107,9 @@ impl Worker {
             parts: Vec::new(),
             written: keys.clone(),
             keys,
-            scripts: commands.scripts,
-            joint: None,
+            scripts: commands.scripts.clone(),
+            joint: together.map(|partitions| (partitions, commands)),
+            can_be_in_steps,
             partitions: self.shared().table.load().partitions(),
             databases_max: self.shared().databases,
         };
@@ -146,6 +153,7 @@ impl Worker {
             written,
             scripts: None,
             joint,
+            can_be_in_steps: true,
             partitions: self.shared().table.load().partitions(),
             databases_max: self.shared().databases,
         })
@@ -218,8 +226,11 @@ impl Across {
         if let Some((partitions, commands)) = &self.joint
             && let Some(&first) = partitions.first()
         {
-            let joint = Action::Joint(partitions.clone(), commands.clone());
-            return Ok(p.ask(first, p.db, joint).await);
+            let joint = Action::Joint(partitions.clone(), commands.clone(), WhereParted::Refuse);
+            match p.ask(first, p.db, joint).await {
+                Outcome::Refused(Refusal::Parted) if self.can_be_in_steps => {}
+                outcome => return Ok(outcome),
+            }
         }
         match self.special {
             Special::Lmove | Special::Blmove => match (side(self.arg(3)), side(self.arg(4))) {

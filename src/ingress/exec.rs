@@ -24,7 +24,7 @@ use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
 use crate::pubsub::Publication;
 use crate::request::{
-    Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched,
+    Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Request, Script, Touched, WhereParted,
 };
 use crate::resp::{Args, Span, Spans, encode};
 use crate::router::{CROSSSLOT, Route};
@@ -528,7 +528,12 @@ async fn in_steps(
             Unit::Joint(partitions, db, commands) => {
                 parts.extend(frames(p.ask_all(std::mem::take(&mut together)).await)?);
                 let first = partitions.first().copied().unwrap_or_default();
-                let joint = Action::Joint(partitions, *commands);
+                // Scripts that may touch any key name all partitions: there is no other way to execute them.
+                let parted = match partitions.len() == usize::from(all) {
+                    true => WhereParted::Expel,
+                    false => WhereParted::Refuse,
+                };
+                let joint = Action::Joint(partitions, *commands, parted);
                 parts.extend(frames(vec![p.ask(first, db, joint).await])?);
             }
             Unit::Decide(partition, db, decide) => {

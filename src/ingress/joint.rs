@@ -9,7 +9,7 @@ use super::dispatch::{Flow, Prepared};
 use super::gather::{Gather, Recipe};
 use super::scripts::ScriptUse;
 use crate::command::Command;
-use crate::request::{Action, HoldId, PartitionId, Request};
+use crate::request::{Action, HoldId, PartitionId, Request, WhereParted};
 use crate::resp::{Args, Spans};
 use crate::ring::partition_of;
 use crate::worker::{Core, Worker};
@@ -62,8 +62,16 @@ impl Worker {
         spans: &Spans,
         script: Option<ScriptUse>,
     ) -> Flow {
+        let is_everywhere = script.as_ref().is_some_and(ScriptUse::is_everywhere);
         // Where it has to wait in one partition, the client's next command must not be earlier in another one.
         let at_once = partitions.iter().all(|&partition| self.is_free(core, partition));
+        // Or its partitions have parted, for a moment or for good: then it is done in steps.
+        if !is_everywhere && (!at_once || !core.sequencer.is_together(&partitions)) {
+            return match script {
+                Some(script) => self.send_script_across(core, id, command, frame, spans, script),
+                None => self.send_across(core, id, command, frame, spans),
+            };
+        }
         let Core {
             clients,
             clock,
@@ -99,7 +107,11 @@ impl Worker {
             self.note_expiry(partition, command, &args);
         }
         let first = partitions.first().copied().unwrap_or_default();
-        let action = Action::Joint(partitions, commands);
+        let parted = match is_everywhere {
+            true => WhereParted::Expel,
+            false => WhereParted::Refuse,
+        };
+        let action = Action::Joint(partitions, commands, parted);
         if !at_once {
             return self.proceed_in(core, id, open, move |procedure| async move {
                 let outcome = procedure.ask(first, procedure.db, action).await;

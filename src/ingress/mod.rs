@@ -42,7 +42,7 @@ mod watch;
 
 pub use client::{Client, Session};
 pub use pause::Pause;
-pub(crate) use procedure::Inbox;
+pub(crate) use procedure::{Inbox, Inquiry};
 pub use roll_call::RollCall;
 pub use serve::serve;
 pub use slowlog::SlowLog;

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 
@@ -92,16 +93,9 @@ impl Worker {
         let lister = |partition: PartitionId| {
             let row = table.rows.get(usize::from(partition))?;
             // The owner knows better than the record who is in sync.
-            let in_sync = core
-                .sequencer
-                .partition_view(partition)
-                .map_or(row.in_sync, |(_, set)| set);
-            let able = |(i, node): (usize, &NodeId)| in_sync & (1 << i) != 0 && core.sequencer.is_up(*node);
-            row.replicas
-                .iter()
-                .enumerate()
-                .find(|&(i, node)| able((i, node)))
-                .map(|(_, node)| *node)
+            let view = core.sequencer.partition_view(partition);
+            let in_sync = view.map_or_else(|| row.nodes_in_sync(), |view| view.in_sync);
+            in_sync.into_iter().find(|&node| core.sequencer.is_up(node))
         };
         (0..table.partitions()).map(lister).collect()
     }
@@ -235,14 +229,14 @@ impl Worker {
     /// Whether every node has what it should have, and nothing else.
     fn is_whole(&self, core: &Core) -> bool {
         let table = self.shared().table.load();
-        table.rows.iter().enumerate().all(|(partition, row)| {
-            let set = core
-                .sequencer
-                .partition_view(partition as PartitionId)
-                .map_or(row.in_sync, |(_, set)| set);
-            set.count_ones() as usize == row.replicas.len()
-                && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
-        })
+        let is_settled = !self.shared().is_moving.load(Relaxed);
+        is_settled
+            && table.rows.iter().enumerate().all(|(partition, row)| {
+                let view = core.sequencer.partition_view(partition as PartitionId);
+                let in_sync = view.map_or_else(|| row.nodes_in_sync(), |view| view.in_sync);
+                in_sync.len() == row.replicas.len()
+                    && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
+            })
     }
 
     /// Looks at the names of all keys: where a node may have some that are none any more, its own word does not do.

@@ -34,6 +34,63 @@ pub(crate) struct Inbox {
     arrived: Notify,
 }
 
+/// Requests whose answers are waited for by a task.
+pub(crate) struct Inquiry {
+    worker: Rc<Worker>,
+    number: usize,
+    inbox: Rc<Inbox>,
+}
+
+impl Inquiry {
+    /// One that has asked nothing yet.
+    pub(crate) fn open(worker: Rc<Worker>) -> Self {
+        let mut core = worker.core_mut();
+        let inquiry = Self::open_in(&worker, &mut core);
+        drop(core);
+        inquiry
+    }
+
+    fn open_in(worker: &Rc<Worker>, core: &mut Core) -> Self {
+        core.generation = core.generation.wrapping_add(1);
+        let inbox = Rc::new(Inbox {
+            generation: core.generation,
+            ..Inbox::default()
+        });
+        Self {
+            worker: worker.clone(),
+            number: core.procedures.insert(inbox.clone()),
+            inbox,
+        }
+    }
+
+    /// Where its answers go.
+    pub(crate) fn reply_to(&self, part: u16) -> ReplyTo {
+        ReplyTo {
+            worker: self.worker.id(),
+            part,
+            client: PROCEDURE,
+            generation: self.inbox.generation,
+            slot: self.number as u64,
+        }
+    }
+
+    /// The next answer, and the part that it is for.
+    pub(crate) async fn next(&self) -> (u16, Outcome) {
+        loop {
+            if let Some(outcome) = self.inbox.outcomes.borrow_mut().pop_front() {
+                return outcome;
+            }
+            self.inbox.arrived.notified().await;
+        }
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        self.worker.core_mut().procedures.try_remove(self.number);
+    }
+}
+
 /// A command being executed in steps.
 pub(super) struct Procedure {
     pub(super) worker: Rc<Worker>,
@@ -41,8 +98,7 @@ pub(super) struct Procedure {
     client: ReplyTo,
     /// The client's database.
     pub(super) db: u16,
-    number: usize,
-    inbox: Rc<Inbox>,
+    inquiry: Inquiry,
     hold: HoldId,
     held: Vec<PartitionId>,
     /// Something has been written.
@@ -91,18 +147,12 @@ impl Worker {
         let slot = open(client, core.now_us);
         let to = client.reply_to(self.id(), id, slot, 0);
         let db = client.session.db;
-        core.generation = core.generation.wrapping_add(1);
         core.holds += 1;
-        let inbox = Rc::new(Inbox {
-            generation: core.generation,
-            ..Inbox::default()
-        });
         let procedure = Procedure {
             worker: self.clone(),
             client: to,
             db,
-            number: core.procedures.insert(inbox.clone()),
-            inbox,
+            inquiry: Inquiry::open_in(self, core),
             hold: HoldId::new(self.id(), core.holds),
             held: Vec::new(),
             wrote: Cell::new(false),
@@ -129,13 +179,7 @@ impl Worker {
 impl Procedure {
     /// Where answers to this procedure go.
     pub(super) fn reply_to(&self, part: u16) -> ReplyTo {
-        ReplyTo {
-            worker: self.worker.id(),
-            part,
-            client: PROCEDURE,
-            generation: self.inbox.generation,
-            slot: self.number as u64,
-        }
+        self.inquiry.reply_to(part)
     }
 
     /// Where the client waits.
@@ -163,12 +207,7 @@ impl Procedure {
 
     /// The next answer, and the part that it is for.
     pub(super) async fn next(&self) -> (u16, Outcome) {
-        loop {
-            if let Some(outcome) = self.inbox.outcomes.borrow_mut().pop_front() {
-                return outcome;
-            }
-            self.inbox.arrived.notified().await;
-        }
+        self.inquiry.next().await
     }
 
     /// Asks several things at once.
@@ -276,7 +315,6 @@ impl Drop for Procedure {
             outcome => outcome,
         };
         self.worker.with(|core| {
-            core.procedures.try_remove(self.number);
             let to = self.client;
             if let Some(client) = core
                 .clients

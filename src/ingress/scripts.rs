@@ -60,7 +60,13 @@ impl ScriptUse {
         self.only_declared
     }
 
-    fn of_script(known: KnownScript, sha: &Sha, by_digest: bool, read_only: bool, tagged: bool) -> Self {
+    fn of_script(
+        known: KnownScript,
+        sha: &Sha,
+        by_digest: bool,
+        read_only: bool,
+        tagged: bool,
+    ) -> Self {
         // A driver that tags its keys keeps to them: then the script is for their partition alone, with the guard.
         let (script, parts, everywhere) = match known.free {
             Some((script, parts)) if !tagged => (script, parts, true),
@@ -241,7 +247,7 @@ impl Worker {
             script: library.script.clone(),
             parts: library.parts,
             only_declared: false,
-            everywhere: self.shared().library.judge.is_one_place(),
+            everywhere: self.shared().library.judge.is_one_place() && !library.parts.guard,
             call: Some(Call {
                 command: if read_only { "FCALL_RO" } else { "FCALL" },
                 name,

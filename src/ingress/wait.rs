@@ -106,24 +106,12 @@ impl Procedure {
     async fn copies_on(&self, settled: &[bool]) -> i64 {
         let shared = self.worker.shared();
         let views = shared.views().await;
-        let table = shared.table.load();
-        let copies = |&(partition, _, _, in_sync): &(PartitionId, u64, u64, u8)| {
-            let row = table.rows.get(usize::from(partition))?;
-            let has = |(i, node): (usize, &NodeId)| {
-                in_sync & (1 << i) != 0 && settled.get(usize::from(*node)).is_some_and(|settled| *settled)
-            };
-            Some(
-                row.replicas
-                    .iter()
-                    .enumerate()
-                    .filter(|replica| has(*replica))
-                    .count() as i64,
-            )
-        };
+        let is_settled = |node: &&NodeId| settled.get(usize::from(**node)).is_some_and(|settled| *settled);
+        let copies = |view: &PartitionView| view.in_sync.iter().filter(is_settled).count() as i64;
         let fewest = views
             .iter()
             .flat_map(|view| &view.partitions)
-            .filter_map(copies)
+            .map(copies)
             .min();
         fewest.unwrap_or_default() - 1
     }

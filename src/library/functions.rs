@@ -120,6 +120,11 @@ impl Functions {
         self.libraries.remove(name).is_some()
     }
 
+    /// All libraries.
+    pub fn libraries(&self) -> impl Iterator<Item = &FunctionLibrary> {
+        self.libraries.values().map(Arc::as_ref)
+    }
+
     /// Their texts, by name.
     pub fn texts(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.libraries.iter().map(|(name, library)| (name, &library.text))

@@ -1,6 +1,7 @@
 //! In which form a script is executed, if at all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -31,7 +32,7 @@ pub struct Judge {
     replicas: usize,
     partitions: u16,
     /// Every node holds everything, and one worker orders it.
-    one_place: bool,
+    one_place: AtomicBool,
     major: u32,
 }
 
@@ -54,7 +55,7 @@ impl Judge {
             commands,
             replicas,
             partitions,
-            one_place,
+            one_place: AtomicBool::new(one_place),
             major,
         }
     }
@@ -78,7 +79,7 @@ impl Judge {
             guard: false,
             ..parts
         };
-        let free = (parts.guard && self.one_place).then(|| (with(unguarded), unguarded));
+        let free = (parts.guard && self.one_place.load(Relaxed)).then(|| (with(unguarded), unguarded));
         KnownScript {
             script: with(parts),
             parts,
@@ -92,7 +93,12 @@ impl Judge {
 
     /// Whether functions, whose keys cannot be told, may touch any key.
     pub fn is_one_place(&self) -> bool {
-        self.one_place && self.partitions > 1
+        self.one_place.load(Relaxed) && self.partitions > 1
+    }
+
+    /// From here on, nodes hold different things.
+    pub(super) fn spread_out(&self) {
+        self.one_place.store(false, Relaxed);
     }
 
     /// A function library under another name and with a prefix for its functions: its text, and what is in front of it.
@@ -101,7 +107,7 @@ impl Judge {
     /// Why it is not possible: an error line.
     pub fn library(&self, text: &[u8], name: &str, prefix: &str) -> Result<(Vec<u8>, Parts), &'static str> {
         let traits = analyse(text);
-        let parts = self.parts(&traits, self.one_place);
+        let parts = self.parts(&traits, self.one_place.load(Relaxed));
         match self.refusal(&traits, parts) {
             Some(line) => Err(line),
             None => Ok((

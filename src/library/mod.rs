@@ -135,6 +135,45 @@ impl Library {
         self.functions.load_full()
     }
 
+    /// The pool's nodes hold different things from here on: scripts and functions may touch only what is theirs. Those whose form
+    /// has changed are executed in the new one.
+    ///
+    /// # Errors
+    /// The names of functions that cannot be used any more.
+    pub fn spread_out(&self) -> Result<(), String> {
+        self.judge.spread_out();
+        let known: Vec<(Sha, Bytes, bool)> = {
+            let scripts = self.scripts();
+            let each = scripts.by_sha.iter();
+            each.map(|(sha, script)| (*sha, script.text.clone(), script.kept))
+                .collect()
+        };
+        for (sha, text, kept) in known {
+            let mut script = self.judge.script(&text);
+            script.kept = kept;
+            self.put(sha, script);
+        }
+        let before = self.functions();
+        let mut functions = Functions::default();
+        let mut lost = Vec::new();
+        for library in before.libraries() {
+            let again = functions::FunctionLibrary::new(
+                &self.judge,
+                library.text.clone(),
+                library.functions.clone(),
+            );
+            match again {
+                Ok(library) => drop(functions.insert(library)),
+                Err(_) => lost.push(String::from_utf8_lossy(&library.name).into_owned()),
+            }
+        }
+        self.set_functions(functions);
+        match lost.as_slice() {
+            [] => Ok(()),
+            _ => Err(lost.join(", ")),
+        }
+    }
+
     /// Replaces the functions.
     pub fn set_functions(&self, functions: Functions) {
         self.functions.store(Arc::new(functions));

@@ -106,7 +106,7 @@ pub async fn admit(
     roles: &[String],
 ) -> Result<(), AdmissionError> {
     set_claim(control, mine, created).await?;
-    fence_others(control, instance).await?;
+    fence_others(control, Some(instance)).await?;
     make_users(control, mine, instance, roles).await
 }
 
@@ -133,15 +133,17 @@ async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result
     }
 }
 
-/// Step 2.
-async fn fence_others(control: &mut Control, instance: &Instance) -> Result<(), ControlError> {
-    let own = instance.user("");
+/// Step 2: disables the users of all instances but this one (`None`: of all), and ends their connections.
+pub async fn fence_others(control: &mut Control, instance: Option<&Instance>) -> Result<(), ControlError> {
+    let own = instance.map(|instance| instance.user(""));
     let BytesFrame::Array { data, .. } = control.call(&[b"ACL", b"USERS"]).await? else {
         return Ok(());
     };
     for user in data {
         let name = bytes_of(&user);
-        if !name.starts_with(USER_PREFIX.as_bytes()) || name.starts_with(own.as_bytes()) {
+        if !name.starts_with(USER_PREFIX.as_bytes())
+            || own.as_ref().is_some_and(|own| name.starts_with(own.as_bytes()))
+        {
             continue;
         }
         transaction(

@@ -9,7 +9,7 @@ mod control;
 mod copy;
 pub mod libraries;
 
-pub use admission::{AdmissionError, Claim, Instance, admit, read_claim};
+pub use admission::{AdmissionError, Claim, Instance, admit, fence_others, read_claim};
 pub use checks::{CheckFailure, Facts, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 pub use copy::{CopyError, Scope, copy_keys, copy_partitions};

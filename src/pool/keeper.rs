@@ -4,7 +4,10 @@
 //! workers' streams wait for this *admission* before they log in. A claim that is somebody else's means that this sidecar
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
+pub use members::{ChangeError, NewNode, ShareChange};
+
 mod library;
+mod members;
 mod record;
 
 use std::collections::BTreeMap;
@@ -16,15 +19,16 @@ use tracing::{debug, info, warn};
 
 use super::admissions::Admissions;
 use super::node_info::NodeInfo;
-use super::open::{connect_as_operator, write_table};
+use super::open::{connect_as_operator, node_of};
 use super::recover::rules_out_successor;
 use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, Instance, admit, look_over, read_claim, text_of,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, look_over, read_claim, text_of,
 };
-use crate::request::{NodeId, PartitionId};
+use crate::limits;
+use crate::request::{Membership, NodeId, PartitionId};
 
 /// How often a node that is there is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,8 +53,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 pub enum PoolEvent {
     /// Another sidecar has taken over.
     Fenced(Claim),
-    /// The table's record has these sets of nodes in sync.
-    Recorded(Vec<(PartitionId, u8)>),
+    /// The table's record has these nodes of partitions.
+    Recorded(Vec<(PartitionId, Membership)>),
+    /// The table's record has other nodes, or other shares of them.
+    Changed,
 }
 
 /// What people are told of a node.
@@ -58,6 +64,10 @@ pub enum PoolEvent {
 pub struct NodeHealth {
     /// Why it cannot be used, if so.
     pub trouble: Option<String>,
+    /// How often it has been claimed: each time it may have other contents.
+    pub claims: u64,
+    /// Which start of the server process it is.
+    pub run_id: String,
     /// What it said of itself when it was last looked at.
     pub info: NodeInfo,
 }
@@ -82,8 +92,12 @@ pub struct Keeper {
     table: Mutex<Table>,
     /// The newest record that any node may have been given.
     attempted: Mutex<Table>,
-    wanted: Mutex<BTreeMap<PartitionId, u8>>,
+    wanted: Mutex<BTreeMap<PartitionId, Membership>>,
     wanted_changed: Notify,
+    /// Held while a record is being written.
+    recording: tokio::sync::Mutex<()>,
+    /// Held while an operator's change is being made.
+    changing: tokio::sync::Mutex<()>,
     events: mpsc::Sender<PoolEvent>,
 }
 
@@ -98,7 +112,8 @@ impl Keeper {
         shelf: Shelf,
         events: mpsc::Sender<PoolEvent>,
     ) -> Arc<Self> {
-        let nodes = table.nodes.len();
+        // Room for all that may come.
+        let nodes = limits::NODES_MAX;
         Arc::new(Self {
             config,
             instance,
@@ -115,6 +130,8 @@ impl Keeper {
             table: Mutex::new(table),
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
+            recording: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             events,
         })
     }
@@ -139,38 +156,49 @@ impl Keeper {
 
     /// What the pool holds, as its nodes last told.
     pub fn pool_info(&self) -> NodeInfo {
-        let nodes: Vec<NodeInfo> = self
-            .health
-            .iter()
-            .map(|health| lock(health).info.clone())
-            .collect();
-        let copies = lock(&self.table).replicas;
+        let table = self.table();
+        let of = |(node, _)| self.health(node).info;
+        let nodes: Vec<NodeInfo> = table.members().map(of).collect();
+        let copies = table.replicas;
         NodeInfo::of_pool(&nodes, u64::from(copies), self.config.pool.bookkeeping_db)
     }
 
-    /// Asks for a partition's nodes in sync to be recorded.
-    pub fn record(&self, partition: PartitionId, set: u8) {
-        lock(&self.wanted).insert(partition, set);
+    /// Asks for a partition's nodes to be recorded.
+    pub fn record(&self, partition: PartitionId, members: Membership) {
+        lock(&self.wanted).insert(partition, members);
         self.wanted_changed.notify_one();
     }
 
-    /// Looks after one node, for ever.
+    /// Where a node is, and with which account it is entered; `None` if it is not in the pool (any more).
+    pub fn access(&self, id: NodeId) -> Option<config::Node> {
+        let table = lock(&self.table);
+        let node = table.nodes.get(usize::from(id)).filter(|node| !node.removed)?;
+        Some(node_of(&self.config, node))
+    }
+
+    /// A control connection to a node that is claimed, as a user that a successor can fence.
+    ///
+    /// # Errors
+    /// What the node, or the way to it, has against it.
+    pub async fn connect(&self, id: NodeId) -> Result<Control, ControlError> {
+        let node = self.access(id).ok_or(ControlError::Protocol)?;
+        let user = self.instance.user("c");
+        let login = Some((user.as_str(), self.instance.secret.as_str()));
+        Control::connect(&node.address, login, self.config.timeouts.connect).await
+    }
+
+    /// Looks after one node, as long as it is in the pool.
     pub async fn watch_node(self: Arc<Self>, id: NodeId) {
-        let name = self
-            .table()
-            .nodes
-            .get(usize::from(id))
-            .map(|n| n.name.clone())
-            .unwrap_or_default();
-        let Some(node) = self.config.nodes.iter().find(|n| n.name == name) else {
-            return;
-        };
         let mut pause = RETRY_PAUSE_MIN;
-        loop {
-            match self.take(id, node).await {
+        while let Some(node) = self.access(id) {
+            let name = &node.name;
+            match self.take(id, &node).await {
                 Ok(mut control) => {
                     pause = RETRY_PAUSE_MIN;
                     self.set_trouble(id, None);
+                    if let Some(health) = self.health.get(usize::from(id)) {
+                        lock(health).claims += 1;
+                    }
                     self.admissions.set_busy(id, false);
                     info!(node = name, "node claimed");
                     if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
@@ -216,7 +244,10 @@ impl Keeper {
     async fn take(&self, id: NodeId, node: &config::Node) -> Result<Control, Untaken> {
         let timeout = self.config.timeouts.connect;
         let mut control = connect_as_operator(node, timeout).await?;
-        look_over(&mut control, self.config.pool.bookkeeping_db).await?;
+        let facts = look_over(&mut control, self.config.pool.bookkeeping_db).await?;
+        if let Some(health) = self.health.get(usize::from(id)) {
+            lock(health).run_id = facts.run_id;
+        }
         // What a node without a claim has forgotten may be that a successor has claimed it. One that claims a majority
         // after this question meets a node that carries our claim; so it is asked again when the node is ours.
         let forgetful = read_claim(&mut control)
@@ -245,8 +276,7 @@ impl Keeper {
         // Under the locks, so that an older record cannot overtake a newer one.
         let shelf = self.shelf.lock().await;
         let mut slot = slot.lock().await;
-        let record = lock(&self.attempted).to_json();
-        write_table(&mut own, self.config.pool.bookkeeping_db, &record)
+        self.give_record(&mut own)
             .await
             .map_err(CheckFailure::Unreachable)?;
         self.shelve_all(id, &shelf, &mut own)
@@ -267,7 +297,8 @@ impl Keeper {
         });
         let witnesses = futures::future::join_all(asked).await;
         let witnesses = witnesses.into_iter().filter(|&carries| carries).count();
-        if rules_out_successor(self.controls.len(), witnesses) {
+        let members = self.table().members().count();
+        if rules_out_successor(members, witnesses) {
             return Ok(());
         }
         Err(Untaken::Trouble(format!(

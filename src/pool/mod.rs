@@ -15,6 +15,6 @@ pub mod recover;
 pub mod table;
 
 pub use admissions::Admissions;
-pub use keeper::{Keeper, NodeHealth, PoolEvent};
+pub use keeper::{ChangeError, Keeper, NewNode, NodeHealth, PoolEvent, ShareChange};
 pub use node_info::NodeInfo;
 pub use open::{OpenError, Opened, open};

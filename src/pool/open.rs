@@ -3,7 +3,7 @@
 mod library;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use self::library::open_shelf;
 use self::table::{find_table, same_server_twice, settings_fit};
 use super::recovery::recover_all;
 use super::shelf::Shelf;
-use super::table::Table;
+use super::table::{Table, TableNode};
 use crate::account;
 use crate::config::{self, Config};
 use crate::library::functions::Function;
@@ -124,35 +124,31 @@ struct Reached {
 
 async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
-    let visits = config
-        .nodes
-        .iter()
-        .map(|node| visit(node, bookkeeping_db, config.timeouts.connect));
-    let mut reached: HashMap<String, Reached> = HashMap::new();
-    let mut absent = Vec::new();
-    let mut unfit = Vec::new();
-    for (node, visit) in config.nodes.iter().zip(join_all(visits).await) {
-        match visit {
-            Ok(found) => {
-                reached.insert(node.name.clone(), found);
-            }
-            Err(CheckFailure::Unreachable(error)) => {
-                absent.push(format!(
-                    "node {:?} at {} cannot be reached ({error})",
-                    node.name, node.address
-                ));
-            }
-            Err(CheckFailure::Unfit(why)) => {
-                unfit.push(format!("node {:?} at {} {why}", node.name, node.address));
-            }
+    let mut visited = Visited::default();
+    visited.visit(config, &config.nodes).await;
+    let mut table = visited.find_table(config)?;
+    // Nodes that were added while the pool was served: the newest table that they know is found by going where it points.
+    loop {
+        let is_new = |(_, node): &(NodeId, &TableNode)| !visited.asked.contains(&node.name);
+        let others: Vec<config::Node> = table
+            .members()
+            .filter(is_new)
+            .map(|(_, n)| node_of(config, n))
+            .collect();
+        if others.is_empty() {
+            break;
         }
+        visited.visit(config, &others).await;
+        table = visited.find_table(config)?;
     }
-    unfit.extend(same_server_twice(&reached));
-    if !unfit.is_empty() {
-        return Err(OpenError::Nodes(unfit).into());
-    }
-    let mut table = find_table(config, &reached, &absent)?;
     settings_fit(config, &table)?;
+    table.forget_removed();
+    visited.keep_members(&table)?;
+    let Visited {
+        mut reached,
+        mut absent,
+        ..
+    } = visited;
     let found_term = reached
         .values()
         .filter_map(|r| r.claim.as_ref())
@@ -209,7 +205,7 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
             Err(error) => absent.push(format!("node {:?} could not be used ({error})", node.name)),
         }
     }
-    if controls.len() * 2 <= table.nodes.len() {
+    if !table.is_majority(controls.len()) {
         return Err(Setback::Wait(format!(
             "{} of {} nodes are there, and more than half must be; {}",
             controls.len(),
@@ -222,10 +218,17 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         if let Ok(Some(newer)) = read_table(control, bookkeeping_db).await
             && newer.stamp() > table.stamp()
         {
+            let mut newer = newer;
+            newer.forget_removed();
+            let names = |table: &Table| -> Vec<String> { table.nodes.iter().map(|n| n.name.clone()).collect() };
+            if names(&newer) != names(&table) {
+                return Err(Setback::Contested);
+            }
             table = newer;
         }
     }
-    recover_all(&mut table, term, bookkeeping_db, &mut controls)
+    let min_in_sync = config.pool.min_in_sync as u32;
+    recover_all(&mut table, term, bookkeeping_db, min_in_sync, &mut controls)
         .await
         .map_err(|error| Setback::Wait(format!("{error}; {}", absent.join("; "))))?;
     table.term = term;
@@ -236,7 +239,7 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     for control in controls.values_mut() {
         written += usize::from(write_table(control, bookkeeping_db, &record).await.is_ok());
     }
-    if written * 2 <= table.nodes.len() {
+    if !table.is_majority(written) {
         return Err(Setback::Wait(
             "the table could not be written to more than half of the nodes".into(),
         ));
@@ -265,6 +268,85 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         shelf,
         libraries,
     })
+}
+
+/// The nodes that were asked, and what they said.
+#[derive(Default)]
+struct Visited {
+    asked: HashSet<String>,
+    reached: HashMap<String, Reached>,
+    absent: Vec<String>,
+    unfit: Vec<(String, String)>,
+}
+
+impl Visited {
+    async fn visit(&mut self, config: &Config, nodes: &[config::Node]) {
+        let visits = nodes
+            .iter()
+            .map(|node| visit(node, config.pool.bookkeeping_db, config.timeouts.connect));
+        for (node, visit) in nodes.iter().zip(join_all(visits).await) {
+            self.asked.insert(node.name.clone());
+            match visit {
+                Ok(found) => {
+                    self.reached.insert(node.name.clone(), found);
+                }
+                Err(CheckFailure::Unreachable(error)) => {
+                    self.absent.push(format!(
+                        "node {:?} at {} cannot be reached ({error})",
+                        node.name, node.address
+                    ));
+                }
+                Err(CheckFailure::Unfit(why)) => {
+                    let line = format!("node {:?} at {} {why}", node.name, node.address);
+                    self.unfit.push((node.name.clone(), line));
+                }
+            }
+        }
+    }
+
+    fn find_table(&self, config: &Config) -> Result<Table, Setback> {
+        // As long as nobody knows the pool, all nodes of the configuration are to be in it.
+        if !self.unfit.is_empty() && !self.reached.values().any(|r| r.table.is_some()) {
+            return Err(OpenError::Nodes(self.unfit.iter().map(|(_, line)| line.clone()).collect()).into());
+        }
+        find_table(config, &self.reached, &self.absent)
+    }
+
+    /// Forgets those that are not in the pool.
+    fn keep_members(&mut self, table: &Table) -> Result<(), OpenError> {
+        let is_member = |name: &String| table.nodes.iter().any(|node| node.name == *name);
+        for stranger in self.asked.iter().filter(|name| !is_member(name)) {
+            warn!(
+                node = *stranger,
+                "the node is in proxy.toml, but not in the pool: add it (ringfence nodes add), or take it out of the file"
+            );
+        }
+        self.reached.retain(|name, _| is_member(name));
+        let mut unfit: Vec<String> = Vec::new();
+        for (name, line) in &self.unfit {
+            if is_member(name) {
+                unfit.push(line.clone());
+            }
+        }
+        unfit.extend(same_server_twice(&self.reached));
+        match unfit.as_slice() {
+            [] => Ok(()),
+            _ => Err(OpenError::Nodes(unfit)),
+        }
+    }
+}
+
+/// A node of the table, with the account that `proxy.toml` names for it, if it does.
+pub(super) fn node_of(config: &Config, node: &TableNode) -> config::Node {
+    let configured = config.nodes.iter().find(|n| n.name == node.name);
+    config::Node {
+        address: node.address.clone(),
+        weight: node.weight,
+        zone: node.zone.clone(),
+        user: configured.map_or_else(|| node.user.clone(), |n| n.user.clone()),
+        password: configured.map_or_else(|| node.password.clone(), |n| n.password.clone()),
+        ..config::Node::new(node.name.clone(), node.address.clone())
+    }
 }
 
 async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> Result<Reached, CheckFailure> {

@@ -37,11 +37,15 @@ pub(super) enum RecoveryError {
     TooFew { partition: PartitionId, wanted: u32 },
 }
 
-/// Brings all reachable nodes to one position in every partition, and gives the rows of the table from there on.
+/// Brings reachable nodes to one position in every partition, and gives the rows of the table from there on.
+///
+/// A node that needs a whole partition is only waited for where fewer than `min_in_sync` would be left without it; else it is out
+/// of sync, and is given its copy while the pool is served.
 pub(super) async fn recover_all(
     table: &mut Table,
     epoch: u64,
     bookkeeping_db: u16,
+    min_in_sync: u32,
     controls: &mut HashMap<NodeId, Control>,
 ) -> Result<(), RecoveryError> {
     let name = |table: &Table, node: NodeId| {
@@ -81,8 +85,20 @@ pub(super) async fn recover_all(
                 let cut_short = accounts
                     .get(&winner)
                     .is_some_and(|a| a.repairing.contains_key(&partition));
-                reached.push((position, cut_short, needs.keys().copied().collect()));
+                let is_soon = |need: &&Need| !matches!(need, Need::Partition);
+                let mut sure = needs.values().filter(is_soon).count() as u32;
+                let mut standing = HashSet::new();
+                // Members in sync, or nearly, come first.
+                let mut needs: Vec<(NodeId, Need)> = needs.into_iter().collect();
+                needs.sort_by_key(|(_, need)| matches!(need, Need::Partition));
                 for (node, need) in needs {
+                    if matches!(need, Need::Partition) {
+                        if sure >= min_in_sync {
+                            continue;
+                        }
+                        sure += 1;
+                    }
+                    standing.insert(node);
                     match need {
                         Need::Nothing => {}
                         Need::Keys(keys) => {
@@ -97,6 +113,7 @@ pub(super) async fn recover_all(
                         }
                     }
                 }
+                reached.push((position, cut_short, standing));
             }
         }
     }
@@ -205,31 +222,48 @@ impl Plan {
     }
 }
 
-/// Writes the new epoch's positions into a node's account, and clears what the old one left.
+/// Writes the new epoch's positions into a node's account, and clears what the old one left. What it has of partitions that it
+/// is not in sync with, or not to hold at all, is marked as what no position tells of: a copy replaces it, or it is removed.
 async fn begin_epoch(
     table: &Table,
     node: NodeId,
     bookkeeping_db: u16,
     control: &mut Control,
 ) -> Result<(), ControlError> {
+    control
+        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
+        .await?;
     let mut applied: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::APPLIED.to_vec()];
+    let mut marks: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::REPAIR.to_vec()];
+    let mut standing = HashSet::new();
     for (partition, row) in table.partitions_of(node) {
         let i = row.replicas.iter().position(|&n| n == node).unwrap_or_default();
         if row.in_sync & (1 << i) != 0 {
+            standing.insert(partition);
             applied.push(partition.to_string().into_bytes());
             applied.push(format!("{}:{}", row.epoch, row.start).into_bytes());
         }
     }
-    control
-        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-        .await?;
+    let mut known = HashSet::new();
+    for hash in [account::APPLIED, account::REPAIR] {
+        let fields = pairs_of(control.call(&[b"HGETALL", hash]).await?);
+        known.extend(fields.iter().filter_map(|(p, _)| text_of(p).parse::<PartitionId>().ok()));
+    }
+    known.extend(table.partitions_of(node).map(|(partition, _)| partition));
+    for partition in known.difference(&standing) {
+        marks.push(partition.to_string().into_bytes());
+        marks.push(Vec::new());
+    }
     let applied: Vec<&[u8]> = applied.iter().map(Vec::as_slice).collect();
+    let marks: Vec<&[u8]> = marks.iter().map(Vec::as_slice).collect();
     let mut commands: Vec<&[&[u8]]> = vec![
         &[b"MULTI"],
         &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED],
     ];
-    if applied.len() > 2 {
-        commands.push(&applied);
+    for hash in [&applied, &marks] {
+        if hash.len() > 2 {
+            commands.push(hash);
+        }
     }
     commands.push(&[b"EXEC"]);
     let replies = control.call_all(commands).await?;

@@ -1,13 +1,14 @@
 //! The table: for each partition the nodes that hold it, and which of them are in sync. The truth that routing follows.
 //!
 //! A versioned record, kept as JSON in the bookkeeping database of every node, written and read by majority. The ring is
-//! only where partitions should be; the table is made from it once, when the pool is created.
+//! only where partitions should be ([`Table::target`]): the table is made from it when the pool is created, and follows it
+//! partition by partition when nodes come and go.
 
 use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
-use crate::config::NodeAddress;
-use crate::request::{NodeId, PartitionId};
+use crate::config::{NodeAddress, Secret};
+use crate::request::{Membership, NodeId, PartitionId};
 use crate::ring::{self, RingNode};
 
 /// A node of the pool.
@@ -23,6 +24,57 @@ pub struct TableNode {
     /// What fails together with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The account that may make our users there, if it was named when the node was added (`proxy.toml` has precedence).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    pub password: Option<Secret>,
+    /// It should hold nothing: it is about to be taken out of the pool.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+    /// It is not in the pool any more; only its place in the list is kept, until the next sidecar starts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub removed: bool,
+}
+
+impl TableNode {
+    /// A node that is in the pool.
+    pub fn new(name: String, address: NodeAddress, weight: u32, zone: Option<String>) -> Self {
+        Self {
+            name,
+            address,
+            weight,
+            zone,
+            user: None,
+            password: None,
+            draining: false,
+            removed: false,
+        }
+    }
+
+    /// What the ring makes of it: nothing if it is to hold nothing.
+    fn share(&self) -> u32 {
+        match self.draining || self.removed {
+            true => 0,
+            false => self.weight,
+        }
+    }
+}
+
+/// What decides a node's share, as it was before a change that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerShare {
+    /// The node.
+    pub name: String,
+    /// See [`TableNode::weight`].
+    pub weight: u32,
+    /// See [`TableNode::zone`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// See [`TableNode::draining`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
 }
 
 /// One partition.
@@ -39,6 +91,21 @@ pub struct Row {
     pub replicas: SmallVec<[NodeId; 4]>,
     /// Those of it that are in sync, by bit.
     pub in_sync: u8,
+}
+
+impl Row {
+    /// Its nodes that are in sync.
+    pub fn nodes_in_sync(&self) -> SmallVec<[NodeId; 7]> {
+        let is_in = |(i, _): &(usize, &NodeId)| self.in_sync & (1 << i) != 0;
+        let in_sync = self.replicas.iter().enumerate().filter(is_in);
+        in_sync.map(|(_, &node)| node).collect()
+    }
+
+    /// Its nodes, as the owner tells.
+    pub fn set_members(&mut self, members: Membership) {
+        self.replicas = members.replicas;
+        self.in_sync = members.in_sync;
+    }
 }
 
 /// The whole record.
@@ -58,8 +125,14 @@ pub struct Table {
     pub replicas: u32,
     /// W.
     pub write_quorum: u32,
-    /// The nodes. A node keeps its place for ever.
+    /// The nodes. A node keeps its place as long as a sidecar serves.
     pub nodes: Vec<TableNode>,
+    /// Nodes do not get what they should hold for the time being.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    /// What the nodes' shares were before the changes that are under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Vec<FormerShare>>,
     /// One row a partition.
     pub rows: Vec<Row>,
 }
@@ -74,15 +147,7 @@ impl Table {
         replicas: u32,
         write_quorum: u32,
     ) -> Self {
-        let ring: Vec<RingNode<'_>> = nodes
-            .iter()
-            .map(|n| RingNode {
-                name: &n.name,
-                weight: n.weight,
-                zone: n.zone.as_deref(),
-            })
-            .collect();
-        let rows = ring::place(&ring, partitions, replicas as usize)
+        let rows = place(&nodes, |_| true, partitions, replicas)
             .into_iter()
             .map(|set| Row {
                 epoch: 0,
@@ -101,8 +166,51 @@ impl Table {
             replicas,
             write_quorum,
             nodes,
+            paused: false,
+            before: None,
             rows,
         }
+    }
+
+    /// The nodes that are in the pool.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &TableNode)> {
+        let all = (0..).zip(&self.nodes);
+        all.filter(|(_, node)| !node.removed)
+    }
+
+    /// Whether so many of its nodes are more than half.
+    pub fn is_majority(&self, nodes: usize) -> bool {
+        nodes * 2 > self.members().count()
+    }
+
+    /// The nodes that should hold each partition, if nodes that are `away` hold nothing.
+    pub fn target(&self, is_away: impl Fn(NodeId) -> bool) -> Vec<ring::ReplicaSet> {
+        place(
+            &self.nodes,
+            |node| !is_away(node),
+            self.partitions(),
+            self.replicas,
+        )
+    }
+
+    /// Takes nodes that were removed out of the list; the others move up. Only while nobody has their places in memory.
+    pub fn forget_removed(&mut self) {
+        let mut next = 0;
+        let places: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let place = next;
+                next += NodeId::from(!node.removed);
+                place
+            })
+            .collect();
+        for row in &mut self.rows {
+            for node in &mut row.replicas {
+                *node = places.get(usize::from(*node)).copied().unwrap_or_default();
+            }
+        }
+        self.nodes.retain(|node| !node.removed);
     }
 
     /// Number of partitions.
@@ -119,7 +227,8 @@ impl Table {
             let distinct = (row.replicas.iter().enumerate())
                 .all(|(i, node)| row.replicas.iter().skip(i + 1).all(|other| other != node));
             let in_set = u32::from(row.in_sync) >> row.replicas.len().min(8) == 0;
-            known && distinct && in_set && !row.replicas.is_empty() && row.replicas.len() <= 8
+            let is_member = |&n: &NodeId| table.nodes.get(usize::from(n)).is_some_and(|n| !n.removed);
+            row.replicas.iter().all(is_member) && known && distinct && in_set && !row.replicas.is_empty() && row.replicas.len() <= 8
         };
         (!table.rows.is_empty()
             && (1..=table.replicas).contains(&table.write_quorum)
@@ -149,6 +258,31 @@ impl Table {
     }
 }
 
+fn place(
+    nodes: &[TableNode],
+    may_hold: impl Fn(NodeId) -> bool,
+    partitions: u16,
+    replicas: u32,
+) -> Vec<ring::ReplicaSet> {
+    let ring: Vec<RingNode<'_>> = (0..)
+        .zip(nodes)
+        .map(|(id, node)| RingNode {
+            name: &node.name,
+            weight: if may_hold(id) { node.share() } else { 0 },
+            zone: node.zone.as_deref(),
+        })
+        .collect();
+    ring::place(&ring, partitions, replicas as usize)
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    password.as_ref().map(Secret::expose).serialize(serializer)
+}
+
 fn as_text<S: Serializer>(address: &NodeAddress, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
 }
@@ -159,11 +293,9 @@ mod tests {
 
     #[test]
     fn a_table_comes_back_and_nonsense_does_not() {
-        let node = |name: &str| TableNode {
-            name: name.into(),
-            address: format!("127.0.0.1:{}", 7000 + name.len()).parse().unwrap(),
-            weight: 1,
-            zone: None,
+        let node = |name: &str| {
+            let address = format!("127.0.0.1:{}", 7000 + name.len()).parse().unwrap();
+            TableNode::new(name.into(), address, 1, None)
         };
         let table = Table::create(
             "p",

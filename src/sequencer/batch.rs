@@ -78,6 +78,23 @@ impl Sequencer {
                         node.todo.pop_front();
                         continue;
                     };
+                    // Queued in an earlier life: what the node has been given a copy of since has it already.
+                    let has_it = |p: &super::Partition| {
+                        p.bit_of(id)
+                            .and_then(|(i, _)| p.replicas.get(i))
+                            .is_some_and(|replica| replica.acked >= entry.seq)
+                    };
+                    if entry.joint.is_none()
+                        && keeps_account
+                        && self
+                            .partitions
+                            .get(usize::from(entry.partition))
+                            .and_then(Option::as_ref)
+                            .is_some_and(has_it)
+                    {
+                        node.todo.pop_front();
+                        continue;
+                    }
                     if entry.joint.is_some()
                         && !entry.is_flush()
                         && !joint::is_whole(&mut self.partitions, &mut self.effects, entry, id)

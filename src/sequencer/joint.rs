@@ -4,11 +4,15 @@
 //! each partition. So it must never have one of the partitions without the others: who is given the writes of one of them and
 //! not of the others, when the write is ordered or when a node comes back, is not given those either.
 
+use smallvec::SmallVec;
+
 use super::log::{Entry, Joint};
 use super::node::Item;
 use super::partition::Partition;
 use super::{Effect, Sequencer};
-use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request};
+use crate::request::{
+    Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request, WhereParted,
+};
 
 impl Sequencer {
     /// Orders a write of these partitions, whose replica sets are the same nodes.
@@ -17,6 +21,7 @@ impl Sequencer {
         mut partitions: Box<[PartitionId]>,
         db: u16,
         commands: Commands,
+        parted: WhereParted,
         under: HoldId,
         reply_to: ReplyTo,
     ) {
@@ -29,7 +34,7 @@ impl Sequencer {
                 hold.waiting.push_back(Request {
                     partition,
                     db,
-                    action: Action::Joint(partitions, commands),
+                    action: Action::Joint(partitions, commands, parted),
                     under,
                     reply_to,
                 });
@@ -38,6 +43,9 @@ impl Sequencer {
         }
         if self.log.is_overloaded() {
             return self.refuse(reply_to, Refusal::Overloaded);
+        }
+        if !self.has_one_set(&partitions) || (parted == WhereParted::Refuse && !self.is_together(&partitions)) {
+            return self.refuse(reply_to, Refusal::Parted);
         }
         let Some(nodes) = self.gather_nodes(&partitions) else {
             return self.refuse(reply_to, Refusal::TooFewNodes);
@@ -70,6 +78,34 @@ impl Sequencer {
             }
         }
         self.trim();
+    }
+
+    /// Whether these partitions have the same replica set.
+    fn has_one_set(&self, partitions: &[PartitionId]) -> bool {
+        let nodes = |p: &Partition| p.nodes_of(u8::MAX & !p.leaving);
+        self.is_one_set(partitions, nodes)
+    }
+
+    /// Whether every node is given the writes of all of these partitions, or of none, and they have the same replica set.
+    pub fn is_together(&self, partitions: &[PartitionId]) -> bool {
+        self.has_one_set(partitions) && self.is_one_set(partitions, |p| p.nodes_of(p.streaming))
+    }
+
+    fn is_one_set(
+        &self,
+        partitions: &[PartitionId],
+        nodes_of: impl Fn(&Partition) -> SmallVec<[NodeId; 7]>,
+    ) -> bool {
+        let mut all = partitions
+            .iter()
+            .filter_map(|p| self.partitions.get(usize::from(*p))?.as_ref());
+        let Some(first) = all.next().map(&nodes_of) else {
+            return false;
+        };
+        all.all(|p| {
+            let nodes = nodes_of(p);
+            nodes.len() == first.len() && nodes.iter().all(|node| first.contains(node))
+        })
     }
 
     /// The nodes that are given the writes of all of these partitions. Those that are given some of them only are given none from
@@ -168,26 +204,29 @@ pub(super) fn expel(p: &mut Partition, id: NodeId, partition: PartitionId, effec
     }
 }
 
-/// Whether the node is given the writes of all partitions of a joint write. If it is not given those of some, it is given
-/// those of none from here on.
+/// Whether the node is to execute a joint write: it is given the writes of all its partitions, and lacks this one in each. If that
+/// is so in some of them only, it is given none of those any more.
 pub(super) fn is_whole(
     partitions: &mut [Option<Partition>],
     effects: &mut Vec<Effect>,
     entry: &Entry,
     id: NodeId,
 ) -> bool {
-    let is_given = |partition: PartitionId| {
-        let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
-        p.and_then(|p| Some(p.streaming & p.bit_of(id)?.1 != 0))
+    let lacks = |p: &Partition, seq: u64| {
+        let Some((i, bit)) = p.bit_of(id) else { return false };
+        p.streaming & bit != 0 && p.replicas.get(i).is_some_and(|r| r.acked < seq)
     };
-    if entry
-        .parts()
-        .all(|(partition, _)| is_given(partition) == Some(true))
-    {
+    let is_lacking = |(partition, seq): (PartitionId, u64)| {
+        let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
+        p.is_some_and(|p| lacks(p, seq))
+    };
+    if entry.parts().all(is_lacking) {
         return true;
     }
-    for (partition, _) in entry.parts() {
-        if let Some(Some(p)) = partitions.get_mut(usize::from(partition)) {
+    for (partition, seq) in entry.parts() {
+        if let Some(Some(p)) = partitions.get_mut(usize::from(partition))
+            && lacks(p, seq)
+        {
             expel(p, id, partition, effects);
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
+
 use super::log::LogPos;
 use super::node::{Expect, Item, Node, Trouble};
 use super::{Effect, Sequencer};
@@ -36,6 +38,21 @@ pub struct NodeView {
     pub lag_ops: u64,
     /// Its own words when it refused a batch.
     pub refused: Option<String>,
+}
+
+/// A partition as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct PartitionView {
+    /// Which one.
+    pub partition: PartitionId,
+    /// The last write that was ordered.
+    pub position: Position,
+    /// Nodes in sync.
+    pub in_sync: SmallVec<[NodeId; 7]>,
+    /// Those of them that are connected and have caught up.
+    pub live: SmallVec<[NodeId; 7]>,
+    /// Nodes of the replica set that are connected, and lack more than the backlog could give them: they need a copy.
+    pub out: SmallVec<[NodeId; 7]>,
 }
 
 impl Sequencer {
@@ -203,36 +220,6 @@ impl Sequencer {
         self.trim();
     }
 
-    /// The table's safe record now has these sets of nodes in sync.
-    pub fn recorded(&mut self, sets: &[(PartitionId, u8)]) {
-        for &(partition, set) in sets {
-            if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
-                p.recorded = set;
-                p.recording = None;
-                if p.in_sync != set {
-                    self.effects.push(Effect::InSync {
-                        partition,
-                        set: p.in_sync,
-                    });
-                }
-            }
-        }
-        self.release_all_safe();
-        self.settle_reads();
-    }
-
-    /// The partition's nodes in sync, if they should be recorded now. Not while another record is on its way, and not
-    /// before every write that was acknowledged with the help of a node that has left the set is on W nodes that are
-    /// still in it (invariant 7). The caller makes the record, however long it takes, and says so ([`Self::recorded`]).
-    pub fn to_record(&mut self, partition: PartitionId) -> Option<u8> {
-        let p = self.partitions.get_mut(usize::from(partition))?.as_mut()?;
-        if p.recording.is_some() || p.holders(p.in_sync, p.committed) < self.settings.write_quorum {
-            return None;
-        }
-        p.recording = Some(p.in_sync);
-        p.recording
-    }
-
     /// The node has been away for long: it is no longer counted on, though it may still come back by the backlog.
     pub fn give_up(&mut self, id: NodeId) {
         let write_quorum = self.settings.write_quorum;
@@ -359,16 +346,21 @@ impl Sequencer {
         view
     }
 
-    /// Where the partition stands: its position and the nodes in sync, by bit.
-    pub fn partition_view(&self, partition: PartitionId) -> Option<(Position, u8)> {
+    /// How the partition stands.
+    pub fn partition_view(&self, partition: PartitionId) -> Option<PartitionView> {
         let p = self.partitions.get(usize::from(partition))?.as_ref()?;
-        Some((
-            Position {
+        let mut out = p.nodes_of(!p.streaming & !p.leaving);
+        out.retain(|node| self.is_up(*node));
+        Some(PartitionView {
+            partition,
+            position: Position {
                 epoch: p.epoch,
                 seq: p.last,
             },
-            p.in_sync,
-        ))
+            in_sync: p.nodes_of(p.in_sync),
+            live: p.nodes_of(p.in_sync & p.live),
+            out,
+        })
     }
 
     /// Whether every partition has the nodes it needs to take writes.

@@ -24,6 +24,7 @@ mod inbound;
 mod joint;
 mod links;
 mod log;
+mod members;
 mod node;
 mod partition;
 mod reads;
@@ -31,7 +32,7 @@ mod repair;
 mod waits;
 
 pub use inbound::Broken;
-pub use links::{LinkReport, NodeView};
+pub use links::{LinkReport, NodeView, PartitionView};
 
 use std::ops::Range;
 
@@ -200,6 +201,7 @@ impl Sequencer {
                     in_sync: start.in_sync,
                     recorded: start.in_sync,
                     recording: None,
+                    leaving: 0,
                     live: 0,
                     streaming: 0,
                     batch_mark: 0,
@@ -267,8 +269,8 @@ impl Sequencer {
         match action {
             Action::OnNode(node, commands) => return self.order_on_node(node, db, commands, reply_to),
             Action::Everywhere(frame, count) => return self.order_everywhere(db, frame, count, reply_to),
-            Action::Joint(partitions, commands) => {
-                return self.order_joint(partitions, db, commands, under, reply_to);
+            Action::Joint(partitions, commands, parted) => {
+                return self.order_joint(partitions, db, commands, parted, under, reply_to);
             }
             Action::Release => return self.let_go(partition, under),
             // About clients that wait, and a hold may be waiting for just that.
@@ -308,6 +310,8 @@ impl Sequencer {
                 self.effects.push(Effect::Complete(reply_to, Outcome::Done));
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
+            Action::Join(node) => self.order_join(partition, node, reply_to),
+            Action::Leave(node) => self.order_leave(partition, node, reply_to),
             Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
             Action::OnNode(..)
             | Action::Everywhere(..)
@@ -456,7 +460,7 @@ impl Sequencer {
                 && p.streaming & bit != 0
                 && let Some(replica) = p.replicas.get_mut(i)
             {
-                replica.acked = seq;
+                replica.acked = replica.acked.max(seq);
                 if p.live & bit == 0 && seq >= p.committed {
                     p.live |= bit;
                     if p.in_sync & bit == 0 {

@@ -36,6 +36,8 @@ pub(crate) struct Partition {
     pub(crate) recorded: u8,
     /// The set that is on its way into the table.
     pub(crate) recording: Option<u8>,
+    /// Who is about to be taken out of the replica set.
+    pub(crate) leaving: u8,
     /// Who is connected and has caught up: reads go there.
     pub(crate) live: u8,
     /// Who is given the writes.

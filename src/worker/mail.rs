@@ -71,6 +71,8 @@ impl Worker {
             Message::Monitored(line) => self.with(|core| self.show_line(core, &line)),
             // Whoever asked may have gone.
             Message::View(to) => drop(to.send(self.view())),
+            Message::Nodes(nodes) => self.make_room(nodes),
+            Message::Operate(operation) => self.operate(operation),
         }
     }
 
@@ -89,8 +91,7 @@ impl Worker {
                 .collect(),
             partitions: (0..table.partitions())
                 .filter_map(|p| {
-                    let (position, set) = core.sequencer.partition_view(p)?;
-                    Some((p, position.epoch, position.seq, set))
+                    core.sequencer.partition_view(p)
                 })
                 .collect(),
         }

@@ -7,6 +7,7 @@
 
 mod flush;
 mod mail;
+mod operate;
 mod publish;
 
 use std::cell::{Cell, RefCell};
@@ -210,6 +211,21 @@ impl Worker {
         spawn_local(self.clone().tick_for_ever());
         spawn_local(self.clone().flush_for_ever());
         self.read_mail(mailbox).await;
+    }
+
+    /// Nodes have come: each gets its stream.
+    fn make_room(self: &Rc<Self>, nodes: usize) {
+        let mut core = self.core.borrow_mut();
+        while core.streams.len() < nodes {
+            let node = core.streams.len() as NodeId;
+            let down_since_us = core.now_us;
+            core.streams.push(StreamSlot {
+                down_since_us,
+                ..StreamSlot::default()
+            });
+            core.sequencer.add_node();
+            spawn_local(stream::run(self.clone(), node));
+        }
     }
 
     /// A partition that it owns, for requests that are about none in particular.

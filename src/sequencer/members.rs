@@ -1,0 +1,198 @@
+//! Replica sets that change while they are used: a node joins, a node leaves, and the table records it.
+//!
+//! Whoever may find the table's record, now or after this owner is gone, must be right with it. So in memory the set always
+//! contains every set that a successor may find: a node is in it before the record that names it is on its way, and stays in it
+//! until a record without it is safe. An acknowledgement counts only by all of them (`Partition::counted`), and the proofs of
+//! reads are counted over all of them (`Partition::confirmations`).
+//!
+//! A node joins under a hold of the partition, when it has a copy of all that was ordered: what that takes is not known here.
+
+use super::partition::Partition;
+use super::{Effect, Sequencer};
+use crate::request::{Membership, NodeId, Outcome, PartitionId, Refusal, ReplyTo};
+
+impl Sequencer {
+    /// A node that is new in the pool; its number is the next one.
+    pub fn add_node(&mut self) {
+        self.nodes.push(super::Node::default());
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node has what was ordered for the partition, which is held: it is given what comes, and is in sync.
+    pub(super) fn order_join(&mut self, partition: PartitionId, node: NodeId, to: ReplyTo) {
+        if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
+            return self.refuse(to, Refusal::Unconfirmed);
+        }
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return self.refuse(to, Refusal::NotOwner);
+        };
+        if !p.join(node) {
+            return self.refuse(to, Refusal::Overloaded);
+        }
+        self.effects.push(Effect::InSync {
+            partition,
+            set: p.in_sync,
+        });
+        self.effects.push(Effect::Complete(to, Outcome::Done));
+    }
+
+    /// The node leaves the replica set: it is given nothing any more, and is taken out once that is recorded.
+    pub(super) fn order_leave(&mut self, partition: PartitionId, node: NodeId, to: ReplyTo) {
+        let min = self.settings.min_in_sync;
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return self.refuse(to, Refusal::NotOwner);
+        };
+        let Some((_, bit)) = p.bit_of(node) else {
+            return self.effects.push(Effect::Complete(to, Outcome::Done));
+        };
+        if (p.in_sync & p.live & !bit).count_ones() < min {
+            return self.refuse(to, Refusal::TooFewNodes);
+        }
+        p.in_sync &= !bit;
+        p.live &= !bit;
+        p.streaming &= !bit;
+        p.leaving |= bit;
+        self.effects.push(Effect::InSync {
+            partition,
+            set: p.in_sync,
+        });
+        self.effects.push(Effect::Complete(to, Outcome::Done));
+        self.release_all_safe();
+    }
+
+    /// The partition's nodes, if they should be recorded now. Not while another record is on its way, and not before every
+    /// write that was acknowledged with the help of a node that has left the set is on W nodes that are still in it
+    /// (invariant 7). The caller makes the record, however long it takes, and says so ([`Self::recorded`]).
+    pub fn to_record(&mut self, partition: PartitionId) -> Option<Membership> {
+        let p = self.partitions.get_mut(usize::from(partition))?.as_mut()?;
+        if p.recording.is_some() || p.holders(p.in_sync, p.committed) < self.settings.write_quorum {
+            return None;
+        }
+        p.recording = Some(p.in_sync);
+        Some(p.membership())
+    }
+
+    /// The table's safe record now has these.
+    pub fn recorded(&mut self, records: &[(PartitionId, Membership)]) {
+        for (partition, record) in records {
+            let Some(Some(p)) = self.partitions.get_mut(usize::from(*partition)) else {
+                continue;
+            };
+            p.recorded = p.set_of(&record.nodes_in_sync());
+            p.recording = None;
+            let gone: Vec<NodeId> = p
+                .nodes_of(p.leaving)
+                .into_iter()
+                .filter(|node| !record.replicas.contains(node))
+                .collect();
+            let is_news = p.membership() != *record;
+            for node in gone {
+                self.remove_replica(*partition, node);
+            }
+            if is_news && let Some(Some(p)) = self.partitions.get(usize::from(*partition)) {
+                self.effects.push(Effect::InSync {
+                    partition: *partition,
+                    set: p.in_sync,
+                });
+            }
+        }
+        self.release_all_safe();
+        self.settle_reads();
+    }
+
+    /// Takes a node out of a replica set; the places behind it move up, and so do the bits that stand for them.
+    fn remove_replica(&mut self, partition: PartitionId, node: NodeId) {
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
+        let Some((i, _)) = p.bit_of(node) else { return };
+        p.remove(i);
+        for pos in self.log.positions() {
+            if let Some(entry) = self.log.get_mut(pos).filter(|e| e.partition == partition) {
+                entry.sent = without(entry.sent, i);
+                entry.refused = without(entry.refused, i);
+            }
+        }
+    }
+}
+
+impl Partition {
+    /// As the table should have it.
+    fn membership(&self) -> Membership {
+        let stays = |(i, _): &(usize, &super::Replica)| self.leaving & (1 << i) == 0;
+        let mut record = Membership::default();
+        for (i, replica) in self.replicas.iter().enumerate().filter(stays) {
+            if self.in_sync & (1 << i) != 0 {
+                record.in_sync |= 1 << record.replicas.len();
+            }
+            record.replicas.push(replica.node);
+        }
+        record
+    }
+
+    /// Whether there is room for the node.
+    fn join(&mut self, node: NodeId) -> bool {
+        let bit = match self.bit_of(node) {
+            Some((i, bit)) => {
+                if let Some(replica) = self.replicas.get_mut(i)
+                    && self.streaming & bit == 0
+                {
+                    replica.acked = self.last;
+                }
+                bit
+            }
+            None if self.replicas.len() < 8 => {
+                let acked = self.last;
+                self.replicas.push(super::Replica { node, acked });
+                1 << (self.replicas.len() - 1)
+            }
+            None => return false,
+        };
+        if self.streaming & bit == 0 {
+            self.suspects &= !bit;
+            self.leaving &= !bit;
+            self.streaming |= bit;
+            self.live |= bit;
+            self.in_sync |= bit;
+        }
+        true
+    }
+
+    fn remove(&mut self, i: usize) {
+        self.replicas.remove(i);
+        for set in [
+            &mut self.in_sync,
+            &mut self.recorded,
+            &mut self.live,
+            &mut self.streaming,
+            &mut self.suspects,
+            &mut self.leaving,
+        ] {
+            *set = without(*set, i);
+        }
+        self.recording = self.recording.map(|set| without(set, i));
+    }
+}
+
+/// The set without the place `i`.
+fn without(set: u8, i: usize) -> u8 {
+    let below = (1u8 << i) - 1;
+    (set & below) | ((set >> 1) & !below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_move_up() {
+        assert_eq!(without(0b1011, 0), 0b101);
+        assert_eq!(without(0b1011, 1), 0b101);
+        assert_eq!(without(0b1011, 2), 0b111);
+        assert_eq!(without(0b1111_1111, 7), 0b111_1111);
+    }
+}
