@@ -31,6 +31,7 @@ pub mod ingress;
 pub mod library;
 pub mod limits;
 pub mod metrics;
+pub mod mover;
 pub mod net;
 pub mod node;
 pub mod pool;

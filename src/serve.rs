@@ -23,11 +23,12 @@ use crate::ingress::{Pause, SlowLog};
 use crate::library::functions::{FunctionLibrary, Functions};
 use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
+use crate::mover::{Mover, Progress};
 use crate::net::Socket;
 use crate::node::Claim;
 use crate::pool::{Keeper, OpenError, PoolEvent, open};
 use crate::pubsub::Registry;
-use crate::request::PartitionId;
+use crate::request::{NodeId, PartitionId};
 use crate::sequencer::PartitionStart;
 use crate::shared::{Message, Shared, unix_ms};
 use crate::worker::Worker;
@@ -204,6 +205,7 @@ async fn start(
         pause: Pause::default(),
         slow_log: SlowLog::new(limits.slowlog_slower_than, limits.slowlog_max_len),
         counted: Mutex::default(),
+        progress: Progress::default(),
         started_ms: unix_ms(),
         workers: senders,
         keeper: keeper.clone(),
@@ -216,6 +218,7 @@ async fn start(
     }
     tasks.spawn(keeper.clone().keep_record());
     tasks.spawn(keeper.keep_library());
+    tasks.spawn(Mover::new(shared.clone()).run());
     for (id, mailbox) in mailboxes.into_iter().enumerate() {
         let starts: Vec<PartitionStart> = table
             .rows
@@ -258,9 +261,31 @@ fn spawn_worker(
 
 /// Hears what happens to the pool, until it is lost.
 async fn hear(shared: &Arc<Shared>, mut events: mpsc::Receiver<PoolEvent>) -> Claim {
+    let mut watched = shared.table.load().nodes.len();
+    let mut watchers = JoinSet::new();
     while let Some(event) = events.recv().await {
         match event {
             PoolEvent::Fenced(claim) => return claim,
+            PoolEvent::Changed => {
+                let table = Arc::new(shared.keeper.table());
+                shared.table.store(table.clone());
+                let nodes = table.nodes.len();
+                for worker in &shared.workers {
+                    drop(worker.send(vec![Message::Nodes(nodes)]).await);
+                }
+                while watched < nodes {
+                    watchers.spawn(shared.keeper.clone().watch_node(watched as NodeId));
+                    watched += 1;
+                }
+                if table.members().count() > shared.config.pool.replicas
+                    && shared.library.judge.is_one_place()
+                    && let Err(lost) = shared.library.spread_out()
+                {
+                    warn!(
+                        "function libraries that cannot be used in a pool of this size are left out: {lost}"
+                    );
+                }
+            }
             PoolEvent::Recorded(sets) => {
                 shared.table.store(Arc::new(shared.keeper.table()));
                 for worker in &shared.workers {

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::ingress::{Pause, RollCall, SlowLog};
 use crate::library::Library;
 use crate::metrics::{Totals, WorkerMetrics};
+use crate::mover::Progress;
 use crate::net::Socket;
 use crate::node::Instance;
 use crate::pool::Admissions;
@@ -142,8 +143,8 @@ pub struct Shared {
     pub pause: Pause,
     /// Commands that took long.
     pub slow_log: SlowLog,
-    /// Nodes have, or may have, keys of partitions that they do not hold (any more, or yet).
-    pub is_moving: AtomicBool,
+    /// How far moves are.
+    pub progress: Progress,
     /// What `INFO` counts from.
     pub counted: Mutex<Counted>,
     /// When the sidecar started, Unix ms.

@@ -1,6 +1,9 @@
 //! The admin port: how the pool is, for people, scripts and Prometheus. HTTP and JSON.
 //!
-//! It only looks: workers are asked for a view of themselves, and answer between two batches.
+//! Most of it only looks: workers are asked for a view of themselves, and answer between two batches. What changes the pool is in
+//! [`changes`].
+
+mod changes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json};
-use axum::routing::get;
+use axum::routing::{get, patch, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -64,7 +67,17 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/pool", get(pool))
-        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes", get(nodes).post(changes::add_node))
+        .route(
+            "/v1/nodes/{name}",
+            patch(changes::patch_node).delete(changes::remove_node),
+        )
+        .route("/v1/nodes/{name}/drain", post(changes::drain))
+        .route("/v1/ring", get(changes::ring))
+        .route("/v1/ring/plan", get(changes::ring_plan))
+        .route("/v1/ring/pause", post(changes::pause))
+        .route("/v1/ring/resume", post(changes::resume))
+        .route("/v1/ring/cancel", post(changes::cancel))
         .route("/v1/partitions", get(partitions))
         .fallback(|| async {
             let known = [
@@ -74,6 +87,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 "/v1/pool",
                 "/v1/nodes",
                 "/v1/partitions",
+                "/v1/ring",
             ];
             (
                 StatusCode::NOT_FOUND,
@@ -134,10 +148,12 @@ struct NodeEntry {
     address: String,
     state: &'static str,
     reason: Option<String>,
+    status: &'static str,
     weight: u32,
     zone: Option<String>,
     partitions: u32,
     in_sync: u32,
+    wanted: u32,
     lag_ops: u64,
     memory_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +168,10 @@ async fn nodes(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<NodeEntry>>, 
 
 fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec<NodeEntry> {
     let table = shared.table.load();
-    let entry = |(id, node): (usize, &crate::pool::table::TableNode)| {
+    let target = table.target(|_| false);
+    let job = shared.progress.view().job;
+    let entry = |(id, node): (NodeId, &crate::pool::table::TableNode)| {
+        let id = usize::from(id);
         let of_node = || views.iter().filter_map(move |view| view.nodes.get(id));
         let health = shared.keeper.health(id as NodeId);
         let partitions: u32 = of_node().map(|v| v.partitions).sum();
@@ -174,16 +193,27 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
         } else if streaming < partitions {
             let short = partitions - streaming;
             let why = format!(
-                "{short} of {partitions} partitions are not what the backlog could complete, and must be copied: a restart of \
-                 the sidecar does that"
+                "{short} of {partitions} partitions are not what the backlog could complete: it is given copies of them"
             );
-            ("out_of_sync", Some(why))
+            let is_given = job
+                .as_ref()
+                .is_some_and(|job| job.to == node.name && job.from != job.to);
+            (if is_given { "copying" } else { "out_of_sync" }, Some(why))
         } else if live < partitions {
             ("catching_up", None)
         } else {
             ("in_sync", None)
         };
+        let wanted = target.iter().filter(|set| set.contains(&(id as NodeId))).count() as u32;
+        let status = match (node.draining, partitions) {
+            (true, 0) => "drained",
+            (true, _) => "draining",
+            (false, 0) if wanted > 0 && !up => "away",
+            (false, _) => "active",
+        };
         NodeEntry {
+            status,
+            wanted,
             name: node.name.clone(),
             address: node.address.to_string(),
             state,
@@ -197,7 +227,7 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
             pid: pid_of.and_then(|of| of(&node.name)),
         }
     };
-    table.nodes.iter().enumerate().map(entry).collect()
+    table.members().map(entry).collect()
 }
 
 #[derive(Serialize)]

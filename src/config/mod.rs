@@ -155,6 +155,8 @@ pub struct Limits {
     pub client_output_max: ByteSize,
     /// Commands kept for nodes that fall behind. A node that needs older ones is copied afresh.
     pub backlog: ByteSize,
+    /// Bytes a second that are copied from node to node when partitions move, or nodes come back without their data. 0 is no limit.
+    pub copy_rate: ByteSize,
     /// Commands in one batch to a node.
     pub batch_commands_max: usize,
     /// Bytes in one batch to a node. A larger command goes alone.
@@ -179,6 +181,9 @@ pub struct Timeouts {
     /// A write that has no quorum for so long has an unknown outcome: its client is disconnected.
     #[serde(with = "humantime_serde")]
     pub write: Duration,
+    /// A node that is away for so long is replaced: others are given what it held. 0 is never.
+    #[serde(with = "humantime_serde")]
+    pub replace_after: Duration,
     /// A client that sends nothing for so long is disconnected. 0 is never.
     #[serde(with = "humantime_serde")]
     pub client_idle: Duration,
@@ -249,6 +254,7 @@ impl Default for Limits {
             client_pending_max: 1024,
             client_output_max: ByteSize::mib(64),
             backlog: ByteSize::mib(64),
+            copy_rate: ByteSize::mib(64),
             batch_commands_max: 1024,
             batch_bytes_max: ByteSize::mib(1),
             slowlog_slower_than: Duration::from_millis(10),
@@ -263,6 +269,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             node: Duration::from_secs(1),
             write: Duration::from_secs(5),
+            replace_after: Duration::from_secs(600),
             client_idle: Duration::ZERO,
         }
     }

@@ -114,6 +114,13 @@ pub(super) const SETTINGS: &[Setting] = &[
             max: 1024 * GIB,
         },
     ),
+    setting(
+        "limits.copy_rate",
+        Kind::Size {
+            min: 0,
+            max: 1024 * GIB,
+        },
+    ),
     setting("limits.batch_commands_max", Kind::Number { min: 1, max: 65_536 }),
     setting("limits.batch_bytes_max", Kind::Size { min: KIB, max: GIB }),
     setting(
@@ -133,6 +140,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("timeouts.connect", DEADLINE),
     setting("timeouts.node", DEADLINE),
     setting("timeouts.write", DEADLINE),
+    setting(
+        "timeouts.replace_after",
+        Kind::Time {
+            min: Duration::ZERO,
+            max: YEAR,
+        },
+    ),
     setting(
         "timeouts.client_idle",
         Kind::Time {

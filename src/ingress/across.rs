@@ -15,9 +15,7 @@ use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
 use super::scripts::ScriptUse;
 use crate::command::{Command, KeyPositions, Special, dump};
-use crate::request::{
-    Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted,
-};
+use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted};
 use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::{partition_of, routing_key};

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 
@@ -229,13 +228,12 @@ impl Worker {
     /// Whether every node has what it should have, and nothing else.
     fn is_whole(&self, core: &Core) -> bool {
         let table = self.shared().table.load();
-        let is_settled = !self.shared().is_moving.load(Relaxed);
+        let is_settled = !self.shared().admissions.may_have_strangers();
         is_settled
             && table.rows.iter().enumerate().all(|(partition, row)| {
                 let view = core.sequencer.partition_view(partition as PartitionId);
                 let in_sync = view.map_or_else(|| row.nodes_in_sync(), |view| view.in_sync);
-                in_sync.len() == row.replicas.len()
-                    && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
+                in_sync.len() == row.replicas.len() && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
             })
     }
 

@@ -60,13 +60,7 @@ impl ScriptUse {
         self.only_declared
     }
 
-    fn of_script(
-        known: KnownScript,
-        sha: &Sha,
-        by_digest: bool,
-        read_only: bool,
-        tagged: bool,
-    ) -> Self {
+    fn of_script(known: KnownScript, sha: &Sha, by_digest: bool, read_only: bool, tagged: bool) -> Self {
         // A driver that tags its keys keeps to them: then the script is for their partition alone, with the guard.
         let (script, parts, everywhere) = match known.free {
             Some((script, parts)) if !tagged => (script, parts, true),

@@ -17,6 +17,7 @@ use crate::command::number;
 use crate::command::spec::Downgrade;
 use crate::request::{Action, Commands, NodeId, Outcome, PartitionId};
 use crate::resp::{Args, encode};
+use crate::sequencer::PartitionView;
 use crate::worker::{Core, Worker};
 
 /// How often nodes are asked again while there are too few copies.
@@ -108,11 +109,7 @@ impl Procedure {
         let views = shared.views().await;
         let is_settled = |node: &&NodeId| settled.get(usize::from(**node)).is_some_and(|settled| *settled);
         let copies = |view: &PartitionView| view.in_sync.iter().filter(is_settled).count() as i64;
-        let fewest = views
-            .iter()
-            .flat_map(|view| &view.partitions)
-            .map(copies)
-            .min();
+        let fewest = views.iter().flat_map(|view| &view.partitions).map(copies).min();
         fewest.unwrap_or_default() - 1
     }
 }

@@ -157,11 +157,8 @@ impl Library {
         let mut functions = Functions::default();
         let mut lost = Vec::new();
         for library in before.libraries() {
-            let again = functions::FunctionLibrary::new(
-                &self.judge,
-                library.text.clone(),
-                library.functions.clone(),
-            );
+            let again =
+                functions::FunctionLibrary::new(&self.judge, library.text.clone(), library.functions.clone());
             match again {
                 Ok(library) => drop(functions.insert(library)),
                 Err(_) => lost.push(String::from_utf8_lossy(&library.name).into_owned()),

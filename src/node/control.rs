@@ -158,6 +158,11 @@ impl Control {
         Ok(replies)
     }
 
+    /// How long a node may take to answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Gives the connection up for a data stream: its halves, and whatever was read beyond the last reply.
     pub fn into_halves(self) -> (ReadHalf, WriteHalf, BytesMut) {
         (self.read, self.write, self.buf)

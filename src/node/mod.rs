@@ -8,8 +8,12 @@ mod checks;
 mod control;
 mod copy;
 pub mod libraries;
+mod tracker;
 
 pub use admission::{AdmissionError, Claim, Instance, admit, fence_others, read_claim};
 pub use checks::{CheckFailure, Facts, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
-pub use copy::{CopyError, Scope, copy_keys, copy_partitions};
+pub use copy::{
+    Copied, CopyError, Pace, Scope, copy_keys, copy_partitions, databases, remove_partitions, scan_step,
+};
+pub use tracker::Tracker;

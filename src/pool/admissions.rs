@@ -18,6 +18,8 @@ pub struct Admissions {
     any_busy: AtomicBool,
     /// Workers, by bit, whose scripts a node executes.
     scripts: Vec<AtomicU64>,
+    /// Nodes have, or may have, keys of partitions that they do not hold (any more, or yet).
+    strangers: AtomicBool,
 }
 
 impl Admissions {
@@ -31,6 +33,7 @@ impl Admissions {
             busy: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
             any_busy: AtomicBool::new(false),
             scripts: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
+            strangers: AtomicBool::new(true),
         }
     }
 
@@ -50,6 +53,16 @@ impl Admissions {
                 .get(usize::from(node))
                 .is_some_and(|full| full.load(Relaxed))
         })
+    }
+
+    /// Whether a node may have keys of partitions that it does not hold, so that its own word of what it has does not do.
+    pub fn may_have_strangers(&self) -> bool {
+        self.strangers.load(Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_strangers(&self, may_be: bool) {
+        self.strangers.store(may_be, Relaxed);
     }
 
     /// Whether any node says that it executes a script.

@@ -24,10 +24,11 @@ use super::recover::rules_out_successor;
 use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
-use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, look_over, read_claim, text_of,
-};
 use crate::limits;
+use crate::node::{
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, look_over, read_claim,
+    text_of,
+};
 use crate::request::{Membership, NodeId, PartitionId};
 
 /// How often a node that is there is looked at.
@@ -201,6 +202,7 @@ impl Keeper {
                     }
                     self.admissions.set_busy(id, false);
                     info!(node = name, "node claimed");
+                    self.admissions.set_strangers(true);
                     if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
                         claimed.send_modify(|n| *n += 1);
                     }

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub struct NodeInfo {
     /// Memory its data uses, and its process, and at most until now, in bytes.
     pub memory_used: u64,
+    /// What of it are keys and values.
+    pub memory_data: u64,
     /// See `memory_used`.
     pub memory_rss: u64,
     /// See `memory_used`.
@@ -45,6 +47,7 @@ impl NodeInfo {
             let number = || value.parse().unwrap_or_default();
             match name {
                 "used_memory" => info.memory_used = number(),
+                "used_memory_dataset" => info.memory_data = number(),
                 "used_memory_rss" => info.memory_rss = number(),
                 "used_memory_peak" => info.memory_peak = number(),
                 "maxmemory" => info.memory_max = number(),
@@ -85,6 +88,7 @@ impl NodeInfo {
         }
         Self {
             memory_used: sum(|n| n.memory_used) / copies,
+            memory_data: sum(|n| n.memory_data) / copies,
             memory_rss: sum(|n| n.memory_rss) / copies,
             memory_peak: sum(|n| n.memory_peak) / copies,
             memory_max: if limited {

@@ -220,7 +220,8 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         {
             let mut newer = newer;
             newer.forget_removed();
-            let names = |table: &Table| -> Vec<String> { table.nodes.iter().map(|n| n.name.clone()).collect() };
+            let names =
+                |table: &Table| -> Vec<String> { table.nodes.iter().map(|n| n.name.clone()).collect() };
             if names(&newer) != names(&table) {
                 return Err(Setback::Contested);
             }

@@ -14,7 +14,7 @@ use super::recover::{self, Account, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position, Touch};
 use crate::node::{
-    Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
+    Control, ControlError, CopyError, Pace, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
     text_of,
 };
 use crate::request::{NodeId, PartitionId};
@@ -208,7 +208,7 @@ impl Plan {
             by_db.entry(*db).or_default().push(key.clone());
         }
         for (db, keys) in by_db {
-            copy_keys(source, target, db, &keys).await?;
+            copy_keys(source, target, db, &keys, &Pace::new(0)).await?;
         }
         if !self.whole.is_empty() {
             let scope = Scope {
@@ -216,7 +216,7 @@ impl Plan {
                 wanted: &self.whole,
                 bookkeeping_db,
             };
-            copy_partitions(source, target, &scope).await?;
+            copy_partitions(source, target, &scope, &Pace::new(0)).await?;
         }
         Ok(())
     }
@@ -247,7 +247,11 @@ async fn begin_epoch(
     let mut known = HashSet::new();
     for hash in [account::APPLIED, account::REPAIR] {
         let fields = pairs_of(control.call(&[b"HGETALL", hash]).await?);
-        known.extend(fields.iter().filter_map(|(p, _)| text_of(p).parse::<PartitionId>().ok()));
+        known.extend(
+            fields
+                .iter()
+                .filter_map(|(p, _)| text_of(p).parse::<PartitionId>().ok()),
+        );
     }
     known.extend(table.partitions_of(node).map(|(partition, _)| partition));
     for partition in known.difference(&standing) {

@@ -228,7 +228,12 @@ impl Table {
                 .all(|(i, node)| row.replicas.iter().skip(i + 1).all(|other| other != node));
             let in_set = u32::from(row.in_sync) >> row.replicas.len().min(8) == 0;
             let is_member = |&n: &NodeId| table.nodes.get(usize::from(n)).is_some_and(|n| !n.removed);
-            row.replicas.iter().all(is_member) && known && distinct && in_set && !row.replicas.is_empty() && row.replicas.len() <= 8
+            row.replicas.iter().all(is_member)
+                && known
+                && distinct
+                && in_set
+                && !row.replicas.is_empty()
+                && row.replicas.len() <= 8
         };
         (!table.rows.is_empty()
             && (1..=table.replicas).contains(&table.write_quorum)

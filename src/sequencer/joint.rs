@@ -10,9 +10,7 @@ use super::log::{Entry, Joint};
 use super::node::Item;
 use super::partition::Partition;
 use super::{Effect, Sequencer};
-use crate::request::{
-    Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request, WhereParted,
-};
+use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, ReplyTo, Request, WhereParted};
 
 impl Sequencer {
     /// Orders a write of these partitions, whose replica sets are the same nodes.
@@ -44,7 +42,8 @@ impl Sequencer {
         if self.log.is_overloaded() {
             return self.refuse(reply_to, Refusal::Overloaded);
         }
-        if !self.has_one_set(&partitions) || (parted == WhereParted::Refuse && !self.is_together(&partitions)) {
+        if !self.has_one_set(&partitions) || (parted == WhereParted::Refuse && !self.is_together(&partitions))
+        {
             return self.refuse(reply_to, Refusal::Parted);
         }
         let Some(nodes) = self.gather_nodes(&partitions) else {
@@ -213,7 +212,9 @@ pub(super) fn is_whole(
     id: NodeId,
 ) -> bool {
     let lacks = |p: &Partition, seq: u64| {
-        let Some((i, bit)) = p.bit_of(id) else { return false };
+        let Some((i, bit)) = p.bit_of(id) else {
+            return false;
+        };
         p.streaming & bit != 0 && p.replicas.get(i).is_some_and(|r| r.acked < seq)
     };
     let is_lacking = |(partition, seq): (PartitionId, u64)| {

@@ -47,6 +47,8 @@ pub struct PartitionView {
     pub partition: PartitionId,
     /// The last write that was ordered.
     pub position: Position,
+    /// The replica set, without nodes that are about to leave it.
+    pub replicas: SmallVec<[NodeId; 7]>,
     /// Nodes in sync.
     pub in_sync: SmallVec<[NodeId; 7]>,
     /// Those of them that are connected and have caught up.
@@ -357,6 +359,7 @@ impl Sequencer {
                 epoch: p.epoch,
                 seq: p.last,
             },
+            replicas: p.nodes_of(!p.leaving),
             in_sync: p.nodes_of(p.in_sync),
             live: p.nodes_of(p.in_sync & p.live),
             out,

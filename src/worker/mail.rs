@@ -90,9 +90,7 @@ impl Worker {
                 .map(|node| core.sequencer.node_view(node as NodeId))
                 .collect(),
             partitions: (0..table.partitions())
-                .filter_map(|p| {
-                    core.sequencer.partition_view(p)
-                })
+                .filter_map(|p| core.sequencer.partition_view(p))
                 .collect(),
         }
     }

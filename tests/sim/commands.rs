@@ -122,11 +122,13 @@ pub fn action(
     let incr: &[&[u8]] = &[b"INCR", &counter.1];
     let all: &[&[u8]] = &[b"LRANGE", &list.1, b"0", b"-1"];
     let get: &[&[u8]] = &[b"GET", &counter.1];
-    let joint = |commands| Action::Joint(
-        [partition].into_iter().chain(other).collect(),
-        commands,
-        WhereParted::Expel,
-    );
+    let joint = |commands| {
+        Action::Joint(
+            [partition].into_iter().chain(other).collect(),
+            commands,
+            WhereParted::Expel,
+        )
+    };
     match kind {
         Kind::Push => (db, Action::Write(push(&list, id))),
         Kind::Both => {

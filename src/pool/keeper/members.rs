@@ -104,7 +104,12 @@ impl Keeper {
         table.nodes.push(TableNode {
             user: new.user.clone(),
             password: new.password.clone(),
-            ..TableNode::new(new.name.clone(), new.address.clone(), new.weight, new.zone.clone())
+            ..TableNode::new(
+                new.name.clone(),
+                new.address.clone(),
+                new.weight,
+                new.zone.clone(),
+            )
         });
         Ok(table)
     }
@@ -154,11 +159,14 @@ impl Keeper {
         };
         let timeout = self.config.timeouts.connect;
         let bookkeeping_db = self.config.pool.bookkeeping_db;
-        let mut operator = connect_as_operator(&access, timeout).await.map_err(|e| said(&e))?;
+        let mut operator = connect_as_operator(&access, timeout)
+            .await
+            .map_err(|e| said(&e))?;
         let facts = look_over(&mut operator, bookkeeping_db)
             .await
             .map_err(|e| said(&e))?;
-        self.is_fit(&facts, databases, version).map_err(|why| said(&why))?;
+        self.is_fit(&facts, databases, version)
+            .map_err(|why| said(&why))?;
         self.is_ours_or_nobodys(&mut operator)
             .await
             .map_err(|why| said(&why))?;

@@ -92,7 +92,11 @@ impl Keeper {
     async fn write_everywhere(&self, table: &Table) -> bool {
         let record = table.to_json();
         let before = self.table();
-        let all: HashSet<NodeId> = before.members().chain(table.members()).map(|(id, _)| id).collect();
+        let all: HashSet<NodeId> = before
+            .members()
+            .chain(table.members())
+            .map(|(id, _)| id)
+            .collect();
         let writes = all.into_iter().map(|id| {
             let record = &record;
             async move {

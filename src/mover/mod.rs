@@ -1,0 +1,281 @@
+//! The mover: works off the difference between where partitions should be and where they are, while the pool is served.
+//!
+//! Nodes come (added, or back without their data), go (drained, or away for longer than `timeouts.replace_after`), and change
+//! their share. None of that is a case of its own: the ring says which nodes should hold a partition, the owners say which ones
+//! do, and [`plan`] names the next step. A sidecar that starts begins with the same comparison, so nothing of a change that was
+//! interrupted needs to be remembered.
+//!
+//! It acts on the data path by ordinary requests (a hold, a node that joins or leaves), and by nothing else.
+
+mod job;
+pub mod plan;
+mod progress;
+mod sweep;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use self::job::Job;
+use self::plan::{Copy, Picture, Place, Step, open_moves};
+pub use self::progress::{Account, JobView, Phase, Progress};
+use crate::node::Pace;
+use crate::request::{Action, HoldId, NodeId, Outcome};
+use crate::shared::{Shared, WorkerView};
+
+/// How often the pool is looked at while nothing is to be done.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most partitions that are copied together: what one hand-over holds, and what an interruption costs.
+const GROUP_PARTITIONS: usize = 32;
+
+/// Pause before a node for which something has failed is tried again: the first, and the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Moves things where they should be.
+#[derive(Debug)]
+pub struct Mover {
+    shared: Arc<Shared>,
+    pace: Pace,
+    /// Since when nodes are not connected.
+    away: BTreeMap<NodeId, Instant>,
+    /// Nodes for which something has failed: how often in a row, and when they are tried again.
+    failures: BTreeMap<NodeId, (u32, Instant)>,
+    /// Which life of each node has been looked through for what it should not have.
+    swept: BTreeMap<NodeId, u64>,
+}
+
+impl Mover {
+    /// For a pool that is about to be served.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let rate = shared.config.limits.copy_rate.as_u64();
+        Self {
+            shared,
+            pace: Pace::new(rate),
+            away: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            swept: BTreeMap::new(),
+        }
+    }
+
+    /// Works for ever.
+    pub async fn run(mut self) {
+        loop {
+            if !self.look().await {
+                tokio::time::sleep(IDLE_PAUSE).await;
+            }
+        }
+    }
+
+    /// Does the next step. Whether there was one.
+    async fn look(&mut self) -> bool {
+        let views = self.shared.views().await;
+        self.note_away(&views);
+        let table = self.shared.table.load_full();
+        let target = table.target(|node| self.is_replaced(node));
+        let places = places(&views, &target);
+        let open = open_moves(&places) as u64;
+        self.shared.progress.lock().moves_open = open;
+        let able = self.able(&views);
+        let picture = Picture {
+            places: &places,
+            able: &able,
+            min_in_sync: self.shared.config.pool.min_in_sync,
+            replicas: table.replicas as usize,
+            group_max: self.group_max(),
+            paused: table.paused,
+        };
+        match plan::next(&picture) {
+            Some(Step::Copy(copy)) => {
+                self.copy(&copy).await;
+                true
+            }
+            Some(Step::Leave(leaving)) => self.leave(leaving).await,
+            None => {
+                let cleaned = self.sweep(&able, &places).await;
+                if open == 0 {
+                    self.shared.progress.settled();
+                    let is_there = |place: &Place| place.replicas.len() == place.target.len();
+                    if places.iter().all(is_there) {
+                        self.shared.keeper.settled().await;
+                    }
+                } else if !cleaned {
+                    self.say_why_not(&places, &able, table.paused);
+                }
+                cleaned
+            }
+        }
+    }
+
+    /// In a pool where scripts may touch any key, a node needs all partitions at once: see `sequencer::joint`.
+    fn group_max(&self) -> usize {
+        match self.shared.library.judge.is_one_place() {
+            true => usize::MAX,
+            false => GROUP_PARTITIONS,
+        }
+    }
+
+    fn note_away(&mut self, views: &[WorkerView]) {
+        let now = Instant::now();
+        let table = self.shared.table.load();
+        for (node, _) in table.members() {
+            let is_up = |view: &WorkerView| view.nodes.get(usize::from(node)).is_some_and(|n| n.up);
+            if views.iter().all(is_up) {
+                if self.away.remove(&node).is_some() {
+                    self.failures.remove(&node);
+                }
+            } else {
+                self.away.entry(node).or_insert(now);
+            }
+        }
+    }
+
+    /// Whether a node has been away for so long that others are to hold what it held.
+    fn is_replaced(&self, node: NodeId) -> bool {
+        let after = self.shared.config.timeouts.replace_after;
+        let since = self.away.get(&node);
+        !after.is_zero() && since.is_some_and(|since| since.elapsed() > after)
+    }
+
+    /// Nodes that can be given something now.
+    fn able(&self, views: &[WorkerView]) -> BTreeSet<NodeId> {
+        let now = Instant::now();
+        let table = self.shared.table.load();
+        let is_able = |node: &NodeId| {
+            let rests = self.failures.get(node).is_some_and(|(_, until)| *until > now);
+            let refuses = views
+                .iter()
+                .filter_map(|view| view.nodes.get(usize::from(*node)))
+                .any(|view| view.refused.is_some());
+            !self.away.contains_key(node)
+                && !rests
+                && !refuses
+                && !self.shared.admissions.is_full(std::iter::once(*node))
+        };
+        table.members().map(|(node, _)| node).filter(is_able).collect()
+    }
+
+    async fn copy(&mut self, copy: &Copy) {
+        let (from, to) = (self.shared.node_name(copy.from), self.shared.node_name(copy.to));
+        let partitions = copy.partitions.len();
+        self.shared.admissions.set_strangers(true);
+        self.swept.remove(&copy.to);
+        self.shared.progress.begin(JobView {
+            from: from.clone(),
+            to: to.clone(),
+            partitions,
+            keys: 0,
+            bytes: 0,
+            phase: Phase::Scan,
+        });
+        let began = Instant::now();
+        let job = Job {
+            shared: &self.shared,
+            copy,
+            pace: &self.pace,
+        };
+        match job.run().await {
+            Ok(()) => {
+                self.failures.remove(&copy.to);
+                let mut progress = self.shared.progress.lock();
+                progress.moves_done += partitions as u64;
+                progress.moves_total += partitions as u64;
+                let job = progress.job.take();
+                drop(progress);
+                let (keys, bytes) = job.map_or((0, 0), |job| (job.keys, job.bytes));
+                info!(
+                    from,
+                    to,
+                    partitions,
+                    keys,
+                    bytes,
+                    ms = began.elapsed().as_millis() as u64,
+                    "copied"
+                );
+            }
+            Err(error) => {
+                self.shared.progress.end();
+                let why = format!("copying from node {from:?} to node {to:?}: {error}");
+                self.failed(copy.to, why);
+            }
+        }
+    }
+
+    /// Notes that something has failed for a node.
+    fn failed(&mut self, node: NodeId, why: String) {
+        let (times, _) = self.failures.get(&node).copied().unwrap_or((0, Instant::now()));
+        let pause = RETRY_PAUSE_MAX.min(RETRY_PAUSE_MIN * 2u32.saturating_pow(times.min(10)));
+        self.failures
+            .insert(node, (times.saturating_add(1), Instant::now() + pause));
+        // Each time anew would be the same line again and again.
+        if times == 0 {
+            warn!(node = self.shared.node_name(node), "not moved yet: {why}");
+        }
+        self.shared.progress.lock().reason = Some(why);
+    }
+
+    /// Nodes leave replica sets. Whether any could.
+    async fn leave(&mut self, leaving: Vec<(u16, NodeId)>) -> bool {
+        let actions = leaving
+            .iter()
+            .map(|&(partition, node)| (partition, Action::Leave(node)));
+        let outcomes = self.shared.operate(HoldId::NONE, actions.collect()).await;
+        for (&(_, node), _) in leaving.iter().zip(&outcomes) {
+            self.swept.remove(&node);
+        }
+        self.shared.admissions.set_strangers(true);
+        outcomes.contains(&Outcome::Done)
+    }
+
+    /// Why nothing is moved although something should be.
+    fn say_why_not(&self, places: &[Place], able: &BTreeSet<NodeId>, paused: bool) {
+        let mut progress = self.shared.progress.lock();
+        if paused {
+            progress.reason = Some("paused by an operator (POST /v1/ring/resume)".into());
+            return;
+        }
+        if progress.reason.is_some() {
+            return;
+        }
+        let lacks = |place: &Place| {
+            let missing = place.target.iter().find(|node| {
+                !able.contains(node) && (!place.replicas.contains(node) || place.out.contains(node))
+            });
+            missing.copied()
+        };
+        progress.reason = places.iter().find_map(lacks).map(|node| {
+            let name = self.shared.node_name(node);
+            let health = self.shared.keeper.health(node);
+            match health.trouble {
+                Some(trouble) => format!("node {name:?} {trouble}"),
+                None if self.shared.admissions.is_full(std::iter::once(node)) => {
+                    format!("node {name:?} has no memory left")
+                }
+                None => format!("node {name:?} is not connected"),
+            }
+        });
+    }
+}
+
+/// The partitions, in their order.
+fn places(views: &[WorkerView], target: &[crate::ring::ReplicaSet]) -> Vec<Place> {
+    let mut places: Vec<Place> = target
+        .iter()
+        .map(|target| Place {
+            target: target.to_vec(),
+            ..Place::default()
+        })
+        .collect();
+    for view in views.iter().flat_map(|view| &view.partitions) {
+        if let Some(place) = places.get_mut(usize::from(view.partition)) {
+            place.replicas = view.replicas.to_vec();
+            place.live = view.live.to_vec();
+            place.out = view.out.to_vec();
+        }
+    }
+    places
+}
