@@ -31,7 +31,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before a node that could not be connected to is tried again.
 const UNCONNECTED_PAUSE: Duration = Duration::from_millis(20);
 
-/// Keeps the worker's stream to `node` alive, for ever.
+/// Keeps the worker's stream to `node` alive, as long as the node is in the pool.
 pub async fn run(worker: Rc<Worker>, node: NodeId) {
     let Some(mut admissions) = worker.shared().admissions.watch(node) else {
         return;
@@ -59,12 +59,14 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
                         node = name,
                         partitions = report.out,
                         "the node has not what the backlog could complete (emptied, too far behind, or of another \
-                         time): it stays out of sync for these partitions until they are copied, which a restart of \
-                         the sidecar does"
+                         time): it is out of sync for these partitions until it has been given copies of them"
                     );
                 }
                 let end = receive(&worker, node, read, buf).await;
                 worker.link_down(node);
+                if worker.shared().keeper.access(node).is_none() {
+                    return;
+                }
                 warn!(node = name, "stream lost: {end}");
                 if end.refused {
                     tokio::time::sleep(REFUSED_PAUSE).await;

@@ -163,7 +163,9 @@ impl Mover {
         let (from, to) = (self.shared.node_name(copy.from), self.shared.node_name(copy.to));
         let partitions = copy.partitions.len();
         self.shared.admissions.set_strangers(true);
+        // With one copy, the source leaves with it.
         self.swept.remove(&copy.to);
+        self.swept.remove(&copy.from);
         self.shared.progress.begin(JobView {
             from: from.clone(),
             to: to.clone(),

@@ -144,11 +144,8 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     settings_fit(config, &table)?;
     table.forget_removed();
     visited.keep_members(&table)?;
-    let Visited {
-        mut reached,
-        mut absent,
-        ..
-    } = visited;
+    let Visited { mut reached, absent, .. } = visited;
+    let mut absent: Vec<String> = absent.into_iter().map(|(_, line)| line).collect();
     let found_term = reached
         .values()
         .filter_map(|r| r.claim.as_ref())
@@ -276,7 +273,7 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
 struct Visited {
     asked: HashSet<String>,
     reached: HashMap<String, Reached>,
-    absent: Vec<String>,
+    absent: Vec<(String, String)>,
     unfit: Vec<(String, String)>,
 }
 
@@ -292,10 +289,11 @@ impl Visited {
                     self.reached.insert(node.name.clone(), found);
                 }
                 Err(CheckFailure::Unreachable(error)) => {
-                    self.absent.push(format!(
+                    let line = format!(
                         "node {:?} at {} cannot be reached ({error})",
                         node.name, node.address
-                    ));
+                    );
+                    self.absent.push((node.name.clone(), line));
                 }
                 Err(CheckFailure::Unfit(why)) => {
                     let line = format!("node {:?} at {} {why}", node.name, node.address);
@@ -310,7 +308,8 @@ impl Visited {
         if !self.unfit.is_empty() && !self.reached.values().any(|r| r.table.is_some()) {
             return Err(OpenError::Nodes(self.unfit.iter().map(|(_, line)| line.clone()).collect()).into());
         }
-        find_table(config, &self.reached, &self.absent)
+        let absent: Vec<String> = self.absent.iter().map(|(_, line)| line.clone()).collect();
+        find_table(config, &self.reached, &absent)
     }
 
     /// Forgets those that are not in the pool.
@@ -323,6 +322,7 @@ impl Visited {
             );
         }
         self.reached.retain(|name, _| is_member(name));
+        self.absent.retain(|(name, _)| is_member(name));
         let mut unfit: Vec<String> = Vec::new();
         for (name, line) in &self.unfit {
             if is_member(name) {

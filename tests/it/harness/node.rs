@@ -212,6 +212,13 @@ impl Pool {
         }
     }
 
+    /// One more node, that the pool does not know yet.
+    pub fn start_another(&mut self) -> &Node {
+        let name = char::from(b'a' + self.nodes.len() as u8).to_string();
+        self.nodes.push(Node::start(&name, NodeOptions::default()));
+        self.nodes.last().expect("it has just been started")
+    }
+
     pub fn node(&self, name: &str) -> &Node {
         self.nodes
             .iter()

@@ -5,7 +5,7 @@
 
 use super::client::{Client, Endpoint};
 use super::node::{Node, Pool};
-use super::wait::{Port, http_get, wait_for, wait_until};
+use super::wait::{Port, http, http_get, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -308,6 +308,38 @@ impl Sidecar {
             http_get(self.admin.address(), path).unwrap_or_else(|e| panic!("GET {path}: {e}"));
         assert_eq!(status, 200, "GET {path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("GET {path} is no JSON ({e}): {body}"))
+    }
+
+    /// Asks the admin port for a change: the status and what it says.
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let (status, answer) = http(self.admin.address(), method, path, &body)
+            .unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        let answer = serde_json::from_str(&answer)
+            .unwrap_or_else(|e| panic!("{method} {path} is no JSON ({e}): {answer}"));
+        (status, answer)
+    }
+
+    /// Waits until every partition is where it should be.
+    #[track_caller]
+    pub fn wait_settled(&self, timeout: Duration) {
+        let settled = || {
+            let (200, body) = http_get(self.admin.address(), "/v1/ring").ok()? else {
+                return None;
+            };
+            let ring: Value = serde_json::from_str(&body).ok()?;
+            let fits = |node: &Value| node["holds"] == node["wanted"];
+            let all_fit = ring["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(fits));
+            (ring["state"] == "settled" && all_fit).then_some(())
+        };
+        if wait_for(timeout, settled).is_none() {
+            let ring = http_get(self.admin.address(), "/v1/ring");
+            panic!("not settled after {timeout:?}: {ring:?}\n{}", self.log());
+        }
     }
 
     /// The state of a node as `/v1/nodes` has it; empty while the admin port does not answer.

@@ -64,11 +64,17 @@ pub fn wait_for<T>(timeout: Duration, mut look: impl FnMut() -> Option<T>) -> Op
 
 /// `GET path`: the status and the body.
 pub fn http_get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    http(address, "GET", path, "")
+}
+
+/// Any request: the status and the body.
+pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

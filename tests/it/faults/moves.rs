@@ -1,0 +1,180 @@
+//! Nodes come and go while clients work: nothing acknowledged is lost, no client sees an error, and everything is where it should
+//! be afterwards, and nowhere else.
+
+use super::workload::Workload;
+use super::{RECOVERY_MAX, allow_node_trouble, finish, wait_progress};
+use crate::convergence::contents;
+use crate::harness::{Node, NodeEntry, Pool, Sidecar, SidecarConfig, seed, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a few thousand keys may take to find their place.
+const MOVE_MAX: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn add(sidecar: &Sidecar, node: &Node) -> Value {
+    let body = json!({"name": node.name, "address": node.endpoint().to_string()});
+    let (status, answer) = sidecar.ask("POST", "/v1/nodes", &body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+#[track_caller]
+fn drain(sidecar: &Sidecar, name: &str) {
+    let (status, answer) = sidecar.ask("POST", &format!("/v1/nodes/{name}/drain"), &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+}
+
+fn longest_hold_ms(sidecar: &Sidecar) -> u64 {
+    sidecar.admin("/v1/ring")["longest_hold_us"].as_u64().expect("a number") / 1000
+}
+
+/// R = 1 is in it, too: without an account, a partition changes its only place.
+#[test]
+fn nodes_are_added_drained_and_removed_under_load() {
+    for (nodes, replicas, threads) in [(3, 3, 1), (3, 2, 2), (2, 1, 1)] {
+        let seed = seed();
+        let mut pool = Pool::start(nodes);
+        let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads));
+        let workload = Workload::start(&sidecar.endpoint(), seed);
+        wait_progress(&workload);
+        for _ in 0..2 {
+            let node = pool.start_another();
+            let answer = add(&sidecar, node);
+            assert!(answer["plan"]["moves"].as_u64() > Some(0), "{answer}");
+            sidecar.wait_settled(MOVE_MAX);
+            wait_progress(&workload);
+        }
+        drain(&sidecar, "a");
+        sidecar.wait_settled(MOVE_MAX);
+        wait_until("the drained node is empty", MOVE_MAX, || {
+            contents(&mut pool.node("a").client()).is_empty()
+        });
+        let (status, answer) = sidecar.ask("DELETE", "/v1/nodes/a", &Value::Null);
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(pool.node("a").client().call(crate::cmd!["SELECT", 15]).error(), None);
+        pool.nodes.remove(0);
+        wait_progress(&workload);
+        println!(
+            "{nodes} nodes, R = {replicas}, threads = {threads}: longest hold {} ms",
+            longest_hold_ms(&sidecar)
+        );
+        let outcome = finish(&pool, &sidecar, workload, seed);
+        println!("longest gap of a client {:?}", outcome.longest_gap);
+        assert!(outcome.errors.is_empty(), "SEED={seed}: {:?}", outcome.errors);
+        // The pool is as it was left, for a sidecar that knows only the first nodes.
+        sidecar.allow_log("the node is in proxy.toml, but not in the pool");
+        sidecar.restart();
+        assert_eq!(sidecar.admin("/v1/nodes").as_array().map(Vec::len), Some(nodes + 1));
+        crate::convergence::assert_converged(&pool, &sidecar);
+    }
+}
+
+/// A sidecar that is killed in the middle of it goes on with it when it is started again.
+#[test]
+fn a_change_that_is_interrupted_goes_on() {
+    let seed = seed();
+    let mut pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 2).with("limits", "copy_rate = \"128KiB\"");
+    let sidecar = Sidecar::start(&config);
+    let workload = Workload::start(&sidecar.endpoint(), seed);
+    let mut client = sidecar.client();
+    for at in 0..3000 {
+        client.call(crate::cmd!["SET", format!("key-{at}"), "x".repeat(400)]);
+    }
+    wait_progress(&workload);
+    let node = pool.start_another();
+    add(&sidecar, node);
+    for _ in 0..3 {
+        wait_until("it moves", MOVE_MAX, || {
+            let ring = sidecar.admin("/v1/ring");
+            ring["state"] == "moving" && ring["keys_copied"].as_u64() > Some(0)
+        });
+        sidecar.kill9();
+        sidecar.restart();
+        wait_progress(&workload);
+    }
+    let toml = std::fs::read_to_string(sidecar.config_path()).expect("proxy.toml");
+    std::fs::write(sidecar.config_path(), toml.replace("128KiB", "1GiB")).expect("proxy.toml");
+    sidecar.restart();
+    sidecar.wait_settled(MOVE_MAX);
+    finish(&pool, &sidecar, workload, seed);
+}
+
+/// A node that stays away is replaced; when it comes back, it gives up what is no longer its own, and is used again.
+#[test]
+fn who_stays_away_is_replaced() {
+    let seed = seed();
+    let pool = Pool::start(4);
+    let config = SidecarConfig::of(&pool, 3).with("timeouts", "replace_after = \"300ms\"");
+    let sidecar = Sidecar::start(&config);
+    allow_node_trouble(&sidecar);
+    let workload = Workload::start(&sidecar.endpoint(), seed);
+    wait_progress(&workload);
+    pool.nodes[1].kill9();
+    let has_copies_without = || {
+        let partitions = sidecar.admin("/v1/partitions");
+        let rows = partitions.as_array().expect("an array");
+        rows.iter().all(|row| {
+            let in_sync = row["in_sync"].as_array().expect("an array");
+            in_sync.len() == 3 && !in_sync.contains(&json!("b"))
+        })
+    };
+    wait_until("three copies again without it", MOVE_MAX, has_copies_without);
+    wait_progress(&workload);
+    pool.nodes[1].restart();
+    sidecar.wait_settled(MOVE_MAX);
+    let outcome = finish(&pool, &sidecar, workload, seed);
+    assert!(outcome.errors.is_empty(), "SEED={seed}: {:?}", outcome.errors);
+    assert!(!contents(&mut pool.nodes[1].client()).is_empty(), "it is used again");
+}
+
+#[test]
+fn what_cannot_be_is_said_at_once() {
+    let mut pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    let other = Pool::start(1);
+    let _of_other_pool = Sidecar::start(&SidecarConfig {
+        pool: "other".to_owned(),
+        ..SidecarConfig::of(&other, 1)
+    });
+    let stranger = pool.start_another();
+    stranger.client().call(crate::cmd!["SET", "somebody's", 1]);
+    let entry = |name: &str, address: String| json!({"name": name, "address": address});
+    let address = |node: &Node| NodeEntry::of(node).address;
+    let cases = [
+        (entry("a", "127.0.0.1:1".into()), 409, "already"),
+        (entry("x", address(&pool.nodes[0])), 409, "already"),
+        (entry("x y", "127.0.0.1:1".into()), 400, "no name"),
+        (entry("x", "nonsense".into()), 400, "address"),
+        (entry("x", "127.0.0.1:1".into()), 409, "cannot be reached"),
+        (entry("x", address(&other.nodes[0])), 409, "another pool"),
+        (entry("x", address(&pool.nodes[3])), 409, "FLUSHALL"),
+        (json!({"name": "x"}), 400, "JSON"),
+        (json!({"name": "x", "address": "127.0.0.1:1", "weight": 0}), 400, "weight"),
+    ];
+    for (body, expected, word) in cases {
+        let (status, answer) = sidecar.ask("POST", "/v1/nodes", &body);
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(status, expected, "{body}: {answer}");
+        assert!(said.contains(word), "{body}: {said}");
+    }
+    for (method, path, expected, word) in [
+        ("POST", "/v1/nodes/x/drain", 404, "no node"),
+        ("POST", "/v1/nodes/a/drain", 409, "add a node first"),
+        ("DELETE", "/v1/nodes/a", 409, "drain it first"),
+        ("POST", "/v1/ring/cancel", 409, "nothing is under way"),
+    ] {
+        let (status, answer) = sidecar.ask(method, path, &Value::Null);
+        assert_eq!(status, expected, "{method} {path}: {answer}");
+        assert!(answer["error"].as_str().is_some_and(|said| said.contains(word)), "{answer}");
+    }
+    // And a dry run changes nothing.
+    pool.nodes[3].client().call(crate::cmd!["FLUSHALL"]);
+    let body = entry("d", address(&pool.nodes[3]));
+    let (status, answer) = sidecar.ask("POST", "/v1/nodes?dry_run=true", &body);
+    assert_eq!((status, &answer["applied"]), (200, &json!(false)), "{answer}");
+    assert_eq!(answer["plan"]["moves"], 48, "of 192 copies a quarter: {answer}");
+    assert_eq!(sidecar.admin("/v1/nodes").as_array().map(Vec::len), Some(3));
+    sidecar.wait_all_in_sync(&Pool { nodes: Vec::new() }, RECOVERY_MAX);
+}
