@@ -12,4 +12,6 @@ pub mod libraries;
 pub use admission::{AdmissionError, Claim, Instance, admit, read_claim};
 pub use checks::{CheckFailure, Facts, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
-pub use copy::{CopyError, Scope, copy_keys, copy_partitions};
+pub use copy::{
+    Copied, CopyError, Pace, Scope, copy_keys, copy_partitions, databases, remove_partitions, scan_step,
+};

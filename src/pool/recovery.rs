@@ -14,7 +14,7 @@ use super::recover::{self, Account, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position, Touch};
 use crate::node::{
-    Control, ControlError, CopyError, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
+    Control, ControlError, CopyError, Pace, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
     text_of,
 };
 use crate::request::{NodeId, PartitionId};
@@ -190,8 +190,13 @@ impl Plan {
         for (db, key) in self.keys.values().flatten() {
             by_db.entry(*db).or_default().push(key.clone());
         }
+        let pace = Pace::new(0);
         for (db, keys) in by_db {
-            copy_keys(source, target, db, &keys).await?;
+            let copied = copy_keys(source, target, db, &keys, &pace).await?;
+            // Nobody may write now: what is torn would stay so.
+            if copied.left > 0 {
+                return Err(CopyError::Changing(copied.left));
+            }
         }
         if !self.whole.is_empty() {
             let scope = Scope {
@@ -199,7 +204,7 @@ impl Plan {
                 wanted: &self.whole,
                 bookkeeping_db,
             };
-            copy_partitions(source, target, &scope).await?;
+            copy_partitions(source, target, &scope, &pace).await?;
         }
         Ok(())
     }

@@ -1,0 +1,186 @@
+//! Looking at keys before they are copied: of what type, how long, about how many bytes, until when.
+
+use redis_protocol::resp3::types::BytesFrame;
+
+use super::wire::{Batch, number_of};
+use super::{LARGE_BYTES, LARGE_ELEMENTS};
+use crate::node::control::{Control, ControlError, is_error, text_of};
+
+/// `SAMPLES` of `MEMORY USAGE`: as many elements as a small value can have, so that the one large element among them is
+/// found. Costs 0.1 ms at most.
+const SAMPLES: &[u8] = b"1000";
+
+/// A value's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Absent,
+    String,
+    List,
+    Hash,
+    Set,
+    Zset,
+    Stream,
+    /// What `TYPE` says of any other.
+    Module(String),
+}
+
+impl Kind {
+    fn of(text: String) -> Self {
+        match text.as_str() {
+            "none" => Kind::Absent,
+            "string" => Kind::String,
+            "list" => Kind::List,
+            "hash" => Kind::Hash,
+            "set" => Kind::Set,
+            "zset" => Kind::Zset,
+            "stream" => Kind::Stream,
+            _ => Kind::Module(text),
+        }
+    }
+
+    /// What `TYPE` says.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Kind::Absent => "none",
+            Kind::String => "string",
+            Kind::List => "list",
+            Kind::Hash => "hash",
+            Kind::Set => "set",
+            Kind::Zset => "zset",
+            Kind::Stream => "stream",
+            Kind::Module(name) => name,
+        }
+    }
+
+    /// The command that gives the length.
+    fn length(&self) -> Option<&'static [u8]> {
+        match self {
+            Kind::String => Some(b"STRLEN"),
+            Kind::List => Some(b"LLEN"),
+            Kind::Hash => Some(b"HLEN"),
+            Kind::Set => Some(b"SCARD"),
+            Kind::Zset => Some(b"ZCARD"),
+            Kind::Stream => Some(b"XLEN"),
+            Kind::Absent | Kind::Module(_) => None,
+        }
+    }
+}
+
+/// What a key was when it was looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) kind: Kind,
+    /// Elements; of a string: bytes.
+    pub(super) len: usize,
+    /// About how large it is. A stream's has its groups with it.
+    pub(super) bytes: usize,
+}
+
+impl Seen {
+    /// Whether it may be copied as a payload, with others.
+    pub(super) fn is_small(&self) -> bool {
+        let elements_max = match self.kind {
+            Kind::String => LARGE_BYTES,
+            Kind::Module(_) => return false,
+            _ => LARGE_ELEMENTS,
+        };
+        self.len <= elements_max && self.bytes <= LARGE_BYTES
+    }
+}
+
+/// When a key expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// There is no such key (any more).
+    Gone,
+    Never,
+    /// Unix ms.
+    At(i64),
+}
+
+impl Expiry {
+    /// From a reply to `PEXPIRETIME`; none if the server does not know it.
+    pub(super) fn of(reply: &BytesFrame) -> Option<Self> {
+        Some(match number_of(reply)? {
+            -2 => Expiry::Gone,
+            at if at < 0 => Expiry::Never,
+            at => Expiry::At(at),
+        })
+    }
+}
+
+/// Looks at keys, in two round trips.
+pub(super) async fn look<K: AsRef<[u8]>>(
+    source: &mut Control,
+    keys: &[K],
+) -> Result<Vec<Seen>, ControlError> {
+    let mut types = Batch::default();
+    for key in keys {
+        types.push(&[b"TYPE", key.as_ref()]);
+    }
+    let mut seen = Vec::with_capacity(keys.len());
+    let mut sizes = Batch::default();
+    for (reply, key) in types.send(source).await?.iter().zip(keys) {
+        if is_error(reply) {
+            return Err(ControlError::Refused(text_of(reply)));
+        }
+        let kind = Kind::of(text_of(reply));
+        if let Some(command) = kind.length() {
+            sizes.push(&[command, key.as_ref()]);
+            sizes.push(&[b"MEMORY", b"USAGE", key.as_ref(), b"SAMPLES", SAMPLES]);
+        }
+        seen.push(Seen {
+            kind,
+            len: 0,
+            bytes: 0,
+        });
+    }
+    let replies = sizes.send(source).await?;
+    let mut pairs = replies.chunks(2);
+    for seen in seen.iter_mut().filter(|seen| seen.kind.length().is_some()) {
+        // An error is a key that has changed since: what is there now is found when it is copied.
+        let size = |reply: Option<&BytesFrame>| {
+            let n = reply.and_then(number_of).unwrap_or(0);
+            usize::try_from(n).unwrap_or(0)
+        };
+        let pair = pairs.next().unwrap_or_default();
+        seen.len = size(pair.first());
+        seen.bytes = match seen.kind {
+            Kind::String => seen.len,
+            _ => size(pair.get(1)),
+        };
+    }
+    Ok(seen)
+}
+
+/// When keys expire, on a server that has no `PEXPIRETIME` (6.2).
+pub(super) async fn expiries_before_7(
+    source: &mut Control,
+    keys: &[&[u8]],
+) -> Result<Vec<Expiry>, ControlError> {
+    let mut batch = Batch::default();
+    for key in keys {
+        // Side by side, so that hardly any time is between them.
+        batch.push(&[b"PTTL", key]);
+        batch.push(&[b"TIME"]);
+    }
+    let replies = batch.send(source).await?;
+    let expiry = |pair: &[BytesFrame]| match pair {
+        [ttl, time] => match number_of(ttl) {
+            Some(-2) => Expiry::Gone,
+            Some(ttl) if ttl >= 0 => Expiry::At(millis(time) + ttl),
+            _ => Expiry::Never,
+        },
+        _ => Expiry::Never,
+    };
+    Ok(replies.chunks(2).map(expiry).collect())
+}
+
+/// The reply to `TIME`, in ms.
+pub(super) fn millis(time: &BytesFrame) -> i64 {
+    let BytesFrame::Array { data, .. } = time else {
+        return 0;
+    };
+    let number = |i: usize| data.get(i).and_then(number_of).unwrap_or(0);
+    number(0) * 1000 + number(1) / 1000
+}
