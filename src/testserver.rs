@@ -42,6 +42,11 @@ impl Server {
         server
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> crate::config::NodeAddress {
+        crate::config::NodeAddress::Unix(self.folder.path().join("redis.sock"))
+    }
+
     /// A connection that speaks RESP2 or RESP3.
     pub(crate) fn client(&self, protocol: u8) -> Client {
         let mut client = Client {

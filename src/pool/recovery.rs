@@ -207,8 +207,13 @@ impl Plan {
         for (db, key) in self.keys.values().flatten() {
             by_db.entry(*db).or_default().push(key.clone());
         }
+        let pace = Pace::new(0);
         for (db, keys) in by_db {
-            copy_keys(source, target, db, &keys, &Pace::new(0)).await?;
+            let copied = copy_keys(source, target, db, &keys, &pace).await?;
+            // Nobody may write now: what is torn would stay so.
+            if copied.left > 0 {
+                return Err(CopyError::Changing(copied.left));
+            }
         }
         if !self.whole.is_empty() {
             let scope = Scope {
@@ -216,7 +221,7 @@ impl Plan {
                 wanted: &self.whole,
                 bookkeeping_db,
             };
-            copy_partitions(source, target, &scope, &Pace::new(0)).await?;
+            copy_partitions(source, target, &scope, &pace).await?;
         }
         Ok(())
     }
