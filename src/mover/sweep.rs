@@ -26,10 +26,16 @@ impl Mover {
             self.shared.admissions.set_strangers(false);
             return false;
         };
-        let due = table
-            .members()
-            .map(|(node, _)| node)
-            .find(|node| able.contains(node) && self.swept.get(node) != Some(&life(*node)));
+        // Whose leaving is not recorded yet is looked through afterwards.
+        let is_leaving = |node: NodeId| {
+            table.partitions_of(node).any(|(partition, _)| {
+                let place = places.get(usize::from(partition));
+                place.is_some_and(|place| !place.replicas.contains(&node))
+            })
+        };
+        let due = table.members().map(|(node, _)| node).find(|node| {
+            able.contains(node) && self.swept.get(node) != Some(&life(*node)) && !is_leaving(*node)
+        });
         let Some(node) = due else {
             // Those that are left cannot be asked now.
             debug!(node, claims, "a node cannot be looked through yet");

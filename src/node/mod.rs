@@ -16,3 +16,4 @@ pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 pub use copy::{
     Copied, CopyError, Pace, Scope, copy_keys, copy_partitions, databases, remove_partitions, scan_step,
 };
+pub use tracker::Tracker;

@@ -144,7 +144,9 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     settings_fit(config, &table)?;
     table.forget_removed();
     visited.keep_members(&table)?;
-    let Visited { mut reached, absent, .. } = visited;
+    let Visited {
+        mut reached, absent, ..
+    } = visited;
     let mut absent: Vec<String> = absent.into_iter().map(|(_, line)| line).collect();
     let found_term = reached
         .values()

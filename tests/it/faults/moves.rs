@@ -26,7 +26,10 @@ fn drain(sidecar: &Sidecar, name: &str) {
 }
 
 fn longest_hold_ms(sidecar: &Sidecar) -> u64 {
-    sidecar.admin("/v1/ring")["longest_hold_us"].as_u64().expect("a number") / 1000
+    sidecar.admin("/v1/ring")["longest_hold_us"]
+        .as_u64()
+        .expect("a number")
+        / 1000
 }
 
 /// R = 1 is in it, too: without an account, a partition changes its only place.
@@ -52,7 +55,10 @@ fn nodes_are_added_drained_and_removed_under_load() {
         });
         let (status, answer) = sidecar.ask("DELETE", "/v1/nodes/a", &Value::Null);
         assert_eq!(status, 200, "{answer}");
-        assert_eq!(pool.node("a").client().call(crate::cmd!["SELECT", 15]).error(), None);
+        assert_eq!(
+            pool.node("a").client().call(crate::cmd!["SELECT", 15]).error(),
+            None
+        );
         pool.nodes.remove(0);
         wait_progress(&workload);
         println!(
@@ -65,7 +71,10 @@ fn nodes_are_added_drained_and_removed_under_load() {
         // The pool is as it was left, for a sidecar that knows only the first nodes.
         sidecar.allow_log("the node is in proxy.toml, but not in the pool");
         sidecar.restart();
-        assert_eq!(sidecar.admin("/v1/nodes").as_array().map(Vec::len), Some(nodes + 1));
+        assert_eq!(
+            sidecar.admin("/v1/nodes").as_array().map(Vec::len),
+            Some(nodes + 1)
+        );
         crate::convergence::assert_converged(&pool, &sidecar);
     }
 }
@@ -126,7 +135,10 @@ fn who_stays_away_is_replaced() {
     sidecar.wait_settled(MOVE_MAX);
     let outcome = finish(&pool, &sidecar, workload, seed);
     assert!(outcome.errors.is_empty(), "SEED={seed}: {:?}", outcome.errors);
-    assert!(!contents(&mut pool.nodes[1].client()).is_empty(), "it is used again");
+    assert!(
+        !contents(&mut pool.nodes[1].client()).is_empty(),
+        "it is used again"
+    );
 }
 
 #[test]
@@ -151,7 +163,11 @@ fn what_cannot_be_is_said_at_once() {
         (entry("x", address(&other.nodes[0])), 409, "another pool"),
         (entry("x", address(&pool.nodes[3])), 409, "FLUSHALL"),
         (json!({"name": "x"}), 400, "JSON"),
-        (json!({"name": "x", "address": "127.0.0.1:1", "weight": 0}), 400, "weight"),
+        (
+            json!({"name": "x", "address": "127.0.0.1:1", "weight": 0}),
+            400,
+            "weight",
+        ),
     ];
     for (body, expected, word) in cases {
         let (status, answer) = sidecar.ask("POST", "/v1/nodes", &body);
@@ -167,7 +183,10 @@ fn what_cannot_be_is_said_at_once() {
     ] {
         let (status, answer) = sidecar.ask(method, path, &Value::Null);
         assert_eq!(status, expected, "{method} {path}: {answer}");
-        assert!(answer["error"].as_str().is_some_and(|said| said.contains(word)), "{answer}");
+        assert!(
+            answer["error"].as_str().is_some_and(|said| said.contains(word)),
+            "{answer}"
+        );
     }
     // And a dry run changes nothing.
     pool.nodes[3].client().call(crate::cmd!["FLUSHALL"]);

@@ -333,7 +333,9 @@ impl Sidecar {
             };
             let ring: Value = serde_json::from_str(&body).ok()?;
             let fits = |node: &Value| node["holds"] == node["wanted"];
-            let all_fit = ring["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(fits));
+            let all_fit = ring["nodes"]
+                .as_array()
+                .is_some_and(|nodes| nodes.iter().all(fits));
             (ring["state"] == "settled" && all_fit).then_some(())
         };
         if wait_for(timeout, settled).is_none() {
