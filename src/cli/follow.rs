@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::de::DeserializeOwned;
 
 use super::Session;
@@ -145,14 +145,11 @@ impl Absence {
 /// What the user sees of it.
 enum View {
     /// A document when it is another one.
-    Json {
-        last: String,
-    },
+    Json { last: String },
     /// A line when something has happened, and now and then while the counts grow.
-    Lines {
-        last: Option<(String, String, Instant)>,
-    },
-    Bar(ProgressBar),
+    Lines { last: Option<(String, String, Instant)> },
+    /// Drawn from the first document on.
+    Bar(ProgressBar, Option<ProgressDrawTarget>),
 }
 
 impl View {
@@ -163,11 +160,11 @@ impl View {
         match screen.bar.take() {
             None => Self::Lines { last: None },
             Some(target) => {
-                let bar = ProgressBar::with_draw_target(Some(0), target);
+                let bar = ProgressBar::hidden();
                 if let Ok(style) = ProgressStyle::with_template("{percent:>3}% [{bar:30}]\n{msg}") {
                     bar.set_style(style.progress_chars("=> "));
                 }
-                Self::Bar(bar)
+                Self::Bar(bar, Some(target))
             }
         }
     }
@@ -201,7 +198,7 @@ impl View {
                     *last = Some((turn, line, Instant::now()));
                 }
             }
-            Self::Bar(bar) => {
+            Self::Bar(bar, target) => {
                 let (done, all) = now.extent();
                 let mut text = now.headline();
                 for detail in now.details() {
@@ -211,6 +208,9 @@ impl View {
                 bar.set_message(text);
                 bar.set_length(all);
                 bar.set_position(done);
+                if let Some(target) = target.take() {
+                    bar.set_draw_target(target);
+                }
                 bar.tick();
             }
         }
@@ -220,14 +220,14 @@ impl View {
     /// Says something above the bar.
     fn notice(&self, screen: &mut Screen<'_>, text: &str) {
         match self {
-            Self::Bar(bar) => bar.suspend(|| screen.complain(text)),
+            Self::Bar(bar, _) => bar.suspend(|| screen.complain(text)),
             _ => screen.complain(text),
         }
     }
 
     /// Takes the bar away: the result, or what went wrong, takes its place.
     fn close(&self) {
-        if let Self::Bar(bar) = self {
+        if let Self::Bar(bar, _) = self {
             bar.finish_and_clear();
         }
     }
