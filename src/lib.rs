@@ -17,13 +17,14 @@
 //!
 //! [`pool`] opens the pool (claims nodes, fences a predecessor, recovers what it left) and keeps the table; [`node`] is how it
 //! talks to one node; [`admin`] and [`metrics`] tell people how things are; [`config`] says how they should be; [`serve`] holds
-//! it all together, and [`dev`] runs a pool on one machine.
+//! it all together, [`dev`] runs a pool on one machine, and [`cli`] operates a sidecar that runs, over its admin port.
 //!
 //! Arrows point one way: `resp`, `command`, `ring`, `router`, `account`, `pubsub`, `sequencer` and `pool::recover` are pure (no sockets, no
 //! clock, no tokio); the data path knows nothing of `pool::open`, `admin` and `dev`. See `ARCHITECTURE.md`.
 
 pub mod account;
 pub mod admin;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod dev;

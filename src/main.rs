@@ -7,13 +7,11 @@
 )]
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use ringfence::cli::{self, Cli, Command, Dev, EXIT_USAGE, Pace, Screen};
 use ringfence::config::Config;
 use ringfence::dev::{DevOptions, LocalPool};
 use ringfence::serve::{self, Extras, ServeError};
@@ -24,70 +22,14 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `EX_USAGE`: the configuration or the command line is wrong.
-const EXIT_USAGE: u8 = 64;
-
 /// Another sidecar has taken the pool over: a supervisor should not start this one again by itself.
 const EXIT_FENCED: u8 = 3;
 
-#[derive(Parser)]
-#[command(version, about, long_about = None)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve a pool.
-    Serve {
-        /// The configuration.
-        #[arg(long, default_value = "proxy.toml")]
-        config: PathBuf,
-    },
-    /// Print every mistake of a configuration.
-    Check {
-        /// The configuration.
-        #[arg(long, default_value = "proxy.toml")]
-        config: PathBuf,
-    },
-    /// Start local redis-servers and serve them, for trying things out.
-    Dev(Dev),
-}
-
-#[derive(clap::Args)]
-struct Dev {
-    /// How many redis-servers.
-    #[arg(long, default_value_t = 3)]
-    nodes: usize,
-    /// R: copies of everything [default: 3, or as many as there are nodes].
-    #[arg(long)]
-    replicas: Option<usize>,
-    /// W: copies that acknowledge a write [default: the majority of R].
-    #[arg(long)]
-    write_quorum: Option<usize>,
-    /// Slices of the key space; fixed when the pool in DIR is made.
-    #[arg(long, default_value_t = 256)]
-    partitions: u16,
-    /// Where clients connect.
-    #[arg(long, default_value = "127.0.0.1:6379")]
-    listen: SocketAddr,
-    /// The admin port.
-    #[arg(long, default_value = "127.0.0.1:6380")]
-    admin: SocketAddr,
-    /// Worker threads.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Where the servers keep their data [default: a temporary directory, removed at the end].
-    #[arg(long)]
-    dir: Option<PathBuf>,
-    /// Let the nodes answer DEBUG, for comparing their contents.
-    #[arg(long)]
-    enable_debug: bool,
-}
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
     match cli.command {
         Command::Check { config } => match Config::load(&config) {
             Ok(config) => {
@@ -105,6 +47,11 @@ fn main() -> ExitCode {
             Err(mistakes) => complain(&mistakes),
         },
         Command::Dev(options) => run(dev(options)),
+        Command::Operate(command) => {
+            let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+            let mut screen = Screen::new(&mut out, &mut err).with_bar_on_terminal();
+            ExitCode::from(cli::run(&command, &mut screen, &Pace::default()))
+        }
     }
 }
 
