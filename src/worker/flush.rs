@@ -24,6 +24,7 @@ impl Worker {
             self.send_batches(&mut core);
             // Ordering may have refused something at once.
             self.deliver(&mut core);
+            self.record(&mut core);
             self.write_clients(&mut core);
         }
     }

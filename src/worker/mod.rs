@@ -399,18 +399,7 @@ impl Worker {
                     core.sequencer.give_up(node as NodeId);
                 }
             }
-            let Core {
-                unrecorded,
-                sequencer,
-                ..
-            } = core;
-            unrecorded.retain(|&partition| match sequencer.to_record(partition) {
-                Some(set) => {
-                    self.shared.keeper.record(partition, set);
-                    false
-                }
-                None => true,
-            });
+            self.record(core);
             let counters = core.sequencer.counters();
             self.metrics.batches.set(counters.batches);
             self.metrics.batched_writes.set(counters.batched_writes);
@@ -422,6 +411,22 @@ impl Worker {
             self.metrics.clients.set(core.clients.len() as u64);
             self.end_of_pause(core);
             self.metrics.held_back.set(core.held_back.len() as u64);
+        });
+    }
+
+    /// Has recorded what can be recorded now of what has changed.
+    fn record(&self, core: &mut Core) {
+        let Core {
+            unrecorded,
+            sequencer,
+            ..
+        } = core;
+        unrecorded.retain(|&partition| match sequencer.to_record(partition) {
+            Some(members) => {
+                self.shared.keeper.record(partition, members);
+                false
+            }
+            None => true,
         });
     }
 
