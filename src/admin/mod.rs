@@ -74,6 +74,12 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         )
         .route("/v1/nodes/{name}/drain", post(changes::drain))
         .route("/v1/ring", get(changes::ring))
+        .route(
+            "/v1/verify",
+            get(changes::verification)
+                .post(changes::verify)
+                .delete(changes::stop_verifying),
+        )
         .route("/v1/ring/plan", get(changes::ring_plan))
         .route("/v1/ring/pause", post(changes::pause))
         .route("/v1/ring/resume", post(changes::resume))
@@ -88,6 +94,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 "/v1/nodes",
                 "/v1/partitions",
                 "/v1/ring",
+                "/v1/verify",
             ];
             (
                 StatusCode::NOT_FOUND,

@@ -141,7 +141,7 @@ impl Job<'_> {
                 .map(|(worker, node)| (worker, Action::OnNode(node, Commands::one(ping.clone()))))
         };
         let asked = (0..workers).flat_map(of_worker).collect();
-        let outcomes = self.shared.operate(under, asked).await;
+        let outcomes = self.shared.operate(under, 0, asked).await;
         match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
             true => Ok(()),
             false => Err(JobError::Refused("waiting for the nodes' streams")),
@@ -240,7 +240,7 @@ impl Job<'_> {
         let mut partitions = self.copy.partitions.clone();
         partitions.sort_unstable();
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
-        let held = self.shared.operate(hold, each(|| Action::Hold)).await;
+        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
         let began = Instant::now();
         let longest = if is_last {
             LAST_HAND_OVER_MAX
@@ -256,7 +256,7 @@ impl Job<'_> {
             }
             false => Err(JobError::Refused("a hold")),
         };
-        self.shared.operate(hold, each(|| Action::Release)).await;
+        self.shared.operate(hold, 0, each(|| Action::Release)).await;
         let held_us = began.elapsed().as_micros() as u64;
         let mut progress = self.shared.progress.lock();
         progress.longest_hold_us = progress.longest_hold_us.max(held_us);
@@ -289,7 +289,7 @@ impl Job<'_> {
         let join = |&partition: &PartitionId| (partition, Action::Join(copy.to));
         let joined = self
             .shared
-            .operate(hold, copy.partitions.iter().map(join).collect())
+            .operate(hold, 0, copy.partitions.iter().map(join).collect())
             .await;
         if joined.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("joining"));
@@ -364,7 +364,7 @@ impl Job<'_> {
         let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
         let left = self
             .shared
-            .operate(hold, self.copy.partitions.iter().map(leave).collect())
+            .operate(hold, 0, self.copy.partitions.iter().map(leave).collect())
             .await;
         if left.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("leaving"));

@@ -225,7 +225,7 @@ impl Mover {
         let actions = leaving
             .iter()
             .map(|&(partition, node)| (partition, Action::Leave(node)));
-        let outcomes = self.shared.operate(HoldId::NONE, actions.collect()).await;
+        let outcomes = self.shared.operate(HoldId::NONE, 0, actions.collect()).await;
         for (&(_, node), _) in leaving.iter().zip(&outcomes) {
             self.swept.remove(&node);
         }

@@ -129,7 +129,7 @@ impl Mover {
         let ping = bytes::Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
         let workers = self.shared.workers.len() as u16;
         let asked = (0..workers).map(|worker| (worker, Action::OnNode(node, Commands::one(ping.clone()))));
-        let outcomes = self.shared.operate(HoldId::NONE, asked.collect()).await;
+        let outcomes = self.shared.operate(HoldId::NONE, 0, asked.collect()).await;
         match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
             true => Ok(()),
             false => Err("its streams are not connected".into()),

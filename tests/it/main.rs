@@ -32,3 +32,4 @@ mod server;
 mod side_by_side;
 mod startup;
 mod transactions;
+mod verify;
