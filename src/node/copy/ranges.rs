@@ -11,6 +11,10 @@
 //! | hash | 1100 (`HSCAN`) | 899 (`HSET`) |
 //! | stream | 257 (`XRANGE`) | 1000 (`XADD`, one by one) |
 //!
+//! A string that grows is moved now and then by the target's allocator, which takes 0.6 ms per MB: above 16 MB, some of the
+//! `APPEND`s take more than 10 ms (of 512 MB: 22, the last 0.3 s). To make it as long as it will be first (`SETRANGE`) takes 0.4 to
+//! 2 ms per MB at once. There is no command that does it in less.
+//!
 //! How large elements are is known when they have been read: a range is as long as the value's average and the last range's
 //! let expect, and at most twice as long as the last one. Large elements that follow upon a great many small ones can still make
 //! one range large.
