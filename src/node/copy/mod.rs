@@ -54,6 +54,9 @@ const LARGE_ELEMENTS: usize = 1000;
 /// for each.
 const DUMP_ELEMENTS: usize = 4000;
 
+/// What a key is taken for when the pace is kept, in bytes besides its name and value: commands and replies around it.
+const KEY_BYTES: usize = 128;
+
 /// How often a key is begun that vanishes or becomes another type while it is copied.
 const ATTEMPTS: usize = 3;
 
@@ -63,8 +66,8 @@ pub enum CopyError {
     /// A node did not answer, or refused.
     #[error("{0}")]
     Control(#[from] ControlError),
-    /// The target did not take a value.
-    #[error("the target refuses a value ({0}): are the servers' versions too different?")]
+    /// The target did not take a value: it is full, or cannot write to its disk, or is much older.
+    #[error("the target refuses what it is given: {0}")]
     Restore(String),
     /// A module's value: only its payload can be copied, and the target does not take it.
     #[error(
@@ -115,6 +118,9 @@ impl std::ops::AddAssign for Copied {
 
 /// Makes `keys` of database `db` on `target` what they are on `source`; also if that is nothing. Nobody else may write them on
 /// the target meanwhile; on the source others may, and then the keys that they write must be copied again.
+///
+/// After an error, or when it is dropped before it has ended, some keys may be half there; copying them again replaces them. A
+/// connection that was being used when it was dropped must not be used again.
 pub async fn copy_keys(
     source: &mut Control,
     target: &mut Control,
@@ -171,6 +177,8 @@ impl Copy<'_> {
     /// Copies so many keys as are looked at at once: first what is small, then one by one what is not.
     async fn chunk(&mut self, keys: &[Vec<u8>]) -> Result<(), CopyError> {
         self.copied.keys += keys.len() as u64;
+        let names = keys.iter().map(|key| key.len() + KEY_BYTES).sum();
+        self.pace.spend(names).await;
         let seen = look(self.source, keys).await?;
         let mut absent = Vec::new();
         let mut small: Vec<&[u8]> = Vec::new();

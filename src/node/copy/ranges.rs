@@ -17,7 +17,7 @@
 //!
 //! How large elements are is known when they have been read: a range is as long as the value's average and the last range's
 //! let expect, and at most twice as long as the last one. Large elements that follow upon a great many small ones can still make
-//! one range large.
+//! one range large. A hash or set that the source keeps in one piece (`hash-max-listpack-entries` and such) is read at once.
 //!
 //! By rank, and with lists, what is pushed or removed meanwhile moves the others: some are missed, or come twice. That is a key
 //! that has changed, and is copied again.
@@ -244,7 +244,9 @@ impl Scan {
     pub(super) fn go_on(&mut self, next: &BytesFrame, elements: usize) -> Result<(), Stop> {
         let next = bytes_of(next);
         self.cursor = (next != b"0").then(|| next.to_vec());
-        self.elements_left = self.elements_left.checked_sub(elements).ok_or(Stop::Changed)?;
+        // A step that gives none counts too: a table may be that sparse, but has an end.
+        let left = self.elements_left.checked_sub(elements.max(1));
+        self.elements_left = left.ok_or(Stop::Changed)?;
         Ok(())
     }
 }
