@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::plan::Copy;
 use super::progress::Phase;
 use crate::account;
 use crate::node::{
-    Control, ControlError, CopyError, Pace, Scope, Tracker, bytes_of, copy_keys, databases, is_error,
-    remove_partitions, scan_step, text_of,
+    Control, ControlError, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys, databases,
+    is_error, remove_partitions, scan_step, text_of,
 };
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId};
 use crate::ring::partition_of;
@@ -43,6 +43,9 @@ const HAND_OVER_MAX: Duration = Duration::from_millis(200);
 
 /// The same where nothing else has helped: large values that change all the time.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
+
+/// A hand-over that takes longer is worth a line in the log.
+const LONG_HOLD_US: u64 = 50_000;
 
 /// How long the table's record may take, where the hand-over waits for it.
 const RECORD_WAIT: Duration = Duration::from_secs(2);
@@ -64,6 +67,13 @@ pub(super) enum JobError {
     TooMany(usize),
 }
 
+/// The connections of a copy.
+struct Ends {
+    source: Control,
+    target: Control,
+    tracker: Tracker,
+}
+
 /// Numbers of holds.
 static HOLDS: AtomicU64 = AtomicU64::new(1);
 
@@ -75,8 +85,9 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes it.
-    pub(super) async fn run(&self) -> Result<(), JobError> {
+    /// Makes it. What is left are partitions with large values that change all the time, if there are others: their hand-over
+    /// takes longer, and nobody else should wait for it.
+    pub(super) async fn run(&self) -> Result<Vec<PartitionId>, JobError> {
         let copy = self.copy;
         let wanted: HashSet<PartitionId> = copy.partitions.iter().copied().collect();
         let config = &self.shared.config;
@@ -91,31 +102,64 @@ impl Job<'_> {
             .map_err(|error| self.of(copy.to, error))?;
         self.come_to_rest(HoldId::NONE, &[copy.to]).await?;
         remove_partitions(&mut target, &scope, self.pace).await?;
-        let mut source = self.connect(copy.from).await?;
+        let source = self.connect(copy.from).await?;
         let tracker = Tracker::start(self.connect(copy.from).await?).await;
-        let mut tracker = tracker.map_err(|error| self.of(copy.from, error))?;
-        self.scan(&mut source, &mut target, &mut tracker, &scope).await?;
-        let mut last = None;
-        for attempt in 0..=HASTY_TRIES {
+        let mut ends = Ends {
+            source,
+            target,
+            tracker: tracker.map_err(|error| self.of(copy.from, error))?,
+        };
+        self.scan(&mut ends, &scope).await?;
+        for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
-            self.catch_up(&mut source, &mut target, &mut tracker, &scope)
-                .await?;
-            let is_last = attempt == HASTY_TRIES;
+            self.catch_up(&mut ends, &scope).await?;
+            let heavy = self.heavy(&mut ends, &scope).await?;
+            let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
+            let needs_all = self.shared.library.judge.is_one_place();
+            let (goes, stays) = match light.is_empty() || needs_all {
+                true => (&wanted, Vec::new()),
+                false => (&light, heavy.iter().copied().collect()),
+            };
+            let is_last = attempt >= HASTY_TRIES || (stays.is_empty() && !heavy.is_empty());
+            let scope = Scope {
+                wanted: goes,
+                ..scope
+            };
             self.shared.progress.phase(Phase::HandOver);
-            match self
-                .hand_over(&mut source, &mut target, &mut tracker, &scope, is_last)
-                .await
-            {
-                Ok(()) => return Ok(()),
-                Err(JobError::TooMany(keys)) => {
+            match self.hand_over(&mut ends, &scope, is_last).await {
+                Err(JobError::TooMany(keys)) if !is_last => {
                     debug!(keys, "many keys have changed before the hand-over: once more");
-                    last = Some(JobError::TooMany(keys));
                 }
                 // A connection that was given up in the middle of an answer is of no use any more.
-                Err(error) => return Err(error),
+                ended => return ended.map(|()| stays),
             }
         }
-        Err(last.unwrap_or(JobError::Refused("the hand-over")))
+        Ok(Vec::new())
+    }
+
+    /// Partitions of which a large value has changed since it was last copied.
+    async fn heavy(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<HashSet<PartitionId>, JobError> {
+        let keys: Vec<Vec<u8>> = ends
+            .tracker
+            .changed()
+            .iter()
+            .filter(|key| is_wanted(key, scope))
+            .cloned()
+            .collect();
+        let said = |error| self.of(self.copy.from, error);
+        let mut heavy = HashSet::new();
+        if keys.is_empty() {
+            return Ok(heavy);
+        }
+        for db in databases(&mut ends.source).await.map_err(said)? {
+            if db == scope.bookkeeping_db {
+                continue;
+            }
+            let large = are_large(&mut ends.source, db, &keys).await.map_err(said)?;
+            let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
+            heavy.extend(large.map(|(key, _)| partition_of(key, scope.partitions)));
+        }
+        Ok(heavy)
     }
 
     fn of(&self, node: NodeId, error: ControlError) -> JobError {
@@ -149,24 +193,18 @@ impl Job<'_> {
     }
 
     /// Copies all keys once.
-    async fn scan(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
-        let dbs = databases(source)
+    async fn scan(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
+        let dbs = databases(&mut ends.source)
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let mut cursor = b"0".to_vec();
             loop {
-                let keys = scan_step(source, db, &mut cursor, scope).await?;
-                let copied = copy_keys(source, target, db, &keys, self.pace).await?;
+                let keys = scan_step(&mut ends.source, db, &mut cursor, scope).await?;
+                let copied = copy_keys(&mut ends.source, &mut ends.target, db, &keys, self.pace).await?;
                 self.shared.progress.copied(copied.keys, copied.bytes);
                 // What has changed must not pile up at the source.
-                self.note_changes(tracker).await?;
+                self.note_changes(&mut ends.tracker).await?;
                 if cursor == b"0" {
                     break;
                 }
@@ -181,63 +219,50 @@ impl Job<'_> {
     }
 
     /// Copies what has changed, until few keys are left.
-    async fn catch_up(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
+    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
         for _ in 0..PASSES_MAX {
-            self.note_changes(tracker).await?;
-            if tracker.changed() <= FEW_KEYS {
+            self.note_changes(&mut ends.tracker).await?;
+            if ends.tracker.changed().len() <= FEW_KEYS {
                 break;
             }
-            let changed = changed(tracker, scope)?;
-            self.copy_changed(source, target, &changed, scope, self.pace)
-                .await?;
+            let changed = changed(&mut ends.tracker, scope)?;
+            self.copy_changed(ends, &changed, scope, self.pace).await?;
         }
         Ok(())
     }
 
-    /// Which databases a changed key was in is not told.
+    /// Which databases a changed key was in is not told. How many keys would not stand still.
     async fn copy_changed(
         &self,
-        source: &mut Control,
-        target: &mut Control,
+        ends: &mut Ends,
         keys: &[Vec<u8>],
         scope: &Scope<'_>,
         pace: &Pace,
-    ) -> Result<(), JobError> {
+    ) -> Result<usize, JobError> {
         if keys.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let of = |node: NodeId| move |error| (node, error);
         let both: Result<BTreeSet<u16>, (NodeId, ControlError)> = async {
-            let mut dbs = databases(source).await.map_err(of(self.copy.from))?;
-            dbs.extend(databases(target).await.map_err(of(self.copy.to))?);
+            let mut dbs = databases(&mut ends.source).await.map_err(of(self.copy.from))?;
+            dbs.extend(databases(&mut ends.target).await.map_err(of(self.copy.to))?);
             Ok(dbs)
         }
         .await;
         let dbs = both.map_err(|(node, error)| self.of(node, error))?;
+        let mut left = 0;
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
-            let copied = copy_keys(source, target, db, keys, pace).await?;
+            let copied = copy_keys(&mut ends.source, &mut ends.target, db, keys, pace).await?;
             self.shared.progress.copied(copied.keys, copied.bytes);
+            left += copied.left as usize;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// The last keys, under a hold; and the recipient joins.
-    async fn hand_over(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-        is_last: bool,
-    ) -> Result<(), JobError> {
+    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, is_last: bool) -> Result<(), JobError> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
-        let mut partitions = self.copy.partitions.clone();
+        let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
         let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
@@ -249,7 +274,7 @@ impl Job<'_> {
         };
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
-                let steps = self.under_hold(hold, source, target, tracker, scope, is_last);
+                let steps = self.under_hold(hold, ends, scope, is_last);
                 tokio::time::timeout(longest, steps)
                     .await
                     .unwrap_or(Err(JobError::TooLong(longest)))
@@ -260,66 +285,63 @@ impl Job<'_> {
         let held_us = began.elapsed().as_micros() as u64;
         let mut progress = self.shared.progress.lock();
         progress.longest_hold_us = progress.longest_hold_us.max(held_us);
-        debug!(held_us, partitions = partitions.len(), "partitions were held");
+        if held_us > LONG_HOLD_US {
+            warn!(
+                held_ms = held_us / 1000,
+                partitions = partitions.len(),
+                "clients of these partitions had to wait for a hand-over: large values change all the time there"
+            );
+        }
         result
     }
 
     async fn under_hold(
         &self,
         hold: HoldId,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
+        ends: &mut Ends,
         scope: &Scope<'_>,
         is_last: bool,
     ) -> Result<(), JobError> {
         let copy = self.copy;
         self.come_to_rest(hold, &[copy.from, copy.to]).await?;
-        self.note_changes(tracker).await?;
-        if !is_last && tracker.changed() > FEW_KEYS * 4 {
-            return Err(JobError::TooMany(tracker.changed()));
+        self.note_changes(&mut ends.tracker).await?;
+        if !is_last && ends.tracker.changed().len() > FEW_KEYS * 4 {
+            return Err(JobError::TooMany(ends.tracker.changed().len()));
         }
-        let mut changed = changed(tracker, scope)?;
+        let mut changed = changed(&mut ends.tracker, scope)?;
         // Keys that are called like ours are not told of.
         let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);
         changed.extend(ours.into_iter().filter(|key| is_wanted(key, scope)));
-        self.copy_changed(source, target, &changed, scope, &Pace::new(0))
-            .await?;
-        self.hand_account_over(source, target, scope).await?;
+        let left = self.copy_changed(ends, &changed, scope, &Pace::new(0)).await?;
+        if left > 0 {
+            return Err(JobError::TooMany(left));
+        }
+        self.hand_account_over(ends, scope).await?;
         let join = |&partition: &PartitionId| (partition, Action::Join(copy.to));
         let joined = self
             .shared
-            .operate(hold, 0, copy.partitions.iter().map(join).collect())
+            .operate(hold, 0, scope.wanted.iter().map(join).collect())
             .await;
         if joined.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("joining"));
         }
         if self.shared.config.pool.replicas == 1 {
-            self.switch(hold, source).await?;
+            self.switch(hold, &mut ends.source).await?;
         }
         Ok(())
     }
 
     /// The recipient stands where the source stands.
-    async fn hand_account_over(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
+    async fn hand_account_over(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
         let db = scope.bookkeeping_db.to_string();
-        let names: Vec<Vec<u8>> = self
-            .copy
-            .partitions
-            .iter()
-            .map(|p| p.to_string().into_bytes())
-            .collect();
+        let names: Vec<Vec<u8>> = scope.wanted.iter().map(|p| p.to_string().into_bytes()).collect();
         let ask = |first: [&'static [u8]; 2]| -> Vec<&[u8]> {
             first.into_iter().chain(names.iter().map(Vec::as_slice)).collect()
         };
         let (select, get): (Vec<&[u8]>, _) =
             (vec![b"SELECT", db.as_bytes()], ask([b"HMGET", account::APPLIED]));
-        let found = source
+        let found = ends
+            .source
             .call_all([&select[..], &get[..]])
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
@@ -340,7 +362,8 @@ impl Job<'_> {
             commands.push(&applied);
         }
         commands.push(&[b"EXEC"]);
-        let replies = target
+        let replies = ends
+            .target
             .call_all(commands)
             .await
             .map_err(|error| self.of(self.copy.to, error))?;

@@ -23,7 +23,7 @@ use self::job::Job;
 use self::plan::{Copy, Picture, Place, Step, open_moves};
 pub use self::progress::{Account, JobView, Phase, Progress};
 use crate::node::Pace;
-use crate::request::{Action, HoldId, NodeId, Outcome};
+use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
 use crate::shared::{Shared, WorkerView};
 
 /// How often the pool is looked at while nothing is to be done.
@@ -45,6 +45,8 @@ pub struct Mover {
     away: BTreeMap<NodeId, Instant>,
     /// Nodes for which something has failed: how often in a row, and when they are tried again.
     failures: BTreeMap<NodeId, (u32, Instant)>,
+    /// Partitions with large values that change all the time.
+    heavy: BTreeSet<PartitionId>,
     /// Which life of each node has been looked through for what it should not have.
     swept: BTreeMap<NodeId, u64>,
 }
@@ -58,6 +60,7 @@ impl Mover {
             pace: Pace::new(rate),
             away: BTreeMap::new(),
             failures: BTreeMap::new(),
+            heavy: BTreeSet::new(),
             swept: BTreeMap::new(),
         }
     }
@@ -87,6 +90,7 @@ impl Mover {
             min_in_sync: self.shared.config.pool.min_in_sync,
             replicas: table.replicas as usize,
             group_max: self.group_max(),
+            heavy: &self.heavy,
             paused: table.paused,
         };
         match plan::next(&picture) {
@@ -98,6 +102,7 @@ impl Mover {
             None => {
                 let cleaned = self.sweep(&able, &places).await;
                 if open == 0 {
+                    self.heavy.clear();
                     self.shared.progress.settled();
                     let is_there = |place: &Place| place.replicas.len() == place.target.len();
                     if places.iter().all(is_there) {
@@ -181,8 +186,10 @@ impl Mover {
             pace: &self.pace,
         };
         match job.run().await {
-            Ok(()) => {
+            Ok(left) => {
                 self.failures.remove(&copy.to);
+                let partitions = partitions - left.len();
+                self.heavy.extend(left);
                 let mut progress = self.shared.progress.lock();
                 progress.moves_done += partitions as u64;
                 progress.moves_total += partitions as u64;

@@ -131,6 +131,18 @@ pub async fn copy_keys(
     copy_keys_by(Way::Any, source, target, db, keys, pace).await
 }
 
+/// Which of the keys are so large that they are copied by ranges: what takes longer than a round trip or two.
+pub async fn are_large(source: &mut Control, db: u16, keys: &[Vec<u8>]) -> Result<Vec<bool>, ControlError> {
+    let number = db.to_string();
+    source.call(&[b"SELECT", number.as_bytes()]).await?;
+    let mut large = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(CHUNK_KEYS) {
+        let seen = look(source, chunk).await?;
+        large.extend(seen.iter().map(|seen| !seen.is_small()));
+    }
+    Ok(large)
+}
+
 /// How values may be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
