@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use super::plan::Copy;
 use super::progress::Phase;
@@ -38,10 +38,8 @@ const PASSES_MAX: u32 = 12;
 /// So often it is tried with few keys only.
 const HASTY_TRIES: u32 = 6;
 
-/// Longest time that partitions are held for a hand-over that is not the last try.
-const HAND_OVER_MAX: Duration = Duration::from_millis(200);
-
-/// The same where nothing else has helped: large values that change all the time.
+/// Longest time that partitions are held where nothing else has helped: large values that change all the time. Else it is as
+/// long as a node may be silent.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
 
 /// A hand-over that takes longer is worth a line in the log.
@@ -270,7 +268,7 @@ impl Job<'_> {
         let longest = if is_last {
             LAST_HAND_OVER_MAX
         } else {
-            HAND_OVER_MAX
+            self.shared.config.timeouts.node
         };
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
@@ -286,10 +284,10 @@ impl Job<'_> {
         let mut progress = self.shared.progress.lock();
         progress.longest_hold_us = progress.longest_hold_us.max(held_us);
         if held_us > LONG_HOLD_US {
-            warn!(
+            info!(
                 held_ms = held_us / 1000,
                 partitions = partitions.len(),
-                "clients of these partitions had to wait for a hand-over: large values change all the time there"
+                "clients of these partitions had to wait for a hand-over: large values change all the time, or the machine is busy"
             );
         }
         result
