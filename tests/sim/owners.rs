@@ -1,6 +1,6 @@
 //! What sidecars do and cause: flush, tick, record, take over; and what their effects must not say.
 
-use ringfence::request::{Outcome, ReplyTo};
+use ringfence::request::{NodeId, Outcome, ReplyTo};
 use ringfence::sequencer::{Effect, Sequencer};
 
 use crate::clients::Role;
@@ -225,26 +225,28 @@ impl World {
         let partitions = [Some(op.partition), op.other].into_iter().flatten();
         let value = id.to_string().into_bytes();
         for (list, partition) in lists.iter().zip(partitions.collect::<Vec<_>>()) {
-            let replicas = self.replicas_of(partition);
-            let Some(serving) = self.serving(s) else {
+            let Some(view) = self
+                .serving(s)
+                .and_then(|s| s.sequencer.partition_view(partition))
+            else {
                 return Ok(());
             };
-            let Some((_, set)) = serving.sequencer.partition_view(partition) else {
-                return Ok(());
-            };
-            let has = |n: usize| match self.nodes[n].data.get(list) {
+            let has = |n: &NodeId| match self.nodes[usize::from(*n)].data.get(list) {
                 Some(Value::List(values)) => values.contains(&value),
                 _ => false,
             };
-            let holders = replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, n)| set & (1 << i) != 0 && has(usize::from(**n)));
-            let holders = holders.count();
-            if holders < write_quorum {
-                return Err(format!(
-                    "{id} was acknowledged while {holders} nodes in sync had it in partition {partition}"
-                ));
+            let mut sets = vec![view.in_sync.to_vec()];
+            sets.extend(
+                self.findable()
+                    .map(|record| record.rows[usize::from(partition)].nodes_in_sync().to_vec()),
+            );
+            for set in sets {
+                let holders = set.iter().filter(|&n| has(n)).count();
+                if holders < write_quorum {
+                    return Err(format!(
+                        "{id} was acknowledged while {holders} of the nodes in sync {set:?} had it in partition {partition}"
+                    ));
+                }
             }
         }
         Ok(())
@@ -338,6 +340,6 @@ fn sets_of(record: &Record) -> Vec<String> {
     record
         .rows
         .iter()
-        .map(|row| format!("{:03b}", row.in_sync))
+        .map(|row| format!("{:?} of {:?}", row.nodes_in_sync(), row.replicas))
         .collect()
 }

@@ -1,7 +1,6 @@
 //! The end of a schedule: everything heals, and what is left must be right.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use ringfence::request::PartitionId;
 
@@ -9,7 +8,7 @@ use crate::clients::Role;
 use crate::keys::name;
 use crate::left::elements;
 use crate::link::Link;
-use crate::node::{Key, Record, Value};
+use crate::node::{Key, Value};
 use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Sidecar};
 use crate::world::{World, tell};
@@ -67,13 +66,11 @@ impl World {
 
     /// What the primary has of a partition.
     fn found(&mut self, partition: PartitionId) -> BTreeMap<Key, Value> {
-        let replicas = self.replicas_of(partition);
-        let set = self
+        let view = self
             .serving(0)
-            .and_then(|s| s.sequencer.partition_view(partition))
-            .map_or(0, |(_, set)| set);
-        let first = replicas[set.trailing_zeros() as usize];
-        self.nodes[usize::from(first)].keys_of(partition)
+            .and_then(|s| s.sequencer.partition_view(partition));
+        let first = view.and_then(|view| view.in_sync.first().copied());
+        self.nodes[usize::from(first.unwrap())].keys_of(partition)
     }
 
     /// Nobody waits for what is there. Then all of them go.
@@ -109,13 +106,6 @@ impl World {
         match self.serving(0).map_or(0, |serving| serving.sequencer.waiting()) {
             0 => Ok(()),
             left => Err(format!("{left} stand in lines, and nobody waits")),
-        }
-    }
-
-    pub fn table(&self) -> Rc<Record> {
-        match &self.sidecars[0].life {
-            Life::Serves(serving) => serving.keeper.table.clone(),
-            _ => panic!("not serving"),
         }
     }
 
@@ -203,7 +193,7 @@ impl World {
             serving
                 .sequencer
                 .partition_view(p)
-                .is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum)
+                .is_some_and(|view| view.in_sync.len() < self.plan.settings.write_quorum as usize)
         };
         self.nodes.iter().any(|node| node.claim.is_none())
             || self.plan.booms && (0..self.plan.partitions).any(few)
@@ -214,21 +204,17 @@ impl World {
         let Life::Serves(serving) = &self.sidecars[0].life else {
             return Err("not serving".into());
         };
-        for (partition, row) in self.table().rows.iter().enumerate() {
-            let partition = partition as PartitionId;
-            let (position, set) = serving.sequencer.partition_view(partition).unwrap();
-            if all && set.count_ones() != row.replicas.len() as u32 {
+        for partition in 0..self.plan.partitions {
+            let view = serving.sequencer.partition_view(partition).unwrap();
+            let position = view.position;
+            if all && view.in_sync.len() != view.replicas.len() {
                 return Err(format!(
-                    "partition {partition}: {set:03b} in sync after a takeover with all nodes"
+                    "partition {partition}: {:?} of {:?} in sync after a takeover with all nodes",
+                    view.in_sync, view.replicas
                 ));
             }
             let mut first = None;
-            for (i, &n) in row
-                .replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| set & (1 << i) != 0)
-            {
+            for &n in &view.in_sync {
                 let node = &self.nodes[usize::from(n)];
                 if node.position(partition).seq != position.seq {
                     let found = node.position(partition);
@@ -240,7 +226,7 @@ impl World {
                 let (other, expected) = first.get_or_insert_with(|| (n, keys.clone()));
                 if *expected != keys {
                     return Err(format!(
-                        "partition {partition}: node {n} ({i}) has {keys:?}, {other} has {expected:?}"
+                        "partition {partition}: node {n} has {keys:?}, {other} has {expected:?}"
                     ));
                 }
             }

@@ -62,7 +62,12 @@ impl World {
         }
         // A new stream kills what is left of earlier ones before it looks.
         self.orphans.retain(|o| o.node != n || o.owner != me.instance);
-        stream.greeting = Some(node.account().applied);
+        // What is being given to a node is not what its position says.
+        let mut account = node.account();
+        account
+            .applied
+            .retain(|partition, _| !account.repairing.contains_key(partition));
+        stream.greeting = Some(account.applied);
         stream.link = Some(Link::default());
         Ok(())
     }

@@ -323,7 +323,7 @@ impl World {
         let position = serving
             .sequencer
             .partition_view(partition)
-            .map(|(position, _)| position);
+            .map(|view| view.position);
         if kind.is_procedure() {
             let id = self
                 .history
@@ -357,8 +357,16 @@ impl World {
         }
     }
 
+    /// The nodes of a partition by the latest record.
     pub fn replicas_of(&self, partition: PartitionId) -> Vec<u16> {
-        let table = self.nodes.iter().find_map(|n| n.table.as_ref()).unwrap();
+        let tables = self.nodes.iter().filter_map(|n| n.table.as_ref());
+        let table = tables.max_by_key(|table| table.stamp).unwrap();
         table.rows[usize::from(partition)].replicas.to_vec()
+    }
+
+    /// Records that a successor may find now, if nobody has lost any: the last safe one, and those after it.
+    pub fn findable(&self) -> impl Iterator<Item = &Record> {
+        let tables = self.nodes.iter().filter_map(|n| n.table.as_deref());
+        tables.filter(|table| table.stamp >= self.recorded)
     }
 }
