@@ -242,7 +242,7 @@ impl Shared {
     /// Has the owners of partitions do something, under a hold of that number: what became of each. Each owner's come in their
     /// order; owners do not wait for each other.
     pub async fn operate(&self, under: HoldId, actions: Vec<(PartitionId, Action)>) -> Vec<Outcome> {
-        let mut by_owner: BTreeMap<u16, Vec<(usize, (PartitionId, Action))>> = BTreeMap::new();
+        let mut by_owner: BTreeMap<u16, Vec<(usize, _)>> = BTreeMap::new();
         let mut outcomes = vec![Outcome::Unknown; actions.len()];
         for (i, action) in actions.into_iter().enumerate() {
             by_owner

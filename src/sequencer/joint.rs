@@ -81,7 +81,7 @@ impl Sequencer {
 
     /// Whether these partitions have the same replica set.
     fn has_one_set(&self, partitions: &[PartitionId]) -> bool {
-        let nodes = |p: &Partition| p.nodes_of(u8::MAX & !p.leaving);
+        let nodes = |p: &Partition| p.nodes_of(!p.leaving);
         self.is_one_set(partitions, nodes)
     }
 
