@@ -58,7 +58,7 @@ pub struct PartitionView {
 }
 
 impl Sequencer {
-    /// A stream to the node is connected, and `applied` is the node's account.
+    /// A stream to the node is connected, and `applied` is the node's account ([`Position::NOWHERE`] where it is marked).
     pub fn link_up(&mut self, id: NodeId, applied: &HashMap<PartitionId, Position>) -> LinkReport {
         let mut report = LinkReport::default();
         let keeps_account = self.settings.replicas > 1;
