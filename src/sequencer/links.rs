@@ -36,7 +36,7 @@ pub struct NodeView {
     pub in_sync: u32,
     /// Writes it has not acknowledged.
     pub lag_ops: u64,
-    /// Its own words when it refused a batch.
+    /// Its own words when it refused a batch that it is to be given again.
     pub refused: Option<String>,
 }
 
@@ -328,9 +328,12 @@ impl Sequencer {
         let Some(node) = self.nodes.get(usize::from(id)) else {
             return NodeView::default();
         };
+        // With nothing to try it on, nobody can say whether it would refuse it again.
+        let is_tried =
+            !node.up || node.write_in_flight || node.todo.iter().any(|item| matches!(item, Item::Write(_)));
         let refused = match &node.trouble {
-            Trouble::None => None,
-            Trouble::Refused(why) => Some(why.clone()),
+            Trouble::Refused(why) if is_tried => Some(why.clone()),
+            _ => None,
         };
         let mut view = NodeView {
             up: node.up,

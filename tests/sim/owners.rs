@@ -4,6 +4,7 @@ use ringfence::request::{NodeId, Outcome, ReplyTo};
 use ringfence::sequencer::{Effect, Sequencer};
 
 use crate::clients::Role;
+use crate::moves::MOVER;
 use crate::node::{Claim, Record, Value};
 use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Serving, Sidecar};
@@ -86,6 +87,12 @@ impl World {
                     tell!(self, "{me}: attempt {} {outcome:?}", to.client);
                     if let Some(serving) = self.serving(s) {
                         serving.sequencer.attempted(to, outcome);
+                    }
+                }
+                Effect::Complete(to, outcome) if to.worker == MOVER => {
+                    tell!(self, "{me}: move {}.{} {outcome:?}", to.client, to.part);
+                    if let Some(serving) = self.serving(s) {
+                        serving.mover.told(to, outcome);
                     }
                 }
                 Effect::Complete(to, outcome) => self.take_outcome(s, to, outcome)?,
@@ -282,6 +289,7 @@ impl World {
                     reach: &sidecar.reach,
                     me: sidecar.claim,
                     write_quorum: self.plan.settings.write_quorum,
+                    min_in_sync: self.plan.settings.min_in_sync,
                     recorded: self.recorded,
                     fenced: Vec::new(),
                     copied: &mut self.tally.copied,
@@ -326,6 +334,7 @@ impl World {
     /// Nobody but `me` does anything at the node any more.
     pub fn fence(&mut self, n: usize, me: u32) {
         self.orphans.retain(|o| o.node != n || o.owner == me);
+        self.late.retain(|late| late.node != n || late.owner == me);
         for sidecar in self.sidecars.iter_mut().filter(|s| s.claim.instance != me) {
             if let Life::Serves(serving) = &mut sidecar.life
                 && let Some(link) = &mut serving.streams[n].link

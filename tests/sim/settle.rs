@@ -16,6 +16,7 @@ use crate::world::{World, tell};
 impl World {
     pub fn settle(&mut self) -> Result<(), String> {
         tell!(self, "everything heals");
+        self.is_settled = true;
         while self.sidecars.len() > 1 {
             self.kill_sidecar(0);
         }
@@ -26,7 +27,7 @@ impl World {
             node.up = true;
             node.refusing = false;
         }
-        while !self.orphans.is_empty() {
+        while !self.orphans.is_empty() || !self.late.is_empty() {
             self.deliver_orphan();
         }
         let quiet = self.until_quiet();
@@ -36,7 +37,8 @@ impl World {
             self.tally.stuck += 1;
         } else {
             quiet?;
-            self.check_equal(false)?;
+            self.check_equal(true)?;
+            self.check_places()?;
         }
         let ready = self.is_quiet()
             && self
@@ -52,8 +54,10 @@ impl World {
         self.sidecars[0].reach.fill(true);
         self.until_quiet()?;
         self.check_equal(true)?;
+        self.check_places()?;
         self.ask_everything(true)?;
-        self.check_equal(false)?;
+        self.check_equal(true)?;
+        self.check_places()?;
         let mut all = BTreeMap::new();
         for partition in 0..self.plan.partitions {
             let found = self.found(partition);
@@ -132,6 +136,9 @@ impl World {
             for _ in 0..8 {
                 self.keep_record(0)?;
             }
+            for _ in 0..20 {
+                self.move_on(0, true)?;
+            }
             self.act(0, 100)?;
             self.take_effects(0)?;
             self.bury();
@@ -159,7 +166,10 @@ impl World {
         Err(format!("there is no end to it; still open: {open:?}; {life}"))
     }
 
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        if self.sidecars.is_empty() || !self.all_moved(0) {
+            return false;
+        }
         let Some(Sidecar {
             life: Life::Serves(serving),
             ends_at_us: None,
@@ -171,6 +181,7 @@ impl World {
         self.history.open.len() == self.waiting()
             && self.all_wait()
             && serving.keeper.is_idle()
+            && serving.unrecorded.is_empty()
             && serving.streams.iter().enumerate().all(|(n, stream)| {
                 let still = |link: &Link| link.up.is_empty() && link.down.is_empty() && !link.closed;
                 stream.link.as_ref().is_some_and(still)

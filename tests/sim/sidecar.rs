@@ -9,6 +9,7 @@ use ringfence::request::{Membership, PartitionId};
 use ringfence::sequencer::{PartitionStart, Sequencer, Settings};
 
 use crate::link::Stream;
+use crate::moves::Mover;
 use crate::node::{Claim, Node, Record};
 use crate::takeover::Takeover;
 
@@ -36,6 +37,7 @@ pub struct Serving {
     pub streams: Vec<Stream>,
     pub unrecorded: BTreeSet<PartitionId>,
     pub keeper: Keeper,
+    pub mover: Mover,
 }
 
 /// Keeps the table's record.
@@ -93,6 +95,7 @@ impl Serving {
                 writing: None,
                 events: VecDeque::new(),
             },
+            mover: Mover::default(),
         }
     }
 

@@ -157,8 +157,11 @@ impl World {
     }
 
     pub fn deliver_orphan(&mut self) {
+        if !self.late.is_empty() && self.rng.percent(50) {
+            return self.deliver_late();
+        }
         if self.orphans.is_empty() {
-            return;
+            return self.deliver_late();
         }
         let i = self.rng.below(self.orphans.len());
         let orphan = &mut self.orphans[i];
