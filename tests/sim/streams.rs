@@ -62,7 +62,12 @@ impl World {
         }
         // A new stream kills what is left of earlier ones before it looks.
         self.orphans.retain(|o| o.node != n || o.owner != me.instance);
-        stream.greeting = Some(node.account().applied);
+        // What is being given to a node is not what its position says.
+        let mut account = node.account();
+        account
+            .applied
+            .retain(|partition, _| !account.repairing.contains_key(partition));
+        stream.greeting = Some(account.applied);
         stream.link = Some(Link::default());
         Ok(())
     }
@@ -152,8 +157,11 @@ impl World {
     }
 
     pub fn deliver_orphan(&mut self) {
+        if !self.late.is_empty() && self.rng.percent(50) {
+            return self.deliver_late();
+        }
         if self.orphans.is_empty() {
-            return;
+            return self.deliver_late();
         }
         let i = self.rng.below(self.orphans.len());
         let orphan = &mut self.orphans[i];
