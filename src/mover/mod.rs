@@ -23,11 +23,16 @@ use self::job::Job;
 use self::plan::{Copy, Picture, Place, Step, open_moves};
 pub use self::progress::{Account, JobView, Phase, Progress};
 use crate::node::Pace;
+use crate::pool::table::{Table, TableNode};
 use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
+use crate::ring::ReplicaSet;
 use crate::shared::{Shared, WorkerView};
 
-/// How often the pool is looked at while nothing is to be done.
-const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// How often the pool is looked at while something is not as it should be, and cannot be helped at once.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same while all is well: every look takes the workers some time.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most partitions that are copied together: what one hand-over holds, and what an interruption costs.
 const GROUP_PARTITIONS: usize = 32;
@@ -45,6 +50,8 @@ pub struct Mover {
     away: BTreeMap<NodeId, Instant>,
     /// Nodes for which something has failed: how often in a row, and when they are tried again.
     failures: BTreeMap<NodeId, (u32, Instant)>,
+    /// Where partitions should be, and what that was computed from: it takes some ms.
+    target: Option<(Vec<TableNode>, BTreeSet<NodeId>, Vec<ReplicaSet>)>,
     /// Partitions with large values that change all the time.
     heavy: BTreeSet<PartitionId>,
     /// Which life of each node has been looked through for what it should not have.
@@ -60,6 +67,7 @@ impl Mover {
             pace: Pace::new(rate),
             away: BTreeMap::new(),
             failures: BTreeMap::new(),
+            target: None,
             heavy: BTreeSet::new(),
             swept: BTreeMap::new(),
         }
@@ -69,7 +77,10 @@ impl Mover {
     pub async fn run(mut self) {
         loop {
             if !self.look().await {
-                tokio::time::sleep(IDLE_PAUSE).await;
+                let is_well = self.away.is_empty()
+                    && !self.shared.admissions.may_have_strangers()
+                    && self.shared.progress.view().moves_open == 0;
+                tokio::time::sleep(if is_well { IDLE_PAUSE } else { BUSY_PAUSE }).await;
             }
         }
     }
@@ -79,8 +90,8 @@ impl Mover {
         let views = self.shared.views().await;
         self.note_away(&views);
         let table = self.shared.table.load_full();
-        let target = table.target(|node| self.is_replaced(node));
-        let places = places(&views, &target);
+        let target = self.target(&table);
+        let places = places(&views, target);
         let open = open_moves(&places) as u64;
         self.shared.progress.lock().moves_open = open;
         let able = self.able(&views);
@@ -139,11 +150,30 @@ impl Mover {
         }
     }
 
-    /// Whether a node has been away for so long that others are to hold what it held.
-    fn is_replaced(&self, node: NodeId) -> bool {
+    /// Where partitions should be.
+    fn target(&mut self, table: &Table) -> &[ReplicaSet] {
+        let replaced = self.replaced(table);
+        let is_known =
+            matches!(&self.target, Some((nodes, away, _)) if *nodes == table.nodes && *away == replaced);
+        if !is_known {
+            let target = table.target(|node| replaced.contains(&node));
+            self.target = Some((table.nodes.clone(), replaced, target));
+        }
+        self.target.as_ref().map_or(&[], |(_, _, target)| target)
+    }
+
+    /// Nodes that have been away for so long that others are to hold what they held, if there are enough others.
+    fn replaced(&self, table: &Table) -> BTreeSet<NodeId> {
         let after = self.shared.config.timeouts.replace_after;
-        let since = self.away.get(&node);
-        !after.is_zero() && since.is_some_and(|since| since.elapsed() > after)
+        let is_late = |(_, since): &(&NodeId, &Instant)| !after.is_zero() && since.elapsed() > after;
+        let late: BTreeSet<NodeId> = self.away.iter().filter(is_late).map(|(node, _)| *node).collect();
+        let others = table
+            .members()
+            .filter(|(id, node)| !node.draining && !late.contains(id));
+        match others.count() >= table.replicas as usize {
+            true => late,
+            false => BTreeSet::new(),
+        }
     }
 
     /// Nodes that can be given something now.
@@ -271,7 +301,7 @@ impl Mover {
 }
 
 /// The partitions, in their order.
-fn places(views: &[WorkerView], target: &[crate::ring::ReplicaSet]) -> Vec<Place> {
+fn places(views: &[WorkerView], target: &[ReplicaSet]) -> Vec<Place> {
     let mut places: Vec<Place> = target
         .iter()
         .map(|target| Place {
