@@ -324,7 +324,7 @@ impl Job<'_> {
             return Err(JobError::Refused("joining"));
         }
         if self.shared.config.pool.replicas == 1 {
-            self.switch(hold, &mut ends.source).await?;
+            self.switch(hold, &mut ends.source, scope).await?;
         }
         Ok(())
     }
@@ -372,37 +372,36 @@ impl Job<'_> {
     }
 
     /// With one copy there is no account, so the former node leaves while nothing is under way.
-    async fn switch(&self, hold: HoldId, source: &mut Control) -> Result<(), JobError> {
-        self.recorded(|row| row.contains(&self.copy.to)).await?;
+    async fn switch(&self, hold: HoldId, source: &mut Control, scope: &Scope<'_>) -> Result<(), JobError> {
+        let partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
+        self.recorded(&partitions, |row| row.contains(&self.copy.to))
+            .await?;
         // By this it is known later what is to be removed there.
-        announce(
-            source,
-            self.shared.config.pool.bookkeeping_db,
-            &self.copy.partitions,
-        )
-        .await
-        .map_err(|error| self.of(self.copy.from, error))?;
+        announce(source, scope.bookkeeping_db, &partitions)
+            .await
+            .map_err(|error| self.of(self.copy.from, error))?;
         let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
         let left = self
             .shared
-            .operate(hold, 0, self.copy.partitions.iter().map(leave).collect())
+            .operate(hold, 0, partitions.iter().map(leave).collect())
             .await;
         if left.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("leaving"));
         }
-        self.recorded(|row| !row.contains(&self.copy.from)).await
+        self.recorded(&partitions, |row| !row.contains(&self.copy.from))
+            .await
     }
 
     /// Waits until the table's record has it.
-    async fn recorded(&self, has: impl Fn(&[NodeId]) -> bool) -> Result<(), JobError> {
+    async fn recorded(
+        &self,
+        partitions: &[PartitionId],
+        has: impl Fn(&[NodeId]) -> bool,
+    ) -> Result<(), JobError> {
         let end = Instant::now() + RECORD_WAIT;
         loop {
             let table = self.shared.table.load_full();
-            let mut rows = self
-                .copy
-                .partitions
-                .iter()
-                .filter_map(|p| table.rows.get(usize::from(*p)));
+            let mut rows = partitions.iter().filter_map(|p| table.rows.get(usize::from(*p)));
             if rows.all(|row| has(&row.replicas)) {
                 return Ok(());
             }

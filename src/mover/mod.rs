@@ -117,7 +117,7 @@ impl Mover {
                     self.shared.progress.settled();
                     let is_there = |place: &Place| place.replicas.len() == place.target.len();
                     if places.iter().all(is_there) {
-                        self.shared.keeper.settled().await;
+                        self.shared.keeper.settled(&table).await;
                     }
                 } else if !cleaned {
                     self.say_why_not(&places, &able, table.paused);
