@@ -4,8 +4,9 @@
 //!    cut short is known for what it is; and its stream comes to rest, so that nothing of an earlier time arrives any more.
 //! 2. The source tells of every change from here on ([`Tracker`]). Its keys are copied, a few at a time.
 //! 3. Those that have changed meanwhile are copied again, until few are left.
-//! 4. The partitions are held: nothing is ordered. The source executes what has been, the last keys go over, the recipient's
-//!    account gets the source's position, and it joins the replica sets. Then clients go on; they have waited for a few ms.
+//! 4. The partitions are held: nothing is ordered. The source executes what has been (and says so for each partition: it may be
+//!    given some of them no more), the last keys go over, the recipient's account gets the source's position, and it joins the
+//!    replica sets. Then clients go on; they have waited for a few ms.
 //!
 //! Whatever fails, the hold ends, and the copy is begun anew some time later. All connections are those of users that a successor
 //! fences.
@@ -301,7 +302,16 @@ impl Job<'_> {
         is_last: bool,
     ) -> Result<(), JobError> {
         let copy = self.copy;
-        self.come_to_rest(hold, &[copy.from, copy.to]).await?;
+        // A source that has fallen out of a partition answers all the same, but not for that partition.
+        let settled = |&partition: &PartitionId| (partition, Action::Settled(copy.from));
+        let settled = self
+            .shared
+            .operate(hold, 0, scope.wanted.iter().map(settled).collect())
+            .await;
+        if settled.iter().any(|outcome| *outcome != Outcome::Done) {
+            return Err(JobError::Refused("waiting for the source"));
+        }
+        self.come_to_rest(hold, &[copy.to]).await?;
         self.note_changes(&mut ends.tracker).await?;
         if !is_last && ends.tracker.changed().len() > FEW_KEYS * 4 {
             return Err(JobError::TooMany(ends.tracker.changed().len()));

@@ -66,7 +66,9 @@ impl Sequencer {
         for (partition, p) in self.partitions.iter_mut().enumerate() {
             let partition = partition as PartitionId;
             let Some(p) = p else { continue };
-            let Some((i, bit)) = p.bit_of(id) else { continue };
+            let Some((i, bit)) = p.bit_of(id).filter(|(_, bit)| p.leaving & bit == 0) else {
+                continue;
+            };
             let standing = p.standing(bit, applied.get(&partition).copied().unwrap_or_default());
             let Some(replica) = p.replicas.get_mut(i) else {
                 continue;
