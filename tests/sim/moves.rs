@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use ringfence::account::Position;
 use ringfence::mover::plan::{self, Picture, Place, Step};
-use ringfence::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request};
+use ringfence::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId, ReplyTo, Request};
 
-use crate::keys::partition_of;
+use crate::keys::{name, partition_of};
 use crate::node::{BOOKKEEPING_DB, Change, Key, Value};
 use crate::world::{World, tell};
 
@@ -154,7 +154,7 @@ impl World {
         self.alive(s, control).then_some(control)
     }
 
-    fn places(&mut self, s: usize) -> Vec<Place> {
+    pub fn places(&mut self, s: usize) -> Vec<Place> {
         let targets = self.targets.clone();
         let Some(serving) = self.serving(s) else {
             return Vec::new();
@@ -207,19 +207,17 @@ impl World {
 
     /// The next small step of what the sidecar moves. `well`: nothing goes wrong.
     pub fn move_on(&mut self, s: usize, well: bool) -> Result<(), String> {
-        let Some(job) = self.serving(s).and_then(|serving| serving.mover.job.take()) else {
+        let Some(mut job) = self.serving(s).and_then(|serving| serving.mover.job.take()) else {
             return self.next_move(s);
         };
-        let mut job = job;
         self.hear(s, &mut job);
-        if !job.open.is_empty() && (job.phase == Phase::Hold || well || !self.fails()) {
-            self.serving(s).unwrap().mover.job = Some(job);
-            return Ok(());
-        }
+        // A hold is waited for, however long that takes.
         let went = if !well && job.phase != Phase::Hold && self.fails() {
             Went::Wrong("it takes too long")
-        } else {
+        } else if job.open.is_empty() {
             self.job_step(s, &mut job, well)?
+        } else {
+            Went::On
         };
         let me = self.sidecars[s].claim.instance;
         let to = job.to.node as NodeId;
@@ -231,7 +229,11 @@ impl World {
                 return Ok(());
             }
             Went::Done if job.source.is_some() => self.tally.joined += job.partitions.len() as u64,
-            Went::Done => {}
+            Went::Done => {
+                if let Some(serving) = self.serving(s) {
+                    serving.mover.swept.insert(to, job.to.boot);
+                }
+            }
             Went::Wrong(why) => {
                 tell!(self, "{me}: move {} fails: {why}", job.number);
                 self.tally.unmoved += 1;
@@ -335,7 +337,7 @@ impl World {
                 if let Some(serving) = self.serving(s) {
                     serving.mover.swept.remove(&copy.to);
                 }
-                self.begin(s, copy.to, Some(copy.from), copy.partitions);
+                self.begin(s, copy.to, Some(copy.from), copy.partitions)?;
             }
             Some(Step::Leave(leaving)) => {
                 for (partition, node) in leaving {
@@ -347,31 +349,42 @@ impl World {
                     }
                 }
             }
-            None => self.sweep(s, &places, &able),
+            None => self.sweep(s, &places, &able)?,
         }
         Ok(())
     }
 
-    fn begin(&mut self, s: usize, to: NodeId, from: Option<NodeId>, mut partitions: Vec<PartitionId>) {
+    fn begin(
+        &mut self,
+        s: usize,
+        to: NodeId,
+        from: Option<NodeId>,
+        mut partitions: Vec<PartitionId>,
+    ) -> Result<(), String> {
         partitions.sort_unstable();
         let Some(control) = self.control(s, to) else {
-            return;
+            return Ok(());
         };
         let me = self.sidecars[s].claim.instance;
-        let Some(serving) = self.serving(s) else { return };
+        let Some(serving) = self.serving(s) else {
+            return Ok(());
+        };
         serving.mover.jobs += 1;
         let number = serving.mover.jobs;
         tell!(
             self,
             "{me}: move {number} begins, from {from:?} to {to}: {partitions:?}"
         );
-        let job = Job {
+        let mut job = Job {
             number,
             to: control,
             from: None,
             source: from,
             partitions,
-            phase: Phase::Announce,
+            phase: match from {
+                Some(_) => Phase::Announce,
+                None => Phase::Rest,
+            },
             hold: HoldId::of_pool(number.into()),
             held: 0,
             open: BTreeSet::new(),
@@ -384,15 +397,21 @@ impl World {
             passes: 0,
             positions: None,
         };
+        if from.is_none() {
+            self.ask(s, Some(&mut job), 0, HoldId::NONE, Action::OnNode(to, ping()))?;
+        }
         if let Some(serving) = self.serving(s) {
             serving.mover.job = Some(job);
         }
+        Ok(())
     }
 
     /// Looks through a node that was not looked through in this life of it.
-    fn sweep(&mut self, s: usize, places: &[Place], able: &BTreeSet<NodeId>) {
+    fn sweep(&mut self, s: usize, places: &[Place], able: &BTreeSet<NodeId>) -> Result<(), String> {
         let boots: Vec<u32> = self.nodes.iter().map(|node| node.boot).collect();
-        let Some(serving) = self.serving(s) else { return };
+        let Some(serving) = self.serving(s) else {
+            return Ok(());
+        };
         let table = serving.keeper.table.clone();
         let is_leaving = |n: &NodeId| {
             let mut all = table.rows.iter().zip(places);
@@ -401,26 +420,26 @@ impl World {
         let is_due =
             |n: &NodeId| serving.mover.swept.get(n) != Some(&boots[usize::from(*n)]) && !is_leaving(n);
         let Some(n) = able.iter().copied().find(is_due) else {
-            return;
+            return Ok(());
         };
-        let Some(control) = self.control(s, n) else { return };
+        self.begin(s, n, None, Vec::new())
+    }
+
+    /// What a node has of partitions that it does not hold.
+    fn strangers(&mut self, s: usize, n: usize) -> Vec<PartitionId> {
+        let places = self.places(s);
+        let Some(table) = self.serving(s).map(|serving| serving.keeper.table.clone()) else {
+            return Vec::new();
+        };
+        let node = n as NodeId;
         let stays = |partition: &PartitionId| {
             let p = usize::from(*partition);
-            table.rows[p].replicas.contains(&n) || places[p].replicas.contains(&n)
+            table.rows[p].replicas.contains(&node) || places[p].replicas.contains(&node)
         };
-        let account = self.nodes[control.node].account();
-        let strangers: BTreeSet<PartitionId> = account
-            .applied
-            .into_keys()
-            .chain(account.repairing.into_keys())
-            .filter(|partition| !stays(partition))
-            .collect();
-        if !strangers.is_empty() {
-            return self.begin(s, n, None, strangers.into_iter().collect());
-        }
-        if let Some(serving) = self.serving(s) {
-            serving.mover.swept.insert(n, control.boot);
-        }
+        let account = self.nodes[n].account();
+        let known = account.applied.into_keys().chain(account.repairing.into_keys());
+        let strangers: BTreeSet<PartitionId> = known.filter(|partition| !stays(partition)).collect();
+        strangers.into_iter().collect()
     }
 
     fn job_step(&mut self, s: usize, job: &mut Job, well: bool) -> Result<Went, String> {
@@ -433,11 +452,25 @@ impl World {
                 if !self.change(s, job.to, announce, well) {
                     return Ok(Went::Wrong("the mark"));
                 }
+                if is_sweep {
+                    job.phase = Phase::Remove;
+                    return Ok(Went::On);
+                }
                 job.phase = Phase::Rest;
                 let to = job.to.node as NodeId;
                 self.ask(s, Some(job), 0, HoldId::NONE, Action::OnNode(to, ping()))?;
             }
             Phase::Rest if !outcomes.iter().all(answered) => return Ok(Went::Wrong("coming to rest")),
+            Phase::Rest if is_sweep => {
+                if !self.alive(s, job.to) {
+                    return Ok(Went::Wrong("the node has gone"));
+                }
+                job.partitions = self.strangers(s, job.to.node);
+                if job.partitions.is_empty() {
+                    return Ok(Went::Done);
+                }
+                job.phase = Phase::Announce;
+            }
             Phase::Rest => job.phase = Phase::Remove,
             Phase::Remove => {
                 if !self.alive(s, job.to) {
@@ -529,12 +562,17 @@ impl World {
                 } else {
                     job.phase = Phase::RestHeld;
                     let hold = job.hold;
-                    self.ask(s, Some(job), 0, hold, Action::OnNode(source, ping()))?;
+                    for partition in job.partitions.clone() {
+                        self.ask(s, Some(job), partition, hold, Action::Settled(source))?;
+                    }
                     self.ask(s, Some(job), 0, hold, Action::OnNode(to, ping()))?;
                 }
             }
             Phase::RestHeld => {
-                if !outcomes.iter().all(is_rest) {
+                if outcomes
+                    .iter()
+                    .any(|outcome| matches!(outcome, Outcome::Refused(_)))
+                {
                     return Ok(Went::Wrong("coming to rest under the hold"));
                 }
                 let unseen = self.nodes[from.node].changes.len() - job.seen;
@@ -655,10 +693,16 @@ impl World {
                     let set = record.rows[usize::from(partition)].nodes_in_sync();
                     let holders = set.iter().filter(has).count();
                     if holders < self.plan.settings.write_quorum as usize {
+                        let found = |n: &NodeId| {
+                            let node = &self.nodes[usize::from(*n)];
+                            (*n, node.position(partition), node.data.get(&list))
+                        };
                         return Err(format!(
-                            "partition {partition}: {floor} values were told of, and {holders} of {set:?} have them, which \
-                             are in sync by record {:?}",
-                            record.stamp
+                            "partition {partition}: {floor} values of {} were told of, and {holders} of those in sync by record {:?} \
+                             have them: {:?}",
+                            name(&list),
+                            record.stamp,
+                            set.iter().map(found).collect::<Vec<_>>(),
                         ));
                     }
                 }
@@ -666,13 +710,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn is_rest(outcome: &Outcome) -> bool {
-    !matches!(
-        outcome,
-        Outcome::Refused(Refusal::Unconfirmed | Refusal::NotOwner)
-    )
 }
 
 fn ping() -> Commands {

@@ -535,14 +535,14 @@ impl Node {
         }
     }
 
-    /// `begin_epoch` of the recovery: new positions, and nothing else is left of the account. What it has beside is marked, and
-    /// so is what it `holds` without being in sync.
+    /// `begin_epoch` of the recovery: new positions. What it has beside is marked, and so is what it `holds` without being in sync.
     pub fn begin_epoch(
         &mut self,
-        applied: BTreeMap<PartitionId, Position>,
+        mut applied: BTreeMap<PartitionId, Position>,
         holds: impl Iterator<Item = PartitionId>,
     ) {
         let account = self.account();
+        let before = account.applied.clone();
         let known = account
             .applied
             .into_keys()
@@ -553,6 +553,9 @@ impl Node {
             .filter(|partition| !applied.contains_key(partition))
             .map(|partition| (partition, vec![None]))
             .collect();
+        for (partition, position) in before {
+            applied.entry(partition).or_insert(position);
+        }
         let fields: BTreeMap<Vec<u8>, Vec<u8>> = applied
             .iter()
             .map(|(p, at)| {

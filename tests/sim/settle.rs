@@ -96,8 +96,9 @@ impl World {
             let there = elements(&self.found(partition), &key).len();
             if there > floor {
                 return Err(format!(
-                    "{id} waits at {}, where {there} elements are",
-                    name(&key)
+                    "{id} waits at {}, where {there} elements are: {:?}",
+                    name(&key),
+                    elements(&self.found(partition), &key)
                 ));
             }
         }
@@ -146,6 +147,7 @@ impl World {
                 return Ok(());
             }
         }
+        let places = self.places(0);
         let open: Vec<_> = self
             .history
             .open
@@ -163,7 +165,9 @@ impl World {
             }
             other => format!("{other:?}"),
         };
-        Err(format!("there is no end to it; still open: {open:?}; {life}"))
+        Err(format!(
+            "there is no end to it; {places:?}, still open: {open:?}; {life}"
+        ))
     }
 
     pub fn is_quiet(&mut self) -> bool {
@@ -206,8 +210,7 @@ impl World {
                 .partition_view(p)
                 .is_some_and(|view| view.in_sync.len() < self.plan.settings.write_quorum as usize)
         };
-        self.nodes.iter().any(|node| node.claim.is_none())
-            || self.plan.booms && (0..self.plan.partitions).any(few)
+        self.nodes.iter().any(|node| node.claim.is_none()) || (0..self.plan.partitions).any(few)
     }
 
     /// All nodes in sync stand at the same place and have the same.

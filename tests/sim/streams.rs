@@ -1,5 +1,6 @@
 //! Streams come and go, and their bytes are under way.
 
+use ringfence::account::Position;
 use ringfence::pool::recover;
 use ringfence::sequencer::Broken;
 
@@ -62,11 +63,12 @@ impl World {
         }
         // A new stream kills what is left of earlier ones before it looks.
         self.orphans.retain(|o| o.node != n || o.owner != me.instance);
-        // What is being given to a node is not what its position says.
+        // What is marked is not what its position says, nor is it nothing.
         let mut account = node.account();
+        let marked = account.repairing.into_keys();
         account
             .applied
-            .retain(|partition, _| !account.repairing.contains_key(partition));
+            .extend(marked.map(|partition| (partition, Position::NOWHERE)));
         stream.greeting = Some(account.applied);
         stream.link = Some(Link::default());
         Ok(())
