@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,6 +41,16 @@ const HASTY_TRIES: u32 = 6;
 
 /// Longest time that partitions are held for a hand-over that is not the last try.
 const HAND_OVER_MAX: Duration = Duration::from_millis(200);
+
+/// So many round trips to the recipient a hand-over may take at least: it needs about half of them. Over a slow link that is
+/// longer.
+const HAND_OVER_TRIPS: u32 = 12;
+
+/// So many are made to know how long one takes.
+const TRIPS_MEASURED: u32 = 3;
+
+/// Longest time on account of a slow link.
+const SLOW_HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// The same where nothing else has helped: large values that change all the time.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
@@ -72,6 +83,8 @@ pub(super) struct Job<'a> {
     pub(super) shared: &'a Shared,
     pub(super) copy: &'a Copy,
     pub(super) pace: &'a Pace,
+    /// Databases in which the recipient may have keys of these partitions: those of which some were copied to it.
+    pub(super) dbs: Mutex<BTreeSet<u16>>,
 }
 
 impl Job<'_> {
@@ -95,15 +108,18 @@ impl Job<'_> {
         let tracker = Tracker::start(self.connect(copy.from).await?).await;
         let mut tracker = tracker.map_err(|error| self.of(copy.from, error))?;
         self.scan(&mut source, &mut target, &mut tracker, &scope).await?;
+        let trips = self.trip(&mut target).await? * HAND_OVER_TRIPS;
+        let hasty = trips.clamp(HAND_OVER_MAX, SLOW_HAND_OVER_MAX);
         let mut last = None;
         for attempt in 0..=HASTY_TRIES {
             self.shared.progress.phase(Phase::CatchUp);
             self.catch_up(&mut source, &mut target, &mut tracker, &scope)
                 .await?;
             let is_last = attempt == HASTY_TRIES;
+            let longest = if is_last { LAST_HAND_OVER_MAX } else { hasty };
             self.shared.progress.phase(Phase::HandOver);
             match self
-                .hand_over(&mut source, &mut target, &mut tracker, &scope, is_last)
+                .hand_over(&mut source, &mut target, &mut tracker, &scope, longest)
                 .await
             {
                 Ok(()) => return Ok(()),
@@ -123,6 +139,18 @@ impl Job<'_> {
             node: self.shared.node_name(node),
             error,
         }
+    }
+
+    /// The longest of some round trips to the recipient.
+    async fn trip(&self, target: &mut Control) -> Result<Duration, JobError> {
+        let mut longest = Duration::ZERO;
+        for _ in 0..TRIPS_MEASURED {
+            let began = Instant::now();
+            let answered = target.call(&[b"PING"]).await;
+            answered.map_err(|error| self.of(self.copy.to, error))?;
+            longest = longest.max(began.elapsed());
+        }
+        Ok(longest)
     }
 
     async fn connect(&self, node: NodeId) -> Result<Control, JobError> {
@@ -159,6 +187,7 @@ impl Job<'_> {
         let dbs = databases(source)
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
+        lock(&self.dbs).extend(&dbs);
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let mut cursor = b"0".to_vec();
             loop {
@@ -212,14 +241,14 @@ impl Job<'_> {
         if keys.is_empty() {
             return Ok(());
         }
-        let of = |node: NodeId| move |error| (node, error);
-        let both: Result<BTreeSet<u16>, (NodeId, ControlError)> = async {
-            let mut dbs = databases(source).await.map_err(of(self.copy.from))?;
-            dbs.extend(databases(target).await.map_err(of(self.copy.to))?);
-            Ok(dbs)
-        }
-        .await;
-        let dbs = both.map_err(|(node, error)| self.of(node, error))?;
+        let now = databases(source)
+            .await
+            .map_err(|error| self.of(self.copy.from, error))?;
+        let dbs = {
+            let mut dbs = lock(&self.dbs);
+            dbs.extend(now);
+            dbs.clone()
+        };
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let copied = copy_keys(source, target, db, keys, pace).await?;
             self.shared.progress.copied(copied.keys, copied.bytes);
@@ -234,7 +263,7 @@ impl Job<'_> {
         target: &mut Control,
         tracker: &mut Tracker,
         scope: &Scope<'_>,
-        is_last: bool,
+        longest: Duration,
     ) -> Result<(), JobError> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
         let mut partitions = self.copy.partitions.clone();
@@ -242,11 +271,7 @@ impl Job<'_> {
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
         let held = self.shared.operate(hold, each(|| Action::Hold)).await;
         let began = Instant::now();
-        let longest = if is_last {
-            LAST_HAND_OVER_MAX
-        } else {
-            HAND_OVER_MAX
-        };
+        let is_last = longest == LAST_HAND_OVER_MAX;
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
                 let steps = self.under_hold(hold, source, target, tracker, scope, is_last);
@@ -391,6 +416,10 @@ impl Job<'_> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+fn lock(dbs: &Mutex<BTreeSet<u16>>) -> MutexGuard<'_, BTreeSet<u16>> {
+    dbs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Marks partitions on a node as what no position tells of.
