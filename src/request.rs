@@ -349,6 +349,10 @@ pub enum Outcome {
 pub enum Refusal {
     /// Fewer nodes than `min_in_sync` are there.
     TooFewNodes,
+    /// The same, because nodes cannot write to their disks.
+    DisksFull,
+    /// The same, because nodes are at their `maxmemory`.
+    MemoryFull,
     /// No node could answer a read, or not enough of them could show that it is not stale.
     Unconfirmed,
     /// More writes wait for their quorum than the backlog may hold.
@@ -366,6 +370,14 @@ impl Refusal {
             Self::TooFewNodes => {
                 "NOREPLICAS Not enough nodes of this key's replica set are in sync to keep the write safe (setting \
                  min_in_sync). Nothing was written. See /v1/nodes on the admin port."
+            }
+            Self::DisksFull => {
+                "MISCONF Nodes of this pool cannot write to their disks, and not enough others are in sync to keep the \
+                 write safe. Nothing was written. See /v1/nodes on the admin port."
+            }
+            Self::MemoryFull => {
+                "OOM Nodes of this pool are at their maxmemory, and not enough others are in sync to keep the write \
+                 safe. Nothing was written. See /v1/nodes on the admin port."
             }
             Self::Unconfirmed => {
                 "NOREPLICAS Not enough nodes of this key's replica set answer to give a read that is certainly \

@@ -40,8 +40,18 @@ const PASSES_MAX: u32 = 12;
 const HASTY_TRIES: u32 = 6;
 
 /// Longest time that partitions are held where nothing else has helped: large values that change all the time. Else it is as
-/// long as a node may be silent.
+/// long as a node may be silent, or as its round trips take.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
+
+/// So many round trips to the recipient a hand-over may take at least: it needs about half of them. Over a slow link that is
+/// longer.
+const HAND_OVER_TRIPS: u32 = 12;
+
+/// So many are made to know how long one takes.
+const TRIPS_MEASURED: u32 = 3;
+
+/// Longest time on account of a slow link.
+const SLOW_HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// A hand-over that takes longer is worth a line in the log.
 const LONG_HOLD_US: u64 = 50_000;
@@ -70,6 +80,8 @@ pub(super) enum JobError {
 struct Ends {
     source: Control,
     target: Control,
+    /// Databases that have had keys since the copy began: what has been removed from one of them is removed from its copy.
+    dbs: BTreeSet<u16>,
     tracker: Tracker,
 }
 
@@ -106,9 +118,12 @@ impl Job<'_> {
         let mut ends = Ends {
             source,
             target,
+            dbs: BTreeSet::new(),
             tracker: tracker.map_err(|error| self.of(copy.from, error))?,
         };
         self.scan(&mut ends, &scope).await?;
+        let trips = self.trip(&mut ends.target).await? * HAND_OVER_TRIPS;
+        let hasty = trips.min(SLOW_HAND_OVER_MAX).max(config.timeouts.node);
         for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
             self.catch_up(&mut ends, &scope).await?;
@@ -124,8 +139,9 @@ impl Job<'_> {
                 wanted: goes,
                 ..scope
             };
+            let longest = if is_last { LAST_HAND_OVER_MAX } else { hasty };
             self.shared.progress.phase(Phase::HandOver);
-            match self.hand_over(&mut ends, &scope, is_last).await {
+            match self.hand_over(&mut ends, &scope, longest).await {
                 Err(JobError::TooMany(keys)) if !is_last => {
                     debug!(keys, "many keys have changed before the hand-over: once more");
                 }
@@ -168,6 +184,18 @@ impl Job<'_> {
         }
     }
 
+    /// The longest of some round trips to the recipient.
+    async fn trip(&self, target: &mut Control) -> Result<Duration, JobError> {
+        let mut longest = Duration::ZERO;
+        for _ in 0..TRIPS_MEASURED {
+            let began = Instant::now();
+            let answered = target.call(&[b"PING"]).await;
+            answered.map_err(|error| self.of(self.copy.to, error))?;
+            longest = longest.max(began.elapsed());
+        }
+        Ok(longest)
+    }
+
     async fn connect(&self, node: NodeId) -> Result<Control, JobError> {
         let connect = self.shared.keeper.connect(node).await;
         connect.map_err(|error| self.of(node, error))
@@ -196,6 +224,7 @@ impl Job<'_> {
         let dbs = databases(&mut ends.source)
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
+        ends.dbs.extend(&dbs);
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let mut cursor = b"0".to_vec();
             loop {
@@ -241,15 +270,12 @@ impl Job<'_> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let of = |node: NodeId| move |error| (node, error);
-        let both: Result<BTreeSet<u16>, (NodeId, ControlError)> = async {
-            let mut dbs = databases(&mut ends.source).await.map_err(of(self.copy.from))?;
-            dbs.extend(databases(&mut ends.target).await.map_err(of(self.copy.to))?);
-            Ok(dbs)
-        }
-        .await;
-        let dbs = both.map_err(|(node, error)| self.of(node, error))?;
+        let now = databases(&mut ends.source)
+            .await
+            .map_err(|error| self.of(self.copy.from, error))?;
+        ends.dbs.extend(now);
         let mut left = 0;
+        let dbs = ends.dbs.clone();
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let copied = copy_keys(&mut ends.source, &mut ends.target, db, keys, pace).await?;
             self.shared.progress.copied(copied.keys, copied.bytes);
@@ -259,18 +285,14 @@ impl Job<'_> {
     }
 
     /// The last keys, under a hold; and the recipient joins.
-    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, is_last: bool) -> Result<(), JobError> {
+    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, longest: Duration) -> Result<(), JobError> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
         let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
         let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
         let began = Instant::now();
-        let longest = if is_last {
-            LAST_HAND_OVER_MAX
-        } else {
-            self.shared.config.timeouts.node
-        };
+        let is_last = longest == LAST_HAND_OVER_MAX;
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
                 let steps = self.under_hold(hold, ends, scope, is_last);

@@ -15,7 +15,7 @@ use rand::RngExt;
 use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 
-use super::control::{Control, ControlError, bytes_of, is_error, text_of};
+use super::control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 use crate::account;
 
 /// What every user of ours is called first.
@@ -58,7 +58,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    fn to_text(&self) -> String {
+    /// As it is kept on the nodes.
+    pub fn to_text(&self) -> String {
         format!("{}:{}:{}", self.term, self.instance, self.pool)
     }
 
@@ -173,6 +174,10 @@ async fn make_users(
     instance: &Instance,
     roles: &[String],
 ) -> Result<(), AdmissionError> {
+    let names: Vec<String> = roles.iter().map(|role| instance.user(role)).collect();
+    if has_users(control, &names).await? {
+        return Ok(());
+    }
     control.call(&[b"WATCH", account::CLAIM]).await?;
     match read_claim(control).await? {
         Some(found) if found == *mine => {}
@@ -182,7 +187,6 @@ async fn make_users(
         }
     }
     let password = format!(">{}", instance.secret);
-    let names: Vec<String> = roles.iter().map(|role| instance.user(role)).collect();
     let commands: Vec<[&[u8]; 9]> = names
         .iter()
         .map(|name| {
@@ -205,6 +209,26 @@ async fn make_users(
         return Ok(());
     }
     Err(ControlError::Refused("the node was claimed by another sidecar just now".into()).into())
+}
+
+/// Whether these users are there, with all rights: only who has taken the node from us changes them. A node that is full makes no
+/// new ones (it takes nothing into a transaction), and needs none.
+async fn has_users(control: &mut Control, names: &[String]) -> Result<bool, AdmissionError> {
+    for name in names {
+        let user = control.call(&[b"ACL", b"GETUSER", name.as_bytes()]).await?;
+        let flags = pairs_of(user)
+            .into_iter()
+            .find(|(field, _)| text_of(field) == "flags");
+        let is_on = match flags {
+            Some((_, BytesFrame::Set { data, .. })) => data.iter().any(|flag| text_of(flag) == "on"),
+            Some((_, BytesFrame::Array { data, .. })) => data.iter().any(|flag| text_of(flag) == "on"),
+            _ => false,
+        };
+        if !is_on {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Executes commands in one transaction; `false` if a watched key has changed.

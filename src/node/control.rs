@@ -40,6 +40,8 @@ pub struct Control {
     write: WriteHalf,
     buf: BytesMut,
     timeout: Duration,
+    /// The database that it certainly stands in.
+    db: Option<u16>,
 }
 
 impl Control {
@@ -55,6 +57,7 @@ impl Control {
             write,
             buf: BytesMut::new(),
             timeout,
+            db: None,
         };
         if let Some((user, password)) = login {
             control
@@ -63,6 +66,15 @@ impl Control {
         }
         control.call(&[b"HELLO", b"3"]).await?;
         Ok(control)
+    }
+
+    /// Selects a database, if it is not the one that was selected last.
+    pub async fn select(&mut self, db: u16) -> Result<(), ControlError> {
+        if self.db != Some(db) {
+            self.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+            self.db = Some(db);
+        }
+        Ok(())
     }
 
     /// Sends one command; an error reply is an `Err`.
@@ -75,6 +87,7 @@ impl Control {
 
     /// Sends one command; an error reply is a frame like any other.
     pub async fn call_raw(&mut self, args: &[&[u8]]) -> Result<BytesFrame, ControlError> {
+        self.note_select(args);
         let frame = encode::command_frame(args);
         self.exchange(&frame, 1)
             .await?
@@ -90,13 +103,20 @@ impl Control {
         let mut wire = BytesMut::new();
         let mut count = 0;
         for args in commands {
+            self.note_select(args);
             encode::command(&mut wire, args);
             count += 1;
         }
         self.exchange(&wire, count).await
     }
 
-    /// Sends `wire` and takes `count` replies.
+    fn note_select(&mut self, args: &[&[u8]]) {
+        if args.first() == Some(&&b"SELECT"[..]) {
+            self.db = None;
+        }
+    }
+
+    /// Sends `wire` and takes `count` replies. It must select no database where [`Self::select`] is used.
     pub async fn exchange(&mut self, wire: &[u8], count: usize) -> Result<Vec<BytesFrame>, ControlError> {
         let timeout = self.timeout;
         tokio::time::timeout(timeout, self.exchange_untimed(wire, count))

@@ -88,10 +88,7 @@ impl Sequencer {
         self.settle_reads();
         match broken {
             None => Ok(()),
-            Some(Broken::Refused(why)) => {
-                self.batch_refused(id, &why);
-                Err(Broken::Refused(why))
-            }
+            Some(Broken::Refused(why)) => Err(Broken::Refused(self.batch_refused(id, why))),
             Some(broken) => Err(broken),
         }
     }
@@ -206,16 +203,14 @@ impl Sequencer {
     /// A section was not executed. Nothing after it was sent but reads, so the node stands where its account says.
     ///
     /// What only this node refused, it will be given again. What every node refuses is answered with the error and
-    /// left out: nobody has executed it, so nobody will miss it.
-    fn batch_refused(&mut self, id: NodeId, why: &str) {
+    /// left out: nobody has executed it, so nobody will miss it. Gives the node's own words.
+    fn batch_refused(&mut self, id: NodeId, why: String) -> String {
         let Some(node) = self.nodes.get_mut(usize::from(id)) else {
-            return;
+            return why;
         };
         let errors = std::mem::take(&mut node.queue_errors);
-        let first = errors
-            .first()
-            .map_or_else(|| why.to_owned(), |(_, text)| first_line(text));
-        node.trouble = Trouble::Refused(first);
+        let first = errors.first().map_or(why, |(_, text)| first_line(text));
+        node.trouble = Trouble::Refused(first.clone());
         let mut index = 0u32;
         let mut refused: Vec<(Item, Vec<u8>)> = Vec::new();
         for expect in node.expected.iter().skip(1) {
@@ -241,6 +236,7 @@ impl Sequencer {
                 }
             }
         }
+        first
     }
 }
 

@@ -8,7 +8,7 @@ use super::log::LogPos;
 use super::node::{Expect, Item, Node, Trouble};
 use super::{Effect, Sequencer};
 use crate::account::Position;
-use crate::request::{NodeId, Outcome, PartitionId};
+use crate::request::{NodeId, Outcome, PartitionId, Refusal};
 
 /// What a node's account said when its stream came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,11 @@ impl Sequencer {
         }
         self.counters.resent += todo.len() as u64;
         if let Some(node) = self.nodes.get_mut(usize::from(id)) {
-            let trouble = std::mem::take(&mut node.trouble);
+            // Whether it still refuses is seen when it is given something; what needs copies is given nothing else.
+            let trouble = match todo.is_empty() {
+                true => Trouble::None,
+                false => std::mem::take(&mut node.trouble),
+            };
             *node = Node {
                 up: true,
                 todo,
@@ -203,7 +207,7 @@ impl Sequencer {
                 self.end_write(item, Outcome::Unknown);
             }
             for item in &gone.todo {
-                self.end_write(*item, Outcome::Refused(crate::request::Refusal::TooFewNodes));
+                self.end_write(*item, Outcome::Refused(Refusal::TooFewNodes));
             }
         }
         self.reroute(sent.chain(gone.todo.iter().copied()));
@@ -211,6 +215,19 @@ impl Sequencer {
             node.ping_wanted = true;
         }
         self.settle_reads();
+    }
+
+    /// Why there are too few nodes: those that are there and refuse are what has to be looked at.
+    pub(super) fn too_few(&self) -> Refusal {
+        let refuse = |code: &str| {
+            let mut troubles = self.nodes.iter().map(|node| &node.trouble);
+            troubles.any(|trouble| matches!(trouble, Trouble::Refused(why) if why.starts_with(code)))
+        };
+        match (refuse("MISCONF"), refuse("OOM")) {
+            (true, _) => Refusal::DisksFull,
+            (_, true) => Refusal::MemoryFull,
+            _ => Refusal::TooFewNodes,
+        }
     }
 
     fn end_write(&mut self, item: Item, outcome: Outcome) {

@@ -331,6 +331,10 @@ impl Sequencer {
     }
 
     fn refuse(&mut self, to: ReplyTo, refusal: Refusal) {
+        let refusal = match refusal {
+            Refusal::TooFewNodes => self.too_few(),
+            other => other,
+        };
         self.effects.push(Effect::Complete(to, Outcome::Refused(refusal)));
     }
 

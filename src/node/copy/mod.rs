@@ -160,9 +160,8 @@ async fn copy_keys_by(
     keys: &[Vec<u8>],
     pace: &Pace,
 ) -> Result<Copied, CopyError> {
-    let number = db.to_string();
-    source.call(&[b"SELECT", number.as_bytes()]).await?;
-    target.call(&[b"SELECT", number.as_bytes()]).await?;
+    source.select(db).await?;
+    target.select(db).await?;
     let mut copy = Copy {
         source,
         target,

@@ -31,8 +31,8 @@ pub async fn scan_step(
     if cursor.is_empty() {
         cursor.push(b'0');
     }
+    control.select(db).await?;
     let mut batch = Batch::default();
-    batch.push(&[b"SELECT", db.to_string().as_bytes()]);
     batch.push(&[b"SCAN", cursor, b"COUNT", SCAN_COUNT]);
     let mut replies = checked(batch.send(control).await?)?;
     let (next, keys) = scanned(replies.pop().ok_or(ControlError::Protocol)?)?;
@@ -128,13 +128,13 @@ async fn clients_databases(control: &mut Control, scope: &Scope<'_>) -> Result<B
 
 /// Which of the keys there are.
 async fn exist(control: &mut Control, db: u16, keys: &[Vec<u8>]) -> Result<Vec<bool>, ControlError> {
+    control.select(db).await?;
     let mut batch = Batch::default();
-    batch.push(&[b"SELECT", db.to_string().as_bytes()]);
     for key in keys {
         batch.push(&[b"EXISTS", key]);
     }
     let replies = checked(batch.send(control).await?)?;
-    Ok(replies.iter().skip(1).map(|r| number_of(r) != Some(0)).collect())
+    Ok(replies.iter().map(|r| number_of(r) != Some(0)).collect())
 }
 
 /// The replies, unless one is an error.

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use tracing::debug;
 
 use super::{Keeper, PoolEvent, RETRY_PAUSE_MAX, lock};
+use crate::node::ControlError;
 use crate::pool::open::write_table;
 use crate::pool::table::Table;
 use crate::request::{Membership, NodeId, PartitionId};
@@ -104,6 +105,8 @@ impl Keeper {
                 let control = slot.as_mut()?;
                 match write_table(control, self.config.pool.bookkeeping_db, record).await {
                     Ok(()) => Some(id),
+                    // Full: the connection is as good as before.
+                    Err(ControlError::Refused(_)) => None,
                     Err(_) => {
                         *slot = None;
                         None

@@ -5,6 +5,7 @@ mod history;
 mod moves;
 mod takeover;
 mod workload;
+mod wrong_nodes;
 
 use crate::cmd;
 use crate::convergence::assert_converged;

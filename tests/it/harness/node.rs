@@ -8,6 +8,7 @@ use super::wait::{Port, wait_until};
 use crate::cmd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,8 +91,16 @@ impl Node {
 
     /// Starts the server again, on the same port and directory, and waits until it answers with its data loaded.
     pub fn restart(&self) {
+        self.launch(&[]);
+        self.wait_answers();
+    }
+
+    /// Starts the server again, with more settings for this time, and waits for nothing.
+    pub fn launch(&self, more: &[(&str, &str)]) {
         self.kill9();
-        let mut command = Command::new("redis-server");
+        // A server whose files have no room left is told so, not killed: see `limit_files`.
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=XFSZ").arg("redis-server");
         let port = self.port.as_ref().map_or(0, |port| port.number).to_string();
         let dir = self.dir.path();
         let mut set = |name: &str, value: &str| {
@@ -109,7 +118,9 @@ impl Node {
         if self.options.unix {
             set("unixsocket", &dir.join("sock").to_string_lossy());
         }
-        for (name, value) in &self.options.extra {
+        let options = self.options.extra.iter();
+        let options = options.map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in options.chain(more.iter().copied()) {
             command.arg(format!("--{name}")).args(value.split(' '));
         }
         command
@@ -118,6 +129,10 @@ impl Node {
             .stderr(Stdio::null());
         let child = command.spawn().expect("redis-server is installed");
         *self.child() = Some(child);
+    }
+
+    /// Waits until it answers with its data loaded.
+    pub fn wait_answers(&self) {
         wait_until(
             &format!("node {} answers PING", self.name),
             Duration::from_secs(15),
@@ -150,6 +165,11 @@ impl Node {
     /// Comes back on the same port without its data.
     pub fn restart_empty(&self) {
         self.kill9();
+        self.remove_files();
+        self.restart();
+    }
+
+    fn remove_files(&self) {
         for entry in std::fs::read_dir(self.dir.path())
             .expect("node directory")
             .flatten()
@@ -162,7 +182,44 @@ impl Node {
             };
             removed.expect("node directory can be emptied");
         }
-        self.restart();
+    }
+
+    /// A copy of its append-only files as they are now.
+    pub fn keep_files(&self) -> TempDir {
+        let kept = tempfile::tempdir().expect("temporary directory");
+        copy_files(&self.files(), kept.path());
+        kept
+    }
+
+    /// Puts other files where it has its own, while it is down.
+    pub fn put_files(&self, kept: &TempDir) {
+        self.kill9();
+        self.remove_files();
+        std::fs::create_dir(self.files()).expect("append-only directory");
+        copy_files(kept.path(), &self.files());
+    }
+
+    fn files(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir")
+    }
+
+    /// From now on no file of it grows beyond `bytes` (a full disk, for any user and on any machine); `None`: room again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = self.child().as_ref().map(Child::id).expect("the node runs");
+        let soft = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let status = Command::new("prlimit")
+            .arg(format!("--pid={pid}"))
+            .arg(format!("--fsize={soft}:"))
+            .status()
+            .expect("prlimit (util-linux) is installed");
+        assert!(status.success(), "prlimit: {status}");
+    }
+
+    /// No file of it grows any more.
+    pub fn fill_disk(&self) {
+        let files = std::fs::read_dir(self.files()).expect("append-only directory");
+        let lengths = files.flatten().map(|file| file.metadata().map_or(0, |m| m.len()));
+        self.limit_files(Some(lengths.max().unwrap_or(0)));
     }
 
     fn signal(&self, signal: Signal) {
@@ -192,6 +249,12 @@ impl Drop for Node {
     }
 }
 
+fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).expect("append-only directory").flatten() {
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("copy an append-only file");
+    }
+}
+
 /// Some nodes, named a, b, c, ...
 #[derive(Debug)]
 pub struct Pool {
@@ -214,8 +277,12 @@ impl Pool {
 
     /// One more node, that the pool does not know yet.
     pub fn start_another(&mut self) -> &Node {
+        self.start_another_with(NodeOptions::default())
+    }
+
+    pub fn start_another_with(&mut self, options: NodeOptions) -> &Node {
         let name = char::from(b'a' + self.nodes.len() as u8).to_string();
-        self.nodes.push(Node::start(&name, NodeOptions::default()));
+        self.nodes.push(Node::start(&name, options));
         self.nodes.last().expect("it has just been started")
     }
 

@@ -348,18 +348,26 @@ impl Sidecar {
         }
     }
 
-    /// The state of a node as `/v1/nodes` has it; empty while the admin port does not answer.
-    pub fn node_state(&self, name: &str) -> String {
+    /// A node as `/v1/nodes` has it; null while the admin port does not answer.
+    pub fn node(&self, name: &str) -> Value {
         let Ok((200, body)) = http_get(self.admin.address(), "/v1/nodes") else {
-            return String::new();
+            return Value::Null;
         };
         let nodes: Value = serde_json::from_str(&body).unwrap_or_default();
         let node = nodes
             .as_array()
             .and_then(|all| all.iter().find(|node| node["name"] == name));
-        node.and_then(|node| node["state"].as_str())
-            .unwrap_or_default()
-            .to_owned()
+        node.cloned().unwrap_or_default()
+    }
+
+    /// Its state; empty while the admin port does not answer.
+    pub fn node_state(&self, name: &str) -> String {
+        self.node(name)["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// All numbers, as Prometheus reads them.
+    pub fn metrics(&self) -> String {
+        http_get(self.admin.address(), "/metrics").map_or_else(|_| String::new(), |(_, text)| text)
     }
 
     /// Waits until every node of `pool` is in sync.

@@ -1,0 +1,39 @@
+//! A node that becomes a replica of some other server: it has that server's data then, and takes no writes.
+
+use super::*;
+use crate::harness::{Endpoint, NodeOptions, seed};
+
+#[test]
+fn it_is_not_used_until_it_is_a_server_of_its_own() {
+    let seed = seed();
+    let pool = Pool::start(3);
+    let elsewhere = Node::start(
+        "elsewhere",
+        NodeOptions::default().with("repl-diskless-sync-delay", "0"),
+    );
+    elsewhere.client().call(cmd!["SET", "from-elsewhere", 1]);
+    elsewhere.client().call(cmd!["SET", "register", "wrong"]);
+    let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
+    let Endpoint::Tcp(address) = elsewhere.endpoint() else {
+        panic!("a TCP node");
+    };
+    let mut operator = pool.nodes[1].client();
+    assert!(
+        operator
+            .call(cmd!["REPLICAOF", address.ip().to_string(), address.port()])
+            .is_ok()
+    );
+    wait_said(&sidecar, "b", "unfit", "replica of another server");
+    let copied = || operator.call(cmd!["EXISTS", "from-elsewhere"]).int() == Some(1);
+    crate::harness::wait_until("it has copied the other server's data", RECOVERY_MAX, copied);
+    wait_progress(&workload);
+    assert_warned_once(&sidecar, "replica of another server");
+    assert!(operator.call(cmd!["REPLICAOF", "NO", "ONE"]).is_ok());
+    let outcome = finish(&pool, &sidecar, workload, seed);
+    assert_unseen(&outcome, seed);
+    assert_eq!(
+        operator.call(cmd!["EXISTS", "from-elsewhere"]).int(),
+        Some(0),
+        "what it had copied is still there"
+    );
+}
