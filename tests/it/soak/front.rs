@@ -26,6 +26,8 @@ pub enum Kind {
     Ring,
     /// The sidecar is killed, or another one takes over: all connections end.
     Sidecar,
+    /// It is another one that takes over: the first may see its nodes go before it sees why.
+    TakeOver,
     /// Too few nodes are left on purpose: commands may be refused, or their outcome be unknown.
     Quorum,
     /// A huge value changes all the time.

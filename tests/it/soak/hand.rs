@@ -160,13 +160,19 @@ impl Hand {
     }
 
     fn refused(&self, text: &str, command: &[Vec<u8>], sent: Instant) -> Told {
-        self.front.refused.fetch_add(1, Ordering::Relaxed);
         let word = text.split(' ').next().unwrap_or_default();
-        let is_allowed = ["NOREPLICAS", "EXECABORT"].contains(&word) && self.front.had(Kind::Quorum, sent);
+        let is_allowed = ["NOREPLICAS", "EXECABORT", "PARTIAL"].contains(&word)
+            && (self.front.had(Kind::Quorum, sent) || self.front.had(Kind::TakeOver, sent));
         if !is_allowed {
             self.violation(&format!("{} was refused: {text}", shown(command)));
         }
         std::thread::sleep(RETRY);
+        // A part of it was done.
+        if word == "PARTIAL" {
+            self.front.unknown.fetch_add(1, Ordering::Relaxed);
+            return Told::Unknown;
+        }
+        self.front.refused.fetch_add(1, Ordering::Relaxed);
         Told::Refused
     }
 

@@ -313,7 +313,9 @@ impl<'a> Storm<'a> {
             self.world.restart_sidecar(&mut self.rng);
         } else {
             self.did("take over", "");
+            self.front.open(Kind::TakeOver);
             self.world.take_over();
+            self.front.close(Kind::TakeOver);
         }
         self.front.event("the sidecar serves");
     }
@@ -328,10 +330,10 @@ impl<'a> Storm<'a> {
             assert!(client.call(crate::cmd!["SET", format!("key-{at}"), at]).is_ok());
         }
         assert!(client.call(crate::cmd!["FLUSHDB"]).is_ok());
-        let size = client.call(crate::cmd!["DBSIZE"]).int();
-        if size != Some(0) {
+        let size = client.call(crate::cmd!["DBSIZE"]);
+        if size.int() != Some(0) {
             self.front
-                .violation(&format!("after FLUSHDB there are {size:?} keys"));
+                .violation(&format!("DBSIZE after FLUSHDB was answered {size}"));
         }
         self.front.close(Kind::Flush);
     }

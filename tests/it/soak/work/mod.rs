@@ -3,7 +3,13 @@
 mod bank;
 mod blocking;
 mod counters;
+mod expiring;
+mod huge;
 mod jobs;
+mod messages;
+mod pages;
+mod scripts;
+mod streams;
 
 use super::hand::{Crew, Hand, Told};
 use super::ledger::Ledger;
@@ -25,6 +31,13 @@ pub fn start_all(crew: &mut Crew) -> Vec<Box<dyn Work>> {
         counters::start(crew),
         bank::start(crew, "bank"),
         bank::start(crew, "{bank}"),
+        streams::start(crew),
+        pages::start(crew),
+        scripts::start(crew, "script"),
+        scripts::start(crew, "{script}"),
+        expiring::start(crew),
+        messages::start(crew),
+        huge::start(crew),
     ]
 }
 
