@@ -46,6 +46,12 @@ pub struct Position {
 }
 
 impl Position {
+    /// Where a node stands whose account says that what it has is of no position: nowhere. (No position at all is the beginning.)
+    pub const NOWHERE: Self = Self {
+        epoch: u64::MAX,
+        seq: u64::MAX,
+    };
+
     /// Appends `<epoch>:<seq>` as a bulk string.
     pub fn put(self, out: &mut BytesMut) {
         let mut text = [0u8; 41];

@@ -47,4 +47,5 @@ pub mod shared;
 pub mod stream;
 #[cfg(test)]
 mod testserver;
+pub mod verify;
 pub mod worker;

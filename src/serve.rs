@@ -205,6 +205,7 @@ async fn start(
         pause: Pause::default(),
         slow_log: SlowLog::new(limits.slowlog_slower_than, limits.slowlog_max_len),
         counted: Mutex::default(),
+        verifier: Arc::default(),
         progress: Progress::default(),
         started_ms: unix_ms(),
         workers: senders,
@@ -219,6 +220,7 @@ async fn start(
     tasks.spawn(keeper.clone().keep_record());
     tasks.spawn(keeper.keep_library());
     tasks.spawn(Mover::new(shared.clone()).run());
+    tasks.spawn(shared.verifier.clone().run(shared.clone()));
     for (id, mailbox) in mailboxes.into_iter().enumerate() {
         let starts: Vec<PartitionStart> = table
             .rows

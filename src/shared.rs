@@ -23,6 +23,7 @@ use crate::pool::table::Table;
 use crate::pubsub::{Delivery, Publication, Registry};
 use crate::request::{Action, HoldId, Membership, NodeId, Outcome, PartitionId, ReplyTo, Request};
 use crate::sequencer::{NodeView, PartitionView};
+use crate::verify::Verifier;
 
 /// What a worker is told by others.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ impl Message {
 pub struct Operation {
     /// The hold that they belong to, or make.
     pub under: HoldId,
+    /// The logical database.
+    pub db: u16,
     /// Ordered one after the other.
     pub actions: Vec<(PartitionId, Action)>,
     /// What became of them.
@@ -143,6 +146,8 @@ pub struct Shared {
     pub pause: Pause,
     /// Commands that took long.
     pub slow_log: SlowLog,
+    /// Compares copies.
+    pub verifier: Arc<Verifier>,
     /// How far moves are.
     pub progress: Progress,
     /// What `INFO` counts from.
@@ -241,8 +246,9 @@ impl Shared {
 
     /// Has the owners of partitions do something, under a hold of that number: what became of each. Each owner's come in their
     /// order; owners do not wait for each other.
-    pub async fn operate(&self, under: HoldId, actions: Vec<(PartitionId, Action)>) -> Vec<Outcome> {
-        let mut by_owner: BTreeMap<u16, Vec<(usize, (PartitionId, Action))>> = BTreeMap::new();
+    pub async fn operate(&self, under: HoldId, db: u16, actions: Vec<(PartitionId, Action)>) -> Vec<Outcome> {
+        type Numbered = (usize, (PartitionId, Action));
+        let mut by_owner: BTreeMap<u16, Vec<Numbered>> = BTreeMap::new();
         let mut outcomes = vec![Outcome::Unknown; actions.len()];
         for (i, action) in actions.into_iter().enumerate() {
             by_owner
@@ -253,7 +259,12 @@ impl Shared {
         let asked = by_owner.into_iter().map(|(owner, actions)| async move {
             let (places, actions): (Vec<usize>, Vec<_>) = actions.into_iter().unzip();
             let (done, answer) = oneshot::channel();
-            let operation = Operation { under, actions, done };
+            let operation = Operation {
+                under,
+                db,
+                actions,
+                done,
+            };
             if let Some(worker) = self.workers.get(usize::from(owner)) {
                 // A worker lives as long as the program.
                 drop(worker.send(vec![Message::Operate(operation)]).await);

@@ -103,19 +103,18 @@ async fn connect(worker: &Worker, node: NodeId) -> Result<(Control, Applied), Co
     control.call(&[b"CLIENT", b"SETNAME", user.as_bytes()]).await?;
     let bookkeeping_db = shared.config.pool.bookkeeping_db.to_string();
     control.call(&[b"SELECT", bookkeeping_db.as_bytes()]).await?;
-    // What was being repaired when a sidecar died is not what its position says.
-    let repairing = pairs_of(control.call(&[b"HGETALL", account::REPAIR]).await?);
-    let whole = |partition: &BytesFrame| !repairing.iter().any(|(p, _)| text_of(p) == text_of(partition));
-    let applied = pairs_of(control.call(&[b"HGETALL", account::APPLIED]).await?)
+    // What is marked is not what its position says, nor is it nothing.
+    let marked = pairs_of(control.call(&[b"HGETALL", account::REPAIR]).await?);
+    let positions = pairs_of(control.call(&[b"HGETALL", account::APPLIED]).await?);
+    let partition = |field: &BytesFrame| text_of(field).parse().ok();
+    let mut applied: Applied = positions
         .iter()
-        .filter(|(partition, _)| whole(partition))
-        .filter_map(|(partition, position)| {
-            Some((
-                text_of(partition).parse().ok()?,
-                account::Position::parse(bytes_of(position))?,
-            ))
+        .filter_map(|(field, position)| {
+            Some((partition(field)?, account::Position::parse(bytes_of(position))?))
         })
         .collect();
+    let marked = marked.iter().filter_map(|(field, _)| partition(field));
+    applied.extend(marked.map(|partition| (partition, account::Position::NOWHERE)));
     control.call(&[b"SELECT", b"0"]).await?;
     Ok((control, applied))
 }

@@ -16,6 +16,7 @@ use crate::mover::view::{Plan, Status, plan, status};
 use crate::pool::table::Table;
 use crate::pool::{ChangeError, NewNode, ShareChange};
 use crate::shared::Shared;
+use crate::verify::Report;
 
 /// Whether a change is made, or only what it would move is told.
 #[derive(Deserialize)]
@@ -231,6 +232,39 @@ pub(super) async fn resume(state: State<Arc<Admin>>) -> Answer<Json<Status>> {
 pub(super) async fn cancel(state: State<Arc<Admin>>) -> Answer<Json<Status>> {
     state.open()?.keeper.cancel().await?;
     ring(state).await
+}
+
+/// How copies are to be compared.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyBody {
+    #[serde(default)]
+    keys_per_s: Option<u64>,
+}
+
+/// `POST /v1/verify`.
+pub(super) async fn verify(
+    State(admin): State<Arc<Admin>>,
+    Body(body): Body<VerifyBody>,
+) -> Answer<Json<Report>> {
+    let shared = admin.open()?;
+    if body.keys_per_s == Some(0) {
+        return Err(Failure::invalid("keys_per_s is at least 1".into()));
+    }
+    shared.verifier.start(body.keys_per_s);
+    Ok(Json(shared.verifier.report()))
+}
+
+/// `GET /v1/verify`.
+pub(super) async fn verification(State(admin): State<Arc<Admin>>) -> Answer<Json<Report>> {
+    Ok(Json(admin.open()?.verifier.report()))
+}
+
+/// `DELETE /v1/verify`.
+pub(super) async fn stop_verifying(State(admin): State<Arc<Admin>>) -> Answer<Json<Report>> {
+    let shared = admin.open()?;
+    shared.verifier.stop();
+    Ok(Json(shared.verifier.report()))
 }
 
 fn one() -> u32 {

@@ -17,7 +17,7 @@ use axum::routing::{get, patch, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::metrics::{NodeSample, render};
+use crate::metrics::{NodeSample, PoolSample, render};
 use crate::request::NodeId;
 use crate::shared::{Shared, WorkerView};
 
@@ -74,6 +74,12 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         )
         .route("/v1/nodes/{name}/drain", post(changes::drain))
         .route("/v1/ring", get(changes::ring))
+        .route(
+            "/v1/verify",
+            get(changes::verification)
+                .post(changes::verify)
+                .delete(changes::stop_verifying),
+        )
         .route("/v1/ring/plan", get(changes::ring_plan))
         .route("/v1/ring/pause", post(changes::pause))
         .route("/v1/ring/resume", post(changes::resume))
@@ -88,6 +94,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 "/v1/nodes",
                 "/v1/partitions",
                 "/v1/ring",
+                "/v1/verify",
             ];
             (
                 StatusCode::NOT_FOUND,
@@ -283,7 +290,16 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
         .flat_map(|v| &v.partitions)
         .filter(|view| view.in_sync.len() < table.replicas as usize);
     let workers: Vec<_> = shared.metrics.iter().map(Arc::as_ref).collect();
-    Ok(render(&workers, samples, short.count() as u64))
+    let account = shared.progress.view();
+    let pool = PoolSample {
+        partitions_short: short.count() as u64,
+        moves_open: account.moves_open,
+        moves: account.moves_total,
+        moved_bytes: account.bytes_total,
+        removed_keys: account.keys_removed,
+        longest_hold_us: account.longest_hold_us,
+    };
+    Ok(render(&workers, samples, &pool))
 }
 
 async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {

@@ -15,7 +15,7 @@ use crate::resp::walk::{self, Payload};
 /// The digest of one whole `reply` under `rule`. Replies that the rule takes as equal have equal digests.
 pub fn digest(rule: Compare, reply: &[u8]) -> u64 {
     match rule {
-        Compare::Exact => xxh3_64(reply),
+        Compare::Exact | Compare::Check => xxh3_64(reply),
         Compare::Unordered => unordered(reply).unwrap_or_else(|| xxh3_64(reply)),
         Compare::Shape => shape(reply).unwrap_or_else(|| xxh3_64(reply)),
         Compare::Skip => 0,

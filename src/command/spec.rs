@@ -254,6 +254,8 @@ pub enum Compare {
     Shape,
     /// They say nothing about the data.
     Skip,
+    /// They are the same; the command was only sent to see whether they are, and whoever sent it is told where they are not.
+    Check,
 }
 
 /// How a RESP3 reply becomes what Redis would have answered under RESP2, where converting types one by one (map and

@@ -219,8 +219,8 @@ impl Worker {
             return self.ask_all_keys(core, id, listers.clone(), nodes, Shown::Number);
         }
         let table = self.shared().table.load();
-        let all: Vec<NodeId> = (0..table.nodes.len() as NodeId).collect();
-        let copies = u64::from(table.replicas).min(table.nodes.len() as u64);
+        let all: Vec<NodeId> = table.members().map(|(node, _)| node).collect();
+        let copies = u64::from(table.replicas).min(all.len() as u64);
         let frame = encode::command_frame(&[b"DBSIZE"]);
         self.ask_settled(core, id, &all, &frame, Recipe::Dbsize { copies })
     }

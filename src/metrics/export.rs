@@ -90,8 +90,25 @@ impl Collector for Snapshot {
     }
 }
 
-/// All numbers as text. `partitions_short` are partitions with fewer nodes in sync than copies.
-pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, partitions_short: u64) -> String {
+/// The pool's numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolSample {
+    /// Partitions with fewer nodes in sync than copies.
+    pub partitions_short: u64,
+    /// Copies of partitions that are to be made, so that each is where it should be.
+    pub moves_open: u64,
+    /// Copies that have been made.
+    pub moves: u64,
+    /// Bytes copied for them.
+    pub moved_bytes: u64,
+    /// Keys removed from nodes that do not hold them any more.
+    pub removed_keys: u64,
+    /// The longest that partitions were held for a hand-over, in us.
+    pub longest_hold_us: u64,
+}
+
+/// All numbers as text.
+pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, pool: &PoolSample) -> String {
     let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|w| of(w)).sum::<u64>();
     let mut latency_counts = [0; LATENCY_BOUNDS_US.len() + 1];
     let mut latency_sum_us = 0;
@@ -140,13 +157,34 @@ pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, partitions_sho
                 "Writes given once more to a node that came back",
                 sum(|w| w.resent.get()),
             ),
+            (
+                "moves",
+                "Copies of partitions given to nodes while the pool was served",
+                pool.moves,
+            ),
+            ("moved_bytes", "Bytes copied for them", pool.moved_bytes),
+            (
+                "removed_keys",
+                "Keys removed from nodes that do not hold them any more",
+                pool.removed_keys,
+            ),
         ],
         gauges: vec![
             ("clients", "Clients connected now", sum(|w| w.clients.get())),
             (
                 "partitions_short",
                 "Partitions with fewer nodes in sync than copies",
-                partitions_short,
+                pool.partitions_short,
+            ),
+            (
+                "moves_open",
+                "Copies of partitions that nodes are still to be given",
+                pool.moves_open,
+            ),
+            (
+                "longest_hold_microseconds",
+                "The longest that partitions were held for a hand-over",
+                pool.longest_hold_us,
             ),
         ],
         nodes,
@@ -179,12 +217,18 @@ mod tests {
             lag_ops: 1,
             memory_bytes: 9,
         };
-        let text = render(&[&worker, &worker], vec![node], 1);
+        let pool = PoolSample {
+            partitions_short: 1,
+            moves_open: 7,
+            ..PoolSample::default()
+        };
+        let text = render(&[&worker, &worker], vec![node], &pool);
         for line in [
             "ringfence_commands_total 6",
             "ringfence_node_up{node=\"a\"} 1",
             "ringfence_node_partitions_in_sync{node=\"a\"} 255",
             "ringfence_partitions_short 1",
+            "ringfence_moves_open 7",
             "ringfence_command_seconds_count 2",
             "ringfence_command_seconds_bucket{le=\"0.0001\"} 2",
         ] {

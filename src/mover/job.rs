@@ -4,8 +4,9 @@
 //!    cut short is known for what it is; and its stream comes to rest, so that nothing of an earlier time arrives any more.
 //! 2. The source tells of every change from here on ([`Tracker`]). Its keys are copied, a few at a time.
 //! 3. Those that have changed meanwhile are copied again, until few are left.
-//! 4. The partitions are held: nothing is ordered. The source executes what has been, the last keys go over, the recipient's
-//!    account gets the source's position, and it joins the replica sets. Then clients go on; they have waited for a few ms.
+//! 4. The partitions are held: nothing is ordered. The source executes what has been (and says so for each partition: it may be
+//!    given some of them no more), the last keys go over, the recipient's account gets the source's position, and it joins the
+//!    replica sets. Then clients go on; they have waited for a few ms.
 //!
 //! Whatever fails, the hold ends, and the copy is begun anew some time later. All connections are those of users that a successor
 //! fences.
@@ -16,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::plan::Copy;
 use super::progress::Phase;
 use crate::account;
 use crate::node::{
-    Control, ControlError, CopyError, Pace, Scope, Tracker, bytes_of, copy_keys, databases, is_error,
-    remove_partitions, scan_step, text_of,
+    Control, ControlError, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys, databases,
+    is_error, remove_partitions, scan_step, text_of,
 };
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId};
 use crate::ring::partition_of;
@@ -38,11 +39,12 @@ const PASSES_MAX: u32 = 12;
 /// So often it is tried with few keys only.
 const HASTY_TRIES: u32 = 6;
 
-/// Longest time that partitions are held for a hand-over that is not the last try.
-const HAND_OVER_MAX: Duration = Duration::from_millis(200);
-
-/// The same where nothing else has helped: large values that change all the time.
+/// Longest time that partitions are held where nothing else has helped: large values that change all the time. Else it is as
+/// long as a node may be silent.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
+
+/// A hand-over that takes longer is worth a line in the log.
+const LONG_HOLD_US: u64 = 50_000;
 
 /// How long the table's record may take, where the hand-over waits for it.
 const RECORD_WAIT: Duration = Duration::from_secs(2);
@@ -64,6 +66,13 @@ pub(super) enum JobError {
     TooMany(usize),
 }
 
+/// The connections of a copy.
+struct Ends {
+    source: Control,
+    target: Control,
+    tracker: Tracker,
+}
+
 /// Numbers of holds.
 static HOLDS: AtomicU64 = AtomicU64::new(1);
 
@@ -75,8 +84,9 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes it.
-    pub(super) async fn run(&self) -> Result<(), JobError> {
+    /// Makes it. What is left are partitions with large values that change all the time, if there are others: their hand-over
+    /// takes longer, and nobody else should wait for it.
+    pub(super) async fn run(&self) -> Result<Vec<PartitionId>, JobError> {
         let copy = self.copy;
         let wanted: HashSet<PartitionId> = copy.partitions.iter().copied().collect();
         let config = &self.shared.config;
@@ -91,31 +101,64 @@ impl Job<'_> {
             .map_err(|error| self.of(copy.to, error))?;
         self.come_to_rest(HoldId::NONE, &[copy.to]).await?;
         remove_partitions(&mut target, &scope, self.pace).await?;
-        let mut source = self.connect(copy.from).await?;
+        let source = self.connect(copy.from).await?;
         let tracker = Tracker::start(self.connect(copy.from).await?).await;
-        let mut tracker = tracker.map_err(|error| self.of(copy.from, error))?;
-        self.scan(&mut source, &mut target, &mut tracker, &scope).await?;
-        let mut last = None;
-        for attempt in 0..=HASTY_TRIES {
+        let mut ends = Ends {
+            source,
+            target,
+            tracker: tracker.map_err(|error| self.of(copy.from, error))?,
+        };
+        self.scan(&mut ends, &scope).await?;
+        for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
-            self.catch_up(&mut source, &mut target, &mut tracker, &scope)
-                .await?;
-            let is_last = attempt == HASTY_TRIES;
+            self.catch_up(&mut ends, &scope).await?;
+            let heavy = self.heavy(&mut ends, &scope).await?;
+            let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
+            let needs_all = self.shared.library.judge.is_one_place();
+            let (goes, stays) = match light.is_empty() || needs_all {
+                true => (&wanted, Vec::new()),
+                false => (&light, heavy.iter().copied().collect()),
+            };
+            let is_last = attempt >= HASTY_TRIES || (stays.is_empty() && !heavy.is_empty());
+            let scope = Scope {
+                wanted: goes,
+                ..scope
+            };
             self.shared.progress.phase(Phase::HandOver);
-            match self
-                .hand_over(&mut source, &mut target, &mut tracker, &scope, is_last)
-                .await
-            {
-                Ok(()) => return Ok(()),
-                Err(JobError::TooMany(keys)) => {
+            match self.hand_over(&mut ends, &scope, is_last).await {
+                Err(JobError::TooMany(keys)) if !is_last => {
                     debug!(keys, "many keys have changed before the hand-over: once more");
-                    last = Some(JobError::TooMany(keys));
                 }
                 // A connection that was given up in the middle of an answer is of no use any more.
-                Err(error) => return Err(error),
+                ended => return ended.map(|()| stays),
             }
         }
-        Err(last.unwrap_or(JobError::Refused("the hand-over")))
+        Ok(Vec::new())
+    }
+
+    /// Partitions of which a large value has changed since it was last copied.
+    async fn heavy(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<HashSet<PartitionId>, JobError> {
+        let keys: Vec<Vec<u8>> = ends
+            .tracker
+            .changed()
+            .iter()
+            .filter(|key| is_wanted(key, scope))
+            .cloned()
+            .collect();
+        let said = |error| self.of(self.copy.from, error);
+        let mut heavy = HashSet::new();
+        if keys.is_empty() {
+            return Ok(heavy);
+        }
+        for db in databases(&mut ends.source).await.map_err(said)? {
+            if db == scope.bookkeeping_db {
+                continue;
+            }
+            let large = are_large(&mut ends.source, db, &keys).await.map_err(said)?;
+            let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
+            heavy.extend(large.map(|(key, _)| partition_of(key, scope.partitions)));
+        }
+        Ok(heavy)
     }
 
     fn of(&self, node: NodeId, error: ControlError) -> JobError {
@@ -141,7 +184,7 @@ impl Job<'_> {
                 .map(|(worker, node)| (worker, Action::OnNode(node, Commands::one(ping.clone()))))
         };
         let asked = (0..workers).flat_map(of_worker).collect();
-        let outcomes = self.shared.operate(under, asked).await;
+        let outcomes = self.shared.operate(under, 0, asked).await;
         match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
             true => Ok(()),
             false => Err(JobError::Refused("waiting for the nodes' streams")),
@@ -149,24 +192,18 @@ impl Job<'_> {
     }
 
     /// Copies all keys once.
-    async fn scan(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
-        let dbs = databases(source)
+    async fn scan(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
+        let dbs = databases(&mut ends.source)
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let mut cursor = b"0".to_vec();
             loop {
-                let keys = scan_step(source, db, &mut cursor, scope).await?;
-                let copied = copy_keys(source, target, db, &keys, self.pace).await?;
+                let keys = scan_step(&mut ends.source, db, &mut cursor, scope).await?;
+                let copied = copy_keys(&mut ends.source, &mut ends.target, db, &keys, self.pace).await?;
                 self.shared.progress.copied(copied.keys, copied.bytes);
                 // What has changed must not pile up at the source.
-                self.note_changes(tracker).await?;
+                self.note_changes(&mut ends.tracker).await?;
                 if cursor == b"0" {
                     break;
                 }
@@ -181,145 +218,138 @@ impl Job<'_> {
     }
 
     /// Copies what has changed, until few keys are left.
-    async fn catch_up(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
+    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
         for _ in 0..PASSES_MAX {
-            self.note_changes(tracker).await?;
-            if tracker.changed() <= FEW_KEYS {
+            self.note_changes(&mut ends.tracker).await?;
+            if ends.tracker.changed().len() <= FEW_KEYS {
                 break;
             }
-            let changed = changed(tracker, scope)?;
-            self.copy_changed(source, target, &changed, scope, self.pace)
-                .await?;
+            let changed = changed(&mut ends.tracker, scope)?;
+            self.copy_changed(ends, &changed, scope, self.pace).await?;
         }
         Ok(())
     }
 
-    /// Which databases a changed key was in is not told.
+    /// Which databases a changed key was in is not told. How many keys would not stand still.
     async fn copy_changed(
         &self,
-        source: &mut Control,
-        target: &mut Control,
+        ends: &mut Ends,
         keys: &[Vec<u8>],
         scope: &Scope<'_>,
         pace: &Pace,
-    ) -> Result<(), JobError> {
+    ) -> Result<usize, JobError> {
         if keys.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let of = |node: NodeId| move |error| (node, error);
         let both: Result<BTreeSet<u16>, (NodeId, ControlError)> = async {
-            let mut dbs = databases(source).await.map_err(of(self.copy.from))?;
-            dbs.extend(databases(target).await.map_err(of(self.copy.to))?);
+            let mut dbs = databases(&mut ends.source).await.map_err(of(self.copy.from))?;
+            dbs.extend(databases(&mut ends.target).await.map_err(of(self.copy.to))?);
             Ok(dbs)
         }
         .await;
         let dbs = both.map_err(|(node, error)| self.of(node, error))?;
+        let mut left = 0;
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
-            let copied = copy_keys(source, target, db, keys, pace).await?;
+            let copied = copy_keys(&mut ends.source, &mut ends.target, db, keys, pace).await?;
             self.shared.progress.copied(copied.keys, copied.bytes);
+            left += copied.left as usize;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// The last keys, under a hold; and the recipient joins.
-    async fn hand_over(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
-        scope: &Scope<'_>,
-        is_last: bool,
-    ) -> Result<(), JobError> {
+    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, is_last: bool) -> Result<(), JobError> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
-        let mut partitions = self.copy.partitions.clone();
+        let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
-        let held = self.shared.operate(hold, each(|| Action::Hold)).await;
+        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
         let began = Instant::now();
         let longest = if is_last {
             LAST_HAND_OVER_MAX
         } else {
-            HAND_OVER_MAX
+            self.shared.config.timeouts.node
         };
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
-                let steps = self.under_hold(hold, source, target, tracker, scope, is_last);
+                let steps = self.under_hold(hold, ends, scope, is_last);
                 tokio::time::timeout(longest, steps)
                     .await
                     .unwrap_or(Err(JobError::TooLong(longest)))
             }
             false => Err(JobError::Refused("a hold")),
         };
-        self.shared.operate(hold, each(|| Action::Release)).await;
+        self.shared.operate(hold, 0, each(|| Action::Release)).await;
         let held_us = began.elapsed().as_micros() as u64;
         let mut progress = self.shared.progress.lock();
         progress.longest_hold_us = progress.longest_hold_us.max(held_us);
-        debug!(held_us, partitions = partitions.len(), "partitions were held");
+        if held_us > LONG_HOLD_US {
+            info!(
+                held_ms = held_us / 1000,
+                partitions = partitions.len(),
+                "clients of these partitions had to wait for a hand-over: large values change all the time, or the machine is busy"
+            );
+        }
         result
     }
 
     async fn under_hold(
         &self,
         hold: HoldId,
-        source: &mut Control,
-        target: &mut Control,
-        tracker: &mut Tracker,
+        ends: &mut Ends,
         scope: &Scope<'_>,
         is_last: bool,
     ) -> Result<(), JobError> {
         let copy = self.copy;
-        self.come_to_rest(hold, &[copy.from, copy.to]).await?;
-        self.note_changes(tracker).await?;
-        if !is_last && tracker.changed() > FEW_KEYS * 4 {
-            return Err(JobError::TooMany(tracker.changed()));
+        // A source that has fallen out of a partition answers all the same, but not for that partition.
+        let settled = |&partition: &PartitionId| (partition, Action::Settled(copy.from));
+        let settled = self
+            .shared
+            .operate(hold, 0, scope.wanted.iter().map(settled).collect())
+            .await;
+        if settled.iter().any(|outcome| *outcome != Outcome::Done) {
+            return Err(JobError::Refused("waiting for the source"));
         }
-        let mut changed = changed(tracker, scope)?;
+        self.come_to_rest(hold, &[copy.to]).await?;
+        self.note_changes(&mut ends.tracker).await?;
+        if !is_last && ends.tracker.changed().len() > FEW_KEYS * 4 {
+            return Err(JobError::TooMany(ends.tracker.changed().len()));
+        }
+        let mut changed = changed(&mut ends.tracker, scope)?;
         // Keys that are called like ours are not told of.
         let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);
         changed.extend(ours.into_iter().filter(|key| is_wanted(key, scope)));
-        self.copy_changed(source, target, &changed, scope, &Pace::new(0))
-            .await?;
-        self.hand_account_over(source, target, scope).await?;
+        let left = self.copy_changed(ends, &changed, scope, &Pace::new(0)).await?;
+        if left > 0 {
+            return Err(JobError::TooMany(left));
+        }
+        self.hand_account_over(ends, scope).await?;
         let join = |&partition: &PartitionId| (partition, Action::Join(copy.to));
         let joined = self
             .shared
-            .operate(hold, copy.partitions.iter().map(join).collect())
+            .operate(hold, 0, scope.wanted.iter().map(join).collect())
             .await;
         if joined.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("joining"));
         }
         if self.shared.config.pool.replicas == 1 {
-            self.switch(hold, source).await?;
+            self.switch(hold, &mut ends.source, scope).await?;
         }
         Ok(())
     }
 
     /// The recipient stands where the source stands.
-    async fn hand_account_over(
-        &self,
-        source: &mut Control,
-        target: &mut Control,
-        scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
+    async fn hand_account_over(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
         let db = scope.bookkeeping_db.to_string();
-        let names: Vec<Vec<u8>> = self
-            .copy
-            .partitions
-            .iter()
-            .map(|p| p.to_string().into_bytes())
-            .collect();
+        let names: Vec<Vec<u8>> = scope.wanted.iter().map(|p| p.to_string().into_bytes()).collect();
         let ask = |first: [&'static [u8]; 2]| -> Vec<&[u8]> {
             first.into_iter().chain(names.iter().map(Vec::as_slice)).collect()
         };
         let (select, get): (Vec<&[u8]>, _) =
             (vec![b"SELECT", db.as_bytes()], ask([b"HMGET", account::APPLIED]));
-        let found = source
+        let found = ends
+            .source
             .call_all([&select[..], &get[..]])
             .await
             .map_err(|error| self.of(self.copy.from, error))?;
@@ -340,7 +370,8 @@ impl Job<'_> {
             commands.push(&applied);
         }
         commands.push(&[b"EXEC"]);
-        let replies = target
+        let replies = ends
+            .target
             .call_all(commands)
             .await
             .map_err(|error| self.of(self.copy.to, error))?;
@@ -351,37 +382,36 @@ impl Job<'_> {
     }
 
     /// With one copy there is no account, so the former node leaves while nothing is under way.
-    async fn switch(&self, hold: HoldId, source: &mut Control) -> Result<(), JobError> {
-        self.recorded(|row| row.contains(&self.copy.to)).await?;
+    async fn switch(&self, hold: HoldId, source: &mut Control, scope: &Scope<'_>) -> Result<(), JobError> {
+        let partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
+        self.recorded(&partitions, |row| row.contains(&self.copy.to))
+            .await?;
         // By this it is known later what is to be removed there.
-        announce(
-            source,
-            self.shared.config.pool.bookkeeping_db,
-            &self.copy.partitions,
-        )
-        .await
-        .map_err(|error| self.of(self.copy.from, error))?;
+        announce(source, scope.bookkeeping_db, &partitions)
+            .await
+            .map_err(|error| self.of(self.copy.from, error))?;
         let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
         let left = self
             .shared
-            .operate(hold, self.copy.partitions.iter().map(leave).collect())
+            .operate(hold, 0, partitions.iter().map(leave).collect())
             .await;
         if left.iter().any(|outcome| *outcome != Outcome::Done) {
             return Err(JobError::Refused("leaving"));
         }
-        self.recorded(|row| !row.contains(&self.copy.from)).await
+        self.recorded(&partitions, |row| !row.contains(&self.copy.from))
+            .await
     }
 
     /// Waits until the table's record has it.
-    async fn recorded(&self, has: impl Fn(&[NodeId]) -> bool) -> Result<(), JobError> {
+    async fn recorded(
+        &self,
+        partitions: &[PartitionId],
+        has: impl Fn(&[NodeId]) -> bool,
+    ) -> Result<(), JobError> {
         let end = Instant::now() + RECORD_WAIT;
         loop {
             let table = self.shared.table.load_full();
-            let mut rows = self
-                .copy
-                .partitions
-                .iter()
-                .filter_map(|p| table.rows.get(usize::from(*p)));
+            let mut rows = partitions.iter().filter_map(|p| table.rows.get(usize::from(*p)));
             if rows.all(|row| has(&row.replicas)) {
                 return Ok(());
             }

@@ -23,11 +23,16 @@ use self::job::Job;
 use self::plan::{Copy, Picture, Place, Step, open_moves};
 pub use self::progress::{Account, JobView, Phase, Progress};
 use crate::node::Pace;
-use crate::request::{Action, HoldId, NodeId, Outcome};
+use crate::pool::table::{Table, TableNode};
+use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
+use crate::ring::ReplicaSet;
 use crate::shared::{Shared, WorkerView};
 
-/// How often the pool is looked at while nothing is to be done.
-const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// How often the pool is looked at while something is not as it should be, and cannot be helped at once.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same while all is well: every look takes the workers some time.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most partitions that are copied together: what one hand-over holds, and what an interruption costs.
 const GROUP_PARTITIONS: usize = 32;
@@ -45,6 +50,10 @@ pub struct Mover {
     away: BTreeMap<NodeId, Instant>,
     /// Nodes for which something has failed: how often in a row, and when they are tried again.
     failures: BTreeMap<NodeId, (u32, Instant)>,
+    /// Where partitions should be, and what that was computed from: it takes some ms.
+    target: Option<(Vec<TableNode>, BTreeSet<NodeId>, Vec<ReplicaSet>)>,
+    /// Partitions with large values that change all the time.
+    heavy: BTreeSet<PartitionId>,
     /// Which life of each node has been looked through for what it should not have.
     swept: BTreeMap<NodeId, u64>,
 }
@@ -58,6 +67,8 @@ impl Mover {
             pace: Pace::new(rate),
             away: BTreeMap::new(),
             failures: BTreeMap::new(),
+            target: None,
+            heavy: BTreeSet::new(),
             swept: BTreeMap::new(),
         }
     }
@@ -66,7 +77,10 @@ impl Mover {
     pub async fn run(mut self) {
         loop {
             if !self.look().await {
-                tokio::time::sleep(IDLE_PAUSE).await;
+                let is_well = self.away.is_empty()
+                    && !self.shared.admissions.may_have_strangers()
+                    && self.shared.progress.view().moves_open == 0;
+                tokio::time::sleep(if is_well { IDLE_PAUSE } else { BUSY_PAUSE }).await;
             }
         }
     }
@@ -76,8 +90,8 @@ impl Mover {
         let views = self.shared.views().await;
         self.note_away(&views);
         let table = self.shared.table.load_full();
-        let target = table.target(|node| self.is_replaced(node));
-        let places = places(&views, &target);
+        let target = self.target(&table);
+        let places = places(&views, target);
         let open = open_moves(&places) as u64;
         self.shared.progress.lock().moves_open = open;
         let able = self.able(&views);
@@ -87,6 +101,7 @@ impl Mover {
             min_in_sync: self.shared.config.pool.min_in_sync,
             replicas: table.replicas as usize,
             group_max: self.group_max(),
+            heavy: &self.heavy,
             paused: table.paused,
         };
         match plan::next(&picture) {
@@ -98,10 +113,11 @@ impl Mover {
             None => {
                 let cleaned = self.sweep(&able, &places).await;
                 if open == 0 {
+                    self.heavy.clear();
                     self.shared.progress.settled();
                     let is_there = |place: &Place| place.replicas.len() == place.target.len();
                     if places.iter().all(is_there) {
-                        self.shared.keeper.settled().await;
+                        self.shared.keeper.settled(&table).await;
                     }
                 } else if !cleaned {
                     self.say_why_not(&places, &able, table.paused);
@@ -134,11 +150,30 @@ impl Mover {
         }
     }
 
-    /// Whether a node has been away for so long that others are to hold what it held.
-    fn is_replaced(&self, node: NodeId) -> bool {
+    /// Where partitions should be.
+    fn target(&mut self, table: &Table) -> &[ReplicaSet] {
+        let replaced = self.replaced(table);
+        let is_known =
+            matches!(&self.target, Some((nodes, away, _)) if *nodes == table.nodes && *away == replaced);
+        if !is_known {
+            let target = table.target(|node| replaced.contains(&node));
+            self.target = Some((table.nodes.clone(), replaced, target));
+        }
+        self.target.as_ref().map_or(&[], |(_, _, target)| target)
+    }
+
+    /// Nodes that have been away for so long that others are to hold what they held, if there are enough others.
+    fn replaced(&self, table: &Table) -> BTreeSet<NodeId> {
         let after = self.shared.config.timeouts.replace_after;
-        let since = self.away.get(&node);
-        !after.is_zero() && since.is_some_and(|since| since.elapsed() > after)
+        let is_late = |(_, since): &(&NodeId, &Instant)| !after.is_zero() && since.elapsed() > after;
+        let late: BTreeSet<NodeId> = self.away.iter().filter(is_late).map(|(node, _)| *node).collect();
+        let others = table
+            .members()
+            .filter(|(id, node)| !node.draining && !late.contains(id));
+        match others.count() >= table.replicas as usize {
+            true => late,
+            false => BTreeSet::new(),
+        }
     }
 
     /// Nodes that can be given something now.
@@ -181,8 +216,10 @@ impl Mover {
             pace: &self.pace,
         };
         match job.run().await {
-            Ok(()) => {
+            Ok(left) => {
                 self.failures.remove(&copy.to);
+                let partitions = partitions - left.len();
+                self.heavy.extend(left);
                 let mut progress = self.shared.progress.lock();
                 progress.moves_done += partitions as u64;
                 progress.moves_total += partitions as u64;
@@ -225,7 +262,7 @@ impl Mover {
         let actions = leaving
             .iter()
             .map(|&(partition, node)| (partition, Action::Leave(node)));
-        let outcomes = self.shared.operate(HoldId::NONE, actions.collect()).await;
+        let outcomes = self.shared.operate(HoldId::NONE, 0, actions.collect()).await;
         for (&(_, node), _) in leaving.iter().zip(&outcomes) {
             self.swept.remove(&node);
         }
@@ -264,7 +301,7 @@ impl Mover {
 }
 
 /// The partitions, in their order.
-fn places(views: &[WorkerView], target: &[crate::ring::ReplicaSet]) -> Vec<Place> {
+fn places(views: &[WorkerView], target: &[ReplicaSet]) -> Vec<Place> {
     let mut places: Vec<Place> = target
         .iter()
         .map(|target| Place {

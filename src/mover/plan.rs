@@ -55,6 +55,8 @@ pub struct Picture<'a> {
     pub replicas: usize,
     /// Most partitions in one copy.
     pub group_max: usize,
+    /// Partitions that are copied by themselves: their hand-over takes longer.
+    pub heavy: &'a BTreeSet<PartitionId>,
     /// Only what is short of copies is looked after.
     pub paused: bool,
 }
@@ -84,7 +86,14 @@ pub fn next(picture: &Picture<'_>) -> Option<Step> {
             wanted.entry((!is_short, to)).or_default().push(partition);
         }
     }
-    let (&(_, to), partitions) = wanted.iter().next()?;
+    let (&(_, to), all) = wanted.iter().next()?;
+    let is_heavy = |partition: &&PartitionId| picture.heavy.contains(partition);
+    let (heavy, light): (Vec<&PartitionId>, Vec<&PartitionId>) = all.iter().partition(is_heavy);
+    let partitions = match light.as_slice() {
+        [] => heavy.into_iter().take(1),
+        _ => light.into_iter().take(usize::MAX),
+    };
+    let partitions: &Vec<PartitionId> = &partitions.copied().collect();
     let from = source(picture, to, partitions)?;
     let of_source = |partition: &&PartitionId| {
         let place = picture.places.get(usize::from(**partition));
@@ -173,6 +182,7 @@ mod tests {
             min_in_sync: 2,
             replicas: 3,
             group_max: 2,
+            heavy: &BTreeSet::from([7]),
             paused,
         })
     }

@@ -2,8 +2,8 @@
 //!
 //! Its account says what it has: a position, or the mark of a copy that was begun. It is looked through whenever the node has
 //! been claimed anew, and whenever it has left a replica set. Nothing is removed before the table's record is safe in which the
-//! node does not hold the partition, and the mark goes first and is taken away last: so a position never speaks of keys that are
-//! gone.
+//! node does not hold the partition, nor before its streams have come to rest; and the mark goes first and is taken away last: so a
+//! position never speaks of keys that are gone.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -61,6 +61,8 @@ impl Mover {
 
     async fn sweep_node(&self, node: NodeId, stays: impl Fn(&PartitionId) -> bool) -> Result<(), String> {
         let said = |error: ControlError| error.to_string();
+        // What was sent before the node left has been executed when it has answered this, and its account tells of it.
+        self.come_to_rest(node).await?;
         let bookkeeping_db = self.shared.config.pool.bookkeeping_db;
         let mut control = self.shared.keeper.connect(node).await.map_err(said)?;
         let db = bookkeeping_db.to_string();
@@ -93,8 +95,6 @@ impl Mover {
             job::announce(&mut control, bookkeeping_db, &strangers)
                 .await
                 .map_err(said)?;
-            // What was sent before the node left has been executed when it has answered this.
-            self.come_to_rest(node).await?;
             let wanted: HashSet<PartitionId> = strangers.iter().copied().collect();
             let scope = Scope {
                 partitions,
@@ -129,7 +129,7 @@ impl Mover {
         let ping = bytes::Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
         let workers = self.shared.workers.len() as u16;
         let asked = (0..workers).map(|worker| (worker, Action::OnNode(node, Commands::one(ping.clone()))));
-        let outcomes = self.shared.operate(HoldId::NONE, asked.collect()).await;
+        let outcomes = self.shared.operate(HoldId::NONE, 0, asked.collect()).await;
         match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
             true => Ok(()),
             false => Err("its streams are not connected".into()),

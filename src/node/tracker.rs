@@ -114,8 +114,8 @@ impl Tracker {
         }
     }
 
-    /// How many keys have changed since.
-    pub fn changed(&self) -> usize {
-        self.changed.len()
+    /// The keys that have changed since; they are still to be taken.
+    pub fn changed(&self) -> &HashSet<Vec<u8>> {
+        &self.changed
     }
 }

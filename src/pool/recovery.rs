@@ -228,7 +228,8 @@ impl Plan {
 }
 
 /// Writes the new epoch's positions into a node's account, and clears what the old one left. What it has of partitions that it
-/// is not in sync with, or not to hold at all, is marked as what no position tells of: a copy replaces it, or it is removed.
+/// is not in sync with, or not to hold at all, is marked: a copy replaces it, or it is removed. Its old position stays beside the
+/// mark: until the table is recorded, a successor may still find that it is in sync, and ask how far it is.
 async fn begin_epoch(
     table: &Table,
     node: NodeId,
@@ -251,12 +252,15 @@ async fn begin_epoch(
     }
     let mut known = HashSet::new();
     for hash in [account::APPLIED, account::REPAIR] {
-        let fields = pairs_of(control.call(&[b"HGETALL", hash]).await?);
-        known.extend(
-            fields
-                .iter()
-                .filter_map(|(p, _)| text_of(p).parse::<PartitionId>().ok()),
-        );
+        for (field, value) in pairs_of(control.call(&[b"HGETALL", hash]).await?) {
+            let Ok(partition) = text_of(&field).parse::<PartitionId>() else {
+                continue;
+            };
+            known.insert(partition);
+            if hash == account::APPLIED && !standing.contains(&partition) {
+                applied.extend([bytes_of(&field).to_vec(), bytes_of(&value).to_vec()]);
+            }
+        }
     }
     known.extend(table.partitions_of(node).map(|(partition, _)| partition));
     for partition in known.difference(&standing) {

@@ -36,7 +36,7 @@ pub struct NodeView {
     pub in_sync: u32,
     /// Writes it has not acknowledged.
     pub lag_ops: u64,
-    /// Its own words when it refused a batch.
+    /// Its own words when it refused a batch that it is to be given again.
     pub refused: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub struct PartitionView {
 }
 
 impl Sequencer {
-    /// A stream to the node is connected, and `applied` is the node's account.
+    /// A stream to the node is connected, and `applied` is the node's account ([`Position::NOWHERE`] where it is marked).
     pub fn link_up(&mut self, id: NodeId, applied: &HashMap<PartitionId, Position>) -> LinkReport {
         let mut report = LinkReport::default();
         let keeps_account = self.settings.replicas > 1;
@@ -66,7 +66,9 @@ impl Sequencer {
         for (partition, p) in self.partitions.iter_mut().enumerate() {
             let partition = partition as PartitionId;
             let Some(p) = p else { continue };
-            let Some((i, bit)) = p.bit_of(id) else { continue };
+            let Some((i, bit)) = p.bit_of(id).filter(|(_, bit)| p.leaving & bit == 0) else {
+                continue;
+            };
             let standing = p.standing(bit, applied.get(&partition).copied().unwrap_or_default());
             let Some(replica) = p.replicas.get_mut(i) else {
                 continue;
@@ -328,9 +330,12 @@ impl Sequencer {
         let Some(node) = self.nodes.get(usize::from(id)) else {
             return NodeView::default();
         };
+        // With nothing to try it on, nobody can say whether it would refuse it again.
+        let is_tried =
+            !node.up || node.write_in_flight || node.todo.iter().any(|item| matches!(item, Item::Write(_)));
         let refused = match &node.trouble {
-            Trouble::None => None,
-            Trouble::Refused(why) => Some(why.clone()),
+            Trouble::Refused(why) if is_tried => Some(why.clone()),
+            _ => None,
         };
         let mut view = NodeView {
             up: node.up,

@@ -48,6 +48,7 @@ use self::waits::Waits;
 use crate::account::Position;
 use crate::command::decide::{Conclusion, Reply};
 use crate::command::rewrite::{RewriteRule, second_chance};
+use crate::command::spec::Compare;
 use crate::request::{
     Action, Brings, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
 };
@@ -119,6 +120,13 @@ pub enum Effect {
         node: NodeId,
         /// Where.
         partition: PartitionId,
+    },
+    /// A check has found copies of a key that differ.
+    Differs {
+        /// The database.
+        db: u16,
+        /// The key.
+        key: Bytes,
     },
     /// A node cannot be caught up from the backlog any more.
     Expelled {
@@ -378,7 +386,7 @@ impl Sequencer {
         let commands = Commands {
             frame,
             count,
-            compare: crate::command::spec::Compare::Exact,
+            compare: Compare::Exact,
             touched: Touched::Partition,
             scripts: None,
             brings: Brings::Removal,
@@ -435,6 +443,15 @@ impl Sequencer {
                         node,
                         partition: entry.partition,
                     });
+                    if entry.commands.compare == Compare::Check
+                        && let Touched::Keys(keys) = &entry.commands.touched
+                        && let Some(span) = keys.first()
+                    {
+                        let at = span.start as usize..(span.start + span.len) as usize;
+                        let key = entry.commands.frame.get(at).unwrap_or_default();
+                        let (db, key) = (entry.db, Bytes::copy_from_slice(key));
+                        self.effects.push(Effect::Differs { db, key });
+                    }
                     let p = self
                         .partitions
                         .get(usize::from(entry.partition))

@@ -53,7 +53,7 @@ struct Standing {
     wait: Box<Wait>,
     to: ReplyTo,
     state: State,
-    /// A reader for whom something has come that it has not looked at.
+    /// Something has come that it has not looked at: to a reader; or, of an unknown number, to one whose command was under way.
     news: bool,
 }
 
@@ -61,6 +61,21 @@ impl Standing {
     /// Whether what comes next is for it: it waits, or has been told to come and see.
     fn comes_first(&self) -> bool {
         self.state == State::Waits || self.wait.attempt.is_none()
+    }
+
+    /// Where its command moves what it finds, if it does.
+    fn moved_to(&self) -> Option<Place> {
+        let Some(Attempt::Write(commands)) = &self.wait.attempt else {
+            return None;
+        };
+        let Touched::Keys(keys) = &commands.touched else {
+            return None;
+        };
+        let span = keys.last().filter(|_| commands.brings == Brings::Moved)?;
+        let key = commands
+            .frame
+            .get(span.start as usize..(span.start + span.len) as usize)?;
+        Some((self.partition, self.db, Bytes::copy_from_slice(key)))
     }
 }
 
@@ -70,6 +85,18 @@ struct Queue {
     standing: VecDeque<usize>,
     /// Elements that are to be tried for. Readers have none: what comes is news for each of them.
     credits: u32,
+}
+
+impl Queue {
+    /// There may be any number of elements: also for those whose commands are under way, and may have been too early.
+    fn open(&mut self, standing: &mut Slab<Standing>) {
+        self.credits = OPEN;
+        for id in &self.standing {
+            if let Some(served) = standing.get_mut(*id).filter(|one| one.state == State::Served) {
+                served.news = true;
+            }
+        }
+    }
 }
 
 /// Everybody who waits.
@@ -237,10 +264,29 @@ impl Sequencer {
         if found {
             standing.wait.waiter.served();
             let to = standing.to;
+            let moved = standing.moved_to();
+            let was_served = standing.state == State::Served;
+            if was_served
+                && !matches!(outcome, Outcome::Reply { .. })
+                && let Some(queue) = self.waits.queue(&place, &line)
+            {
+                // What it was to take may still be there.
+                queue.credits = queue.credits.saturating_add(1);
+            }
             self.effects.push(Effect::Complete(to, outcome));
             self.leave(&place, &line, id);
+            if let Some(to) = moved {
+                let Waits { standing, queues, .. } = &mut self.waits;
+                for queue in queues.get_mut(&to).into_iter().flatten() {
+                    queue.open(standing);
+                }
+                self.serve(&to);
+            }
         } else {
-            let served = standing.state == State::Served;
+            // What is news to a reader stays so until it has looked.
+            let was_last = standing.state == State::Served
+                && line != Line::Readers
+                && !std::mem::take(&mut standing.news);
             standing.state = State::Waits;
             let (to, ended) = (standing.to, standing.wait.waiter.unclaim());
             let told = if ended { Outcome::Done } else { Outcome::Waits };
@@ -249,7 +295,7 @@ impl Sequencer {
                 self.leave(&place, &line, id);
             }
             if let Some(queue) = self.waits.queue(&place, &line)
-                && served
+                && was_last
                 && queue.credits == OPEN
             {
                 queue.credits = 0;
@@ -264,7 +310,7 @@ impl Sequencer {
         for place in places {
             for queue in self.waits.queues.get_mut(&place).into_iter().flatten() {
                 if matches!(queue.line, Line::Group(_)) {
-                    queue.credits = OPEN;
+                    queue.open(&mut self.waits.standing);
                 }
             }
             self.serve(&place);
@@ -304,11 +350,13 @@ impl Sequencer {
         for (line, id) in found {
             let standing = self.waits.standing.get(id);
             let was_told = standing.is_some_and(|s| s.state == State::Served && s.wait.attempt.is_none());
-            if was_told && let Some(queue) = self.waits.queue(&place, &line) {
-                // It may have left what it was told of.
-                queue.credits = OPEN;
-            }
             self.leave(&place, &line, id);
+            let Waits { standing, queues, .. } = &mut self.waits;
+            let all = queues.get_mut(&place).into_iter().flatten();
+            if was_told && let Some(queue) = all.into_iter().find(|queue| queue.line == line) {
+                // It may have left what it was told of.
+                queue.open(standing);
+            }
         }
         self.serve(&place);
     }
@@ -336,6 +384,8 @@ impl Sequencer {
     pub(super) fn brought(&mut self, partition: PartitionId, pos: LogPos) {
         let Some(entry) = self.log.get(pos) else { return };
         let (db, brings) = (entry.db, entry.commands.brings);
+        // Whether it moves anything is known when it is answered; two that move to each other's keys would try for ever.
+        let is_attempt = Self::is_attempt(entry.reply_to);
         let mut places = Vec::new();
         match &entry.commands.touched {
             Touched::Keys(keys) => {
@@ -374,12 +424,15 @@ impl Sequencer {
                     }
                     continue;
                 }
-                queue.credits = match (brings, &queue.line) {
-                    (Brings::Some(n), _) => queue.credits.saturating_add(n),
+                match (brings, &queue.line) {
+                    (Brings::Some(n), _) => queue.credits = queue.credits.saturating_add(n),
                     // A group, or its stream, may be gone.
-                    (Brings::Moved | Brings::Unknown, _) | (Brings::Removal, Line::Group(_)) => OPEN,
-                    (Brings::Nothing | Brings::Removal, _) => queue.credits,
-                };
+                    (Brings::Moved, _) if is_attempt => queue.credits = OPEN,
+                    (Brings::Moved | Brings::Unknown, _) | (Brings::Removal, Line::Group(_)) => {
+                        queue.open(standing)
+                    }
+                    (Brings::Nothing | Brings::Removal, _) => {}
+                }
             }
             self.serve(&place);
         }
@@ -458,6 +511,7 @@ impl Sequencer {
                     }
                     State::Waits if one.wait.waiter.claim() => {
                         one.state = State::Served;
+                        one.news = false;
                         match (open, one.wait.attempt.is_none()) {
                             (true, true) => queue.credits = 0,
                             (true, false) => {}

@@ -54,6 +54,7 @@ impl Worker {
                         partition, "the node lacks more than the backlog holds: it is out of sync"
                     );
                 }
+                Effect::Differs { db, key } => self.shared.verifier.differs(db, key.to_vec()),
                 Effect::Hung(node) => Self::close_stream(core, node),
             }
         }

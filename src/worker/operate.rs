@@ -27,7 +27,7 @@ impl Worker {
             let is_answered = !matches!(action, Action::Release);
             let request = Request {
                 partition,
-                db: 0,
+                db: operation.db,
                 action,
                 under: operation.under,
                 reply_to: inquiry.reply_to(part as u16),

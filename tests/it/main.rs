@@ -34,3 +34,4 @@ mod side_by_side;
 mod soak;
 mod startup;
 mod transactions;
+mod verify;

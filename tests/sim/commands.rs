@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfence::command::decide::Decision;
-use ringfence::request::{Action, Brings, Commands, Decide, PartitionId, Script, Touched};
+use ringfence::request::{Action, Brings, Commands, Decide, PartitionId, Script, Touched, WhereParted};
 use ringfence::resp::{Span, encode};
 
 use crate::keys::Keys;

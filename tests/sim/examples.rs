@@ -163,7 +163,7 @@ impl Pool {
 
     fn connect(&mut self, id: usize, stands: Option<Position>) -> LinkReport {
         let applied: BTreeMap<u16, Position> = stands.into_iter().map(|position| (0, position)).collect();
-        self.nodes[id].0.begin_epoch(applied);
+        self.nodes[id].0.begin_epoch(applied, std::iter::empty());
         let applied: HashMap<u16, Position> = self.nodes[id].0.account().applied;
         self.sequencer.link_up(id as u16, &applied)
     }

@@ -12,7 +12,8 @@ impl World {
     pub fn fault(&mut self) -> Result<(), String> {
         let s = self.rng.below(self.sidecars.len());
         let n = self.rng.below(self.plan.nodes);
-        let kind = match self.rng.below(12) {
+        let kind = match self.rng.below(14) {
+            kind if kind > 11 && self.plan.moves => return self.choose_targets(),
             kind if !self.plan.splits => kind,
             0..=4 => 1,
             5..=10 => 5,
@@ -131,6 +132,7 @@ impl World {
         }
         self.nodes[n].up = self.rng.percent(50);
         self.orphans.retain(|o| o.node != n);
+        self.late.retain(|late| late.node != n);
         for sidecar in &mut self.sidecars {
             if let Life::Serves(serving) = &mut sidecar.life
                 && let Some(link) = &mut serving.streams[n].link

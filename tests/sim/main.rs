@@ -27,6 +27,7 @@ mod keys;
 mod left;
 mod link;
 mod lists;
+mod moves;
 mod node;
 mod ops;
 mod owners;

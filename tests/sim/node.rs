@@ -37,6 +37,7 @@ enum Undo {
     Key(Key, Option<Value>),
     Field(Key, Vec<u8>, Option<Vec<u8>>),
     Pop(Key),
+    Repair(PartitionId, Option<Vec<Option<Key>>>),
 }
 
 /// Who has claimed a node.
@@ -52,6 +53,19 @@ pub struct Record {
     /// Term and version: the later one counts.
     pub stamp: (u64, u64),
     pub rows: Vec<Row>,
+}
+
+/// What a control connection changes, as one transaction.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// What there is of these partitions is not what any position says.
+    Announce(Vec<PartitionId>),
+    /// A key becomes what it is elsewhere.
+    Put(Key, Option<Value>),
+    /// Partitions are whole, and stand there.
+    Account(Vec<(PartitionId, Option<Position>)>),
+    /// Nothing is left of these partitions.
+    Clear(Vec<PartitionId>),
 }
 
 /// The node's side of a connection.
@@ -74,6 +88,10 @@ pub struct Node {
     pub admitted: Option<u32>,
     pub table: Option<Rc<Record>>,
     pub repair: BTreeMap<PartitionId, Vec<Option<Key>>>,
+    /// How often its process has started: connections of an earlier time are gone.
+    pub boot: u32,
+    /// Clients' keys that have changed since the beginning, as it tells those who track them.
+    pub changes: Vec<Key>,
     /// What a fault took, until it is there again: see `World::excused`.
     pub lost: BTreeMap<PartitionId, Position>,
     pub lost_table: Option<(u64, u64)>,
@@ -92,6 +110,8 @@ impl Node {
             admitted: None,
             table: Some(table),
             repair: BTreeMap::new(),
+            boot: 0,
+            changes: Vec::new(),
             lost: BTreeMap::new(),
             lost_table: None,
             scripts: BTreeSet::new(),
@@ -166,6 +186,11 @@ impl Node {
         if undo.is_empty() {
             return;
         }
+        let changed = undo.iter().filter_map(|undo| match undo {
+            Undo::Key(key, _) | Undo::Pop(key) if key.0 != BOOKKEEPING_DB => Some(key.clone()),
+            _ => None,
+        });
+        self.changes.extend(changed);
         self.journal.push(undo);
         if self.journal.len() > JOURNAL_MAX {
             self.journal.remove(0);
@@ -376,6 +401,7 @@ impl Node {
 
     fn forget_connections(&mut self) {
         self.up = false;
+        self.boot += 1;
         self.admitted = None;
         self.scripts.clear();
         self.refusing = false;
@@ -394,6 +420,8 @@ impl Node {
                     None => fields.remove(&field),
                 };
             }
+            Undo::Repair(partition, Some(old)) => drop(self.repair.insert(partition, old)),
+            Undo::Repair(partition, None) => drop(self.repair.remove(&partition)),
             Undo::Pop(key) => {
                 let Some(Value::List(items)) = self.data.get_mut(&key) else {
                     panic!("no list to undo in")
@@ -404,6 +432,67 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A control connection changes something.
+    pub fn change(&mut self, change: Change) {
+        let mut undo = Vec::new();
+        match change {
+            Change::Put(key, value) => {
+                let old = match value {
+                    Some(value) => self.data.insert(key.clone(), value),
+                    None => self.data.remove(&key),
+                };
+                undo.push(Undo::Key(key, old));
+            }
+            Change::Announce(partitions) => {
+                for partition in partitions {
+                    self.mark(partition, Some(vec![None]), &mut undo);
+                    self.stand(partition, None, &mut undo);
+                }
+            }
+            Change::Account(positions) => {
+                for (partition, position) in positions {
+                    self.mark(partition, None, &mut undo);
+                    if position.is_some() {
+                        self.stand(partition, position, &mut undo);
+                    }
+                }
+            }
+            Change::Clear(partitions) => {
+                for partition in partitions {
+                    self.mark(partition, None, &mut undo);
+                }
+            }
+        }
+        self.remember(undo);
+    }
+
+    fn mark(&mut self, partition: PartitionId, keys: Option<Vec<Option<Key>>>, undo: &mut Vec<Undo>) {
+        let old = match keys {
+            Some(keys) => self.repair.insert(partition, keys),
+            None => self.repair.remove(&partition),
+        };
+        undo.push(Undo::Repair(partition, old));
+    }
+
+    fn stand(&mut self, partition: PartitionId, at: Option<Position>, undo: &mut Vec<Undo>) {
+        let (key, field) = (
+            (BOOKKEEPING_DB, account::APPLIED.to_vec()),
+            partition.to_string().into_bytes(),
+        );
+        let applied = self
+            .data
+            .entry(key.clone())
+            .or_insert_with(|| Value::Hash(BTreeMap::new()));
+        let Value::Hash(fields) = applied else {
+            panic!("not a hash")
+        };
+        let old = match at {
+            Some(at) => fields.insert(field.clone(), format!("{}:{}", at.epoch, at.seq).into_bytes()),
+            None => fields.remove(&field),
+        };
+        undo.push(Undo::Field(key, field, old));
     }
 
     /// What was written by a control connection is there for good.
@@ -446,10 +535,27 @@ impl Node {
         }
     }
 
-    /// `begin_epoch` of the recovery: new positions, and nothing else is left of the account.
-    pub fn begin_epoch(&mut self, applied: BTreeMap<PartitionId, Position>) {
+    /// `begin_epoch` of the recovery: new positions. What it has beside is marked, and so is what it `holds` without being in sync.
+    pub fn begin_epoch(
+        &mut self,
+        mut applied: BTreeMap<PartitionId, Position>,
+        holds: impl Iterator<Item = PartitionId>,
+    ) {
+        let account = self.account();
+        let before = account.applied.clone();
+        let known = account
+            .applied
+            .into_keys()
+            .chain(account.repairing.into_keys())
+            .chain(holds);
         self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
-        self.repair.clear();
+        self.repair = known
+            .filter(|partition| !applied.contains_key(partition))
+            .map(|partition| (partition, vec![None]))
+            .collect();
+        for (partition, position) in before {
+            applied.entry(partition).or_insert(position);
+        }
         let fields: BTreeMap<Vec<u8>, Vec<u8>> = applied
             .iter()
             .map(|(p, at)| {

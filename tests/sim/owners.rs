@@ -1,9 +1,10 @@
 //! What sidecars do and cause: flush, tick, record, take over; and what their effects must not say.
 
-use ringfence::request::{Outcome, ReplyTo};
+use ringfence::request::{NodeId, Outcome, ReplyTo};
 use ringfence::sequencer::{Effect, Sequencer};
 
 use crate::clients::Role;
+use crate::moves::MOVER;
 use crate::node::{Claim, Record, Value};
 use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Serving, Sidecar};
@@ -88,6 +89,12 @@ impl World {
                         serving.sequencer.attempted(to, outcome);
                     }
                 }
+                Effect::Complete(to, outcome) if to.worker == MOVER => {
+                    tell!(self, "{me}: move {}.{} {outcome:?}", to.client, to.part);
+                    if let Some(serving) = self.serving(s) {
+                        serving.mover.told(to, outcome);
+                    }
+                }
                 Effect::Complete(to, outcome) => self.take_outcome(s, to, outcome)?,
                 Effect::InSync { partition, set } => {
                     tell!(self, "{me}: partition {partition} in sync {set:03b}");
@@ -109,6 +116,7 @@ impl World {
                     tell!(self, "{me}: node {node} expelled from {partition}");
                     self.tally.expelled += 1;
                 }
+                Effect::Differs { .. } => {}
                 Effect::Hung(node) => {
                     tell!(self, "{me}: node {node} hangs");
                     self.lose_link(s, usize::from(node), 0);
@@ -225,26 +233,28 @@ impl World {
         let partitions = [Some(op.partition), op.other].into_iter().flatten();
         let value = id.to_string().into_bytes();
         for (list, partition) in lists.iter().zip(partitions.collect::<Vec<_>>()) {
-            let replicas = self.replicas_of(partition);
-            let Some(serving) = self.serving(s) else {
+            let Some(view) = self
+                .serving(s)
+                .and_then(|s| s.sequencer.partition_view(partition))
+            else {
                 return Ok(());
             };
-            let Some((_, set)) = serving.sequencer.partition_view(partition) else {
-                return Ok(());
-            };
-            let has = |n: usize| match self.nodes[n].data.get(list) {
+            let has = |n: &NodeId| match self.nodes[usize::from(*n)].data.get(list) {
                 Some(Value::List(values)) => values.contains(&value),
                 _ => false,
             };
-            let holders = replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, n)| set & (1 << i) != 0 && has(usize::from(**n)));
-            let holders = holders.count();
-            if holders < write_quorum {
-                return Err(format!(
-                    "{id} was acknowledged while {holders} nodes in sync had it in partition {partition}"
-                ));
+            let mut sets = vec![view.in_sync.to_vec()];
+            sets.extend(
+                self.findable()
+                    .map(|record| record.rows[usize::from(partition)].nodes_in_sync().to_vec()),
+            );
+            for set in sets {
+                let holders = set.iter().filter(|&n| has(n)).count();
+                if holders < write_quorum {
+                    return Err(format!(
+                        "{id} was acknowledged while {holders} of the nodes in sync {set:?} had it in partition {partition}"
+                    ));
+                }
             }
         }
         Ok(())
@@ -280,6 +290,7 @@ impl World {
                     reach: &sidecar.reach,
                     me: sidecar.claim,
                     write_quorum: self.plan.settings.write_quorum,
+                    min_in_sync: self.plan.settings.min_in_sync,
                     recorded: self.recorded,
                     fenced: Vec::new(),
                     copied: &mut self.tally.copied,
@@ -324,6 +335,7 @@ impl World {
     /// Nobody but `me` does anything at the node any more.
     pub fn fence(&mut self, n: usize, me: u32) {
         self.orphans.retain(|o| o.node != n || o.owner == me);
+        self.late.retain(|late| late.node != n || late.owner == me);
         for sidecar in self.sidecars.iter_mut().filter(|s| s.claim.instance != me) {
             if let Life::Serves(serving) = &mut sidecar.life
                 && let Some(link) = &mut serving.streams[n].link
@@ -338,6 +350,6 @@ fn sets_of(record: &Record) -> Vec<String> {
     record
         .rows
         .iter()
-        .map(|row| format!("{:03b}", row.in_sync))
+        .map(|row| format!("{:?} of {:?}", row.nodes_in_sync(), row.replicas))
         .collect()
 }

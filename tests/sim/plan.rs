@@ -35,6 +35,12 @@ pub struct Plan {
     pub waiting_max: usize,
     pub producers: usize,
     pub open_max: usize,
+    /// Things are moved before the end.
+    pub moves: bool,
+    /// So often something of a move is done, and goes wrong (in a thousand).
+    pub move_percent: usize,
+    pub move_fails: usize,
+    pub group_max: usize,
 }
 
 /// What happened in all runs together: a fault that never happens tests nothing.
@@ -62,6 +68,11 @@ pub struct Tally {
     pub joint: u64,
     pub served: u64,
     pub uneven: u64,
+    /// Copies that were made, by partition; that were not; nodes that left; keys that were removed.
+    pub joined: u64,
+    pub unmoved: u64,
+    pub left: u64,
+    pub removed: u64,
 }
 impl Tally {
     pub fn add(&mut self, other: &Self) {
@@ -85,16 +96,21 @@ impl Tally {
         self.joint += other.joint;
         self.served += other.served;
         self.uneven += other.uneven;
+        self.joined += other.joined;
+        self.unmoved += other.unmoved;
+        self.left += other.left;
+        self.removed += other.removed;
     }
 }
 
 impl Plan {
     pub fn new(rng: &mut Rng) -> Self {
         let splits = rng.percent(25);
+        let moves = rng.percent(65);
         let nodes = if splits {
-            rng.between(3, 4)
-        } else {
             rng.between(3, 5)
+        } else {
+            rng.between(3, 6)
         };
         let replicas = if rng.percent(75) { 3 } else { 2 };
         let partitions = if splits { 1 } else { rng.between(1, 5) } as u16;
@@ -142,6 +158,10 @@ impl Plan {
             waiting_max: *rng.pick(&[2, 6, 12]),
             producers: rng.between(1, 4),
             open_max: *rng.pick(&[4, 12, 40]),
+            moves,
+            move_percent: *rng.pick(&[20, 50, 90]),
+            move_fails: *rng.pick(&[0, 3, 15]),
+            group_max: *rng.pick(&[1, 2, 5]),
         }
     }
 }

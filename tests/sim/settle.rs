@@ -1,7 +1,6 @@
 //! The end of a schedule: everything heals, and what is left must be right.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use ringfence::request::PartitionId;
 
@@ -9,7 +8,7 @@ use crate::clients::Role;
 use crate::keys::name;
 use crate::left::elements;
 use crate::link::Link;
-use crate::node::{Key, Record, Value};
+use crate::node::{Key, Value};
 use crate::ops::{End, Kind};
 use crate::sidecar::{Life, Sidecar};
 use crate::world::{World, tell};
@@ -17,6 +16,7 @@ use crate::world::{World, tell};
 impl World {
     pub fn settle(&mut self) -> Result<(), String> {
         tell!(self, "everything heals");
+        self.is_settled = true;
         while self.sidecars.len() > 1 {
             self.kill_sidecar(0);
         }
@@ -27,7 +27,7 @@ impl World {
             node.up = true;
             node.refusing = false;
         }
-        while !self.orphans.is_empty() {
+        while !self.orphans.is_empty() || !self.late.is_empty() {
             self.deliver_orphan();
         }
         let quiet = self.until_quiet();
@@ -37,7 +37,8 @@ impl World {
             self.tally.stuck += 1;
         } else {
             quiet?;
-            self.check_equal(false)?;
+            self.check_equal(true)?;
+            self.check_places()?;
         }
         let ready = self.is_quiet()
             && self
@@ -53,8 +54,10 @@ impl World {
         self.sidecars[0].reach.fill(true);
         self.until_quiet()?;
         self.check_equal(true)?;
+        self.check_places()?;
         self.ask_everything(true)?;
-        self.check_equal(false)?;
+        self.check_equal(true)?;
+        self.check_places()?;
         let mut all = BTreeMap::new();
         for partition in 0..self.plan.partitions {
             let found = self.found(partition);
@@ -67,13 +70,11 @@ impl World {
 
     /// What the primary has of a partition.
     fn found(&mut self, partition: PartitionId) -> BTreeMap<Key, Value> {
-        let replicas = self.replicas_of(partition);
-        let set = self
+        let view = self
             .serving(0)
-            .and_then(|s| s.sequencer.partition_view(partition))
-            .map_or(0, |(_, set)| set);
-        let first = replicas[set.trailing_zeros() as usize];
-        self.nodes[usize::from(first)].keys_of(partition)
+            .and_then(|s| s.sequencer.partition_view(partition));
+        let first = view.and_then(|view| view.in_sync.first().copied());
+        self.nodes[usize::from(first.unwrap())].keys_of(partition)
     }
 
     /// Nobody waits for what is there. Then all of them go.
@@ -95,8 +96,9 @@ impl World {
             let there = elements(&self.found(partition), &key).len();
             if there > floor {
                 return Err(format!(
-                    "{id} waits at {}, where {there} elements are",
-                    name(&key)
+                    "{id} waits at {}, where {there} elements are: {:?}",
+                    name(&key),
+                    elements(&self.found(partition), &key)
                 ));
             }
         }
@@ -109,13 +111,6 @@ impl World {
         match self.serving(0).map_or(0, |serving| serving.sequencer.waiting()) {
             0 => Ok(()),
             left => Err(format!("{left} stand in lines, and nobody waits")),
-        }
-    }
-
-    pub fn table(&self) -> Rc<Record> {
-        match &self.sidecars[0].life {
-            Life::Serves(serving) => serving.keeper.table.clone(),
-            _ => panic!("not serving"),
         }
     }
 
@@ -142,6 +137,9 @@ impl World {
             for _ in 0..8 {
                 self.keep_record(0)?;
             }
+            for _ in 0..20 {
+                self.move_on(0, true)?;
+            }
             self.act(0, 100)?;
             self.take_effects(0)?;
             self.bury();
@@ -149,6 +147,7 @@ impl World {
                 return Ok(());
             }
         }
+        let places = self.places(0);
         let open: Vec<_> = self
             .history
             .open
@@ -166,10 +165,15 @@ impl World {
             }
             other => format!("{other:?}"),
         };
-        Err(format!("there is no end to it; still open: {open:?}; {life}"))
+        Err(format!(
+            "there is no end to it; {places:?}, still open: {open:?}; {life}"
+        ))
     }
 
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        if self.sidecars.is_empty() || !self.all_moved(0) {
+            return false;
+        }
         let Some(Sidecar {
             life: Life::Serves(serving),
             ends_at_us: None,
@@ -181,6 +185,7 @@ impl World {
         self.history.open.len() == self.waiting()
             && self.all_wait()
             && serving.keeper.is_idle()
+            && serving.unrecorded.is_empty()
             && serving.streams.iter().enumerate().all(|(n, stream)| {
                 let still = |link: &Link| link.up.is_empty() && link.down.is_empty() && !link.closed;
                 stream.link.as_ref().is_some_and(still)
@@ -203,10 +208,9 @@ impl World {
             serving
                 .sequencer
                 .partition_view(p)
-                .is_some_and(|(_, set)| set.count_ones() < self.plan.settings.write_quorum)
+                .is_some_and(|view| view.in_sync.len() < self.plan.settings.write_quorum as usize)
         };
-        self.nodes.iter().any(|node| node.claim.is_none())
-            || self.plan.booms && (0..self.plan.partitions).any(few)
+        self.nodes.iter().any(|node| node.claim.is_none()) || (0..self.plan.partitions).any(few)
     }
 
     /// All nodes in sync stand at the same place and have the same.
@@ -214,21 +218,17 @@ impl World {
         let Life::Serves(serving) = &self.sidecars[0].life else {
             return Err("not serving".into());
         };
-        for (partition, row) in self.table().rows.iter().enumerate() {
-            let partition = partition as PartitionId;
-            let (position, set) = serving.sequencer.partition_view(partition).unwrap();
-            if all && set.count_ones() != row.replicas.len() as u32 {
+        for partition in 0..self.plan.partitions {
+            let view = serving.sequencer.partition_view(partition).unwrap();
+            let position = view.position;
+            if all && view.in_sync.len() != view.replicas.len() {
                 return Err(format!(
-                    "partition {partition}: {set:03b} in sync after a takeover with all nodes"
+                    "partition {partition}: {:?} of {:?} in sync after a takeover with all nodes",
+                    view.in_sync, view.replicas
                 ));
             }
             let mut first = None;
-            for (i, &n) in row
-                .replicas
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| set & (1 << i) != 0)
-            {
+            for &n in &view.in_sync {
                 let node = &self.nodes[usize::from(n)];
                 if node.position(partition).seq != position.seq {
                     let found = node.position(partition);
@@ -240,7 +240,7 @@ impl World {
                 let (other, expected) = first.get_or_insert_with(|| (n, keys.clone()));
                 if *expected != keys {
                     return Err(format!(
-                        "partition {partition}: node {n} ({i}) has {keys:?}, {other} has {expected:?}"
+                        "partition {partition}: node {n} has {keys:?}, {other} has {expected:?}"
                     ));
                 }
             }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ringfence::account::Position;
-use ringfence::request::PartitionId;
+use ringfence::request::{Membership, PartitionId};
 use ringfence::sequencer::{PartitionStart, Sequencer, Settings};
 
 use crate::link::Stream;
+use crate::moves::Mover;
 use crate::node::{Claim, Node, Record};
 use crate::takeover::Takeover;
 
@@ -36,6 +37,7 @@ pub struct Serving {
     pub streams: Vec<Stream>,
     pub unrecorded: BTreeSet<PartitionId>,
     pub keeper: Keeper,
+    pub mover: Mover,
 }
 
 /// Keeps the table's record.
@@ -43,18 +45,18 @@ pub struct Serving {
 pub struct Keeper {
     /// What a majority has.
     pub table: Rc<Record>,
-    wanted: BTreeMap<PartitionId, u8>,
+    wanted: BTreeMap<PartitionId, Membership>,
     /// Grows with every attempt: no two records have the same stamp.
     version: u64,
     writing: Option<Writing>,
     /// Told to the sequencer a little later.
-    pub events: VecDeque<BTreeMap<PartitionId, u8>>,
+    pub events: VecDeque<BTreeMap<PartitionId, Membership>>,
 }
 
 #[derive(Debug)]
 struct Writing {
     record: Rc<Record>,
-    sets: BTreeMap<PartitionId, u8>,
+    sets: BTreeMap<PartitionId, Membership>,
     left: Vec<usize>,
     written: usize,
 }
@@ -93,6 +95,7 @@ impl Serving {
                 writing: None,
                 events: VecDeque::new(),
             },
+            mover: Mover::default(),
         }
     }
 
@@ -113,8 +116,8 @@ impl Serving {
             ..
         } = self;
         unrecorded.retain(|&partition| match sequencer.to_record(partition) {
-            Some(set) => {
-                keeper.wanted.insert(partition, set);
+            Some(members) => {
+                keeper.wanted.insert(partition, members);
                 false
             }
             None => true,
@@ -151,8 +154,8 @@ impl Keeper {
             }
             let sets = std::mem::take(&mut self.wanted);
             let mut rows = self.table.rows.clone();
-            for (partition, set) in &sets {
-                rows[usize::from(*partition)].in_sync = *set;
+            for (partition, members) in &sets {
+                rows[usize::from(*partition)].set_members(members.clone());
             }
             self.version += 1;
             let record = Rc::new(Record {
@@ -182,8 +185,8 @@ impl Keeper {
             self.events.push_back(done.sets);
             return Some(done.record);
         }
-        for (partition, set) in done.sets {
-            self.wanted.entry(partition).or_insert(set);
+        for (partition, members) in done.sets {
+            self.wanted.entry(partition).or_insert(members);
         }
         None
     }

@@ -1,5 +1,6 @@
 //! Streams come and go, and their bytes are under way.
 
+use ringfence::account::Position;
 use ringfence::pool::recover;
 use ringfence::sequencer::Broken;
 
@@ -62,7 +63,13 @@ impl World {
         }
         // A new stream kills what is left of earlier ones before it looks.
         self.orphans.retain(|o| o.node != n || o.owner != me.instance);
-        stream.greeting = Some(node.account().applied);
+        // What is marked is not what its position says, nor is it nothing.
+        let mut account = node.account();
+        let marked = account.repairing.into_keys();
+        account
+            .applied
+            .extend(marked.map(|partition| (partition, Position::NOWHERE)));
+        stream.greeting = Some(account.applied);
         stream.link = Some(Link::default());
         Ok(())
     }
@@ -152,8 +159,11 @@ impl World {
     }
 
     pub fn deliver_orphan(&mut self) {
+        if !self.late.is_empty() && self.rng.percent(50) {
+            return self.deliver_late();
+        }
         if self.orphans.is_empty() {
-            return;
+            return self.deliver_late();
         }
         let i = self.rng.below(self.orphans.len());
         let orphan = &mut self.orphans[i];

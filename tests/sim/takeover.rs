@@ -63,6 +63,7 @@ pub struct View<'a> {
     pub reach: &'a [bool],
     pub me: Claim,
     pub write_quorum: u32,
+    pub min_in_sync: u32,
     /// Stamp of the latest table that a majority has had.
     pub recorded: (u64, u64),
     /// Nodes on which everybody else was fenced just now.
@@ -203,20 +204,19 @@ impl Takeover {
                     return Progress::Setback;
                 };
                 let mut applied = BTreeMap::new();
+                let mut holds = Vec::new();
                 for (partition, row) in record.rows.iter().enumerate() {
-                    if let Some(i) = row.replicas.iter().position(|&r| usize::from(r) == n)
-                        && row.in_sync & (1 << i) != 0
-                    {
-                        applied.insert(
-                            partition as PartitionId,
-                            Position {
-                                epoch: row.epoch,
-                                seq: row.start,
-                            },
-                        );
+                    if row.nodes_in_sync().contains(&(n as NodeId)) {
+                        let position = Position {
+                            epoch: row.epoch,
+                            seq: row.start,
+                        };
+                        applied.insert(partition as PartitionId, position);
+                    } else if row.replicas.contains(&(n as NodeId)) {
+                        holds.push(partition as PartitionId);
                     }
                 }
-                view.nodes[n].begin_epoch(applied);
+                view.nodes[n].begin_epoch(applied, holds.into_iter());
             }
             Step::Write(n) => {
                 if view.mine(n) {
@@ -314,8 +314,19 @@ impl Takeover {
                         .accounts
                         .get(&winner)
                         .is_some_and(|a| a.repairing.contains_key(&partition));
-                    self.reached
-                        .push((position, half, needs.keys().copied().collect()));
+                    let mut sure = needs.values().filter(|need| **need != Need::Partition).count() as u32;
+                    let mut standing = BTreeSet::new();
+                    let mut needs: Vec<(NodeId, Need)> = needs.into_iter().collect();
+                    needs.sort_by_key(|(_, need)| *need == Need::Partition);
+                    needs.retain(|(node, need)| {
+                        // Enough stand without it: it is given its copy while the pool is served.
+                        if *need == Need::Partition && sure >= view.min_in_sync {
+                            return false;
+                        }
+                        sure += u32::from(*need == Need::Partition);
+                        standing.insert(*node)
+                    });
+                    self.reached.push((position, half, standing));
                     for (node, need) in needs {
                         if need != Need::Nothing {
                             plans.entry((winner, node)).or_default().insert(partition, need);

@@ -3,11 +3,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ringfence::pool::table::Row;
-use ringfence::request::{Action, HoldId, PartitionId};
+use ringfence::request::{Action, HoldId, NodeId, PartitionId};
 
 use crate::clients::{Client, Role};
 use crate::history::History;
 use crate::link::Orphan;
+use crate::moves::Late;
 use crate::node::{Claim, Node, Record};
 use crate::ops::Kind;
 use crate::plan::{Plan, Tally};
@@ -23,16 +24,19 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub sidecars: Vec<Sidecar>,
     pub orphans: Vec<Orphan>,
+    pub late: Vec<Late>,
     pub history: History,
     /// Those whose commands take several steps, by the number of the operation.
     pub clients: BTreeMap<u64, Client>,
     pub lines: Lines,
-    /// For each partition, the others that live on the same nodes.
-    pub neighbours: Vec<Vec<PartitionId>>,
+    /// For each partition, the nodes that should hold it.
+    pub targets: Vec<Vec<NodeId>>,
     pub recorded: (u64, u64),
     pub instances: u32,
     pub lifes: usize,
     pub damaged: bool,
+    /// The schedule is over, and things are to be as they should.
+    pub is_settled: bool,
     pub tally: Tally,
     /// What happened, for a failing seed that is replayed.
     pub story: Option<Vec<String>>,
@@ -70,20 +74,7 @@ impl World {
                 }
             })
             .collect();
-        let nodes_of = |row: &Row| {
-            let mut nodes = row.replicas.to_vec();
-            nodes.sort_unstable();
-            nodes
-        };
-        let neighbours = |partition: usize| {
-            let is_one =
-                |other: &usize| *other != partition && nodes_of(&rows[*other]) == nodes_of(&rows[partition]);
-            (0..rows.len())
-                .filter(is_one)
-                .map(|other| other as PartitionId)
-                .collect()
-        };
-        let neighbours = (0..rows.len()).map(neighbours).collect();
+        let targets = rows.iter().map(|row| row.replicas.to_vec()).collect();
         let record = Rc::new(Record { stamp: (0, 0), rows });
         let mut world = Self {
             nodes: (0..plan.nodes).map(|n| Node::new(n, record.clone())).collect(),
@@ -91,15 +82,17 @@ impl World {
             history: History::new(plan.partitions),
             clients: BTreeMap::new(),
             lines: Lines::default(),
-            neighbours,
             plan,
             now_us: 0,
             sidecars: Vec::new(),
             orphans: Vec::new(),
+            late: Vec::new(),
+            targets,
             recorded: (0, 0),
             instances: 0,
             lifes: 0,
             damaged: false,
+            is_settled: false,
             tally: Tally::default(),
             story: story.then(Vec::new),
         };
@@ -149,6 +142,14 @@ impl World {
         if !self.clients.is_empty() && self.rng.percent(40) {
             self.act(s, 60)?;
         }
+        if self.plan.moves && self.rng.percent(self.plan.move_percent) {
+            let s = self.rng.below(self.sidecars.len());
+            for _ in 0..self.rng.between(1, 4) {
+                self.move_on(s, false)?;
+                self.check_promise()?;
+            }
+        }
+        self.check_promise()?;
         self.bury();
         Ok(())
     }
@@ -295,11 +296,12 @@ impl World {
     }
 
     /// The other partition of an operation that has two, or may have.
-    fn other(&mut self, kind: Kind, partition: PartitionId) -> Option<PartitionId> {
-        let all: Vec<PartitionId> = match kind.is_joint() {
-            true => self.neighbours[usize::from(partition)].clone(),
-            false => (0..self.plan.partitions).filter(|&p| p != partition).collect(),
-        };
+    fn other(&mut self, s: usize, kind: Kind, partition: PartitionId) -> Option<PartitionId> {
+        let mut all: Vec<PartitionId> = (0..self.plan.partitions).filter(|&p| p != partition).collect();
+        let set = self.set_of(s, partition);
+        if kind.is_joint() && (self.is_settled || self.rng.percent(95)) {
+            all.retain(|&p| self.set_of(s, p) == set);
+        }
         let may =
             kind.is_of_two() || (matches!(kind, Kind::WaitTake | Kind::WaitLong) && self.rng.percent(60));
         (may && !all.is_empty()).then(|| *self.rng.pick(&all))
@@ -308,7 +310,7 @@ impl World {
     pub fn issue(&mut self, s: usize, kind: Kind, partition: PartitionId) {
         let producer = self.rng.below(self.plan.producers);
         let second = self.rng.percent(30);
-        let other = self.other(kind, partition);
+        let other = self.other(s, kind, partition);
         let owner = self.sidecars[s].claim.instance;
         // A client that has sent a joint write sends nothing before it is answered.
         let is_busy = |id: &u64| {
@@ -323,7 +325,7 @@ impl World {
         let position = serving
             .sequencer
             .partition_view(partition)
-            .map(|(position, _)| position);
+            .map(|view| view.position);
         if kind.is_procedure() {
             let id = self
                 .history
@@ -357,8 +359,24 @@ impl World {
         }
     }
 
+    /// The nodes of a partition as its owner knows them.
+    fn set_of(&mut self, s: usize, partition: PartitionId) -> Option<Vec<NodeId>> {
+        let view = self.serving(s)?.sequencer.partition_view(partition)?;
+        let mut nodes = view.replicas.to_vec();
+        nodes.sort_unstable();
+        Some(nodes)
+    }
+
+    /// The nodes of a partition by the latest record.
     pub fn replicas_of(&self, partition: PartitionId) -> Vec<u16> {
-        let table = self.nodes.iter().find_map(|n| n.table.as_ref()).unwrap();
+        let tables = self.nodes.iter().filter_map(|n| n.table.as_ref());
+        let table = tables.max_by_key(|table| table.stamp).unwrap();
         table.rows[usize::from(partition)].replicas.to_vec()
+    }
+
+    /// Records that a successor may find now, if nobody has lost any: the last safe one, and those after it.
+    pub fn findable(&self) -> impl Iterator<Item = &Record> {
+        let tables = self.nodes.iter().filter_map(|n| n.table.as_deref());
+        tables.filter(|table| table.stamp >= self.recorded)
     }
 }

@@ -6,9 +6,14 @@ use super::wire::{Batch, number_of};
 use super::{LARGE_BYTES, LARGE_ELEMENTS};
 use crate::node::control::{Control, ControlError, is_error, text_of};
 
-/// `SAMPLES` of `MEMORY USAGE`: as many elements as a small value can have, so that the one large element among them is
-/// found. Costs 0.1 ms at most.
-const SAMPLES: &[u8] = b"1000";
+/// `SAMPLES` of `MEMORY USAGE` for a value that may be small: all its elements, so that the one large one among them is found.
+const SAMPLES_SMALL: usize = LARGE_ELEMENTS;
+
+/// And for a large one, of which only the average is asked.
+const SAMPLES_LARGE: usize = 50;
+
+/// Samples that are taken at once. Each is a few memory accesses, up to 1 us: what is pipelined is executed at one go.
+const SAMPLES_AT_ONCE: usize = 4000;
 
 /// A value's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +91,14 @@ impl Seen {
         };
         self.len <= elements_max && self.bytes <= LARGE_BYTES
     }
+
+    /// Elements that a copy of it as a whole goes through.
+    pub(super) fn elements(&self) -> usize {
+        match self.kind {
+            Kind::String => 1,
+            _ => self.len,
+        }
+    }
 }
 
 /// When a key expires.
@@ -109,7 +122,7 @@ impl Expiry {
     }
 }
 
-/// Looks at keys, in two round trips.
+/// Looks at keys: their types, then their lengths, then their sizes, all at once where they are small.
 pub(super) async fn look<K: AsRef<[u8]>>(
     source: &mut Control,
     keys: &[K],
@@ -118,39 +131,65 @@ pub(super) async fn look<K: AsRef<[u8]>>(
     for key in keys {
         types.push(&[b"TYPE", key.as_ref()]);
     }
-    let mut seen = Vec::with_capacity(keys.len());
-    let mut sizes = Batch::default();
+    let mut all = Vec::with_capacity(keys.len());
+    let mut lengths = Batch::default();
     for (reply, key) in types.send(source).await?.iter().zip(keys) {
         if is_error(reply) {
             return Err(ControlError::Refused(text_of(reply)));
         }
         let kind = Kind::of(text_of(reply));
         if let Some(command) = kind.length() {
-            sizes.push(&[command, key.as_ref()]);
-            sizes.push(&[b"MEMORY", b"USAGE", key.as_ref(), b"SAMPLES", SAMPLES]);
+            lengths.push(&[command, key.as_ref()]);
         }
-        seen.push(Seen {
-            kind,
-            len: 0,
-            bytes: 0,
-        });
+        let (len, bytes) = (0, 0);
+        all.push(Seen { kind, len, bytes });
     }
-    let replies = sizes.send(source).await?;
-    let mut pairs = replies.chunks(2);
-    for seen in seen.iter_mut().filter(|seen| seen.kind.length().is_some()) {
-        // An error is a key that has changed since: what is there now is found when it is copied.
-        let size = |reply: Option<&BytesFrame>| {
-            let n = reply.and_then(number_of).unwrap_or(0);
-            usize::try_from(n).unwrap_or(0)
-        };
-        let pair = pairs.next().unwrap_or_default();
-        seen.len = size(pair.first());
-        seen.bytes = match seen.kind {
-            Kind::String => seen.len,
-            _ => size(pair.get(1)),
-        };
+    let mut replies = lengths.send(source).await?.into_iter();
+    for seen in all.iter_mut().filter(|seen| seen.kind.length().is_some()) {
+        seen.len = size_of(replies.next());
+        // Only of strings; of the others it is asked.
+        seen.bytes = seen.len;
     }
-    Ok(seen)
+    let mut asked: Vec<&mut Seen> = Vec::new();
+    let mut sizes = Batch::default();
+    let mut samples_sum = 0;
+    for (seen, key) in all.iter_mut().zip(keys) {
+        if matches!(seen.kind, Kind::Absent | Kind::String | Kind::Module(_)) {
+            continue;
+        }
+        let samples = match seen.len > LARGE_ELEMENTS {
+            true => SAMPLES_LARGE,
+            false => SAMPLES_SMALL,
+        };
+        if samples_sum >= SAMPLES_AT_ONCE {
+            take_sizes(source, std::mem::take(&mut sizes), &mut asked).await?;
+            samples_sum = 0;
+        }
+        samples_sum += samples.min(seen.len);
+        let samples = samples.to_string();
+        sizes.push(&[b"MEMORY", b"USAGE", key.as_ref(), b"SAMPLES", samples.as_bytes()]);
+        asked.push(seen);
+    }
+    take_sizes(source, sizes, &mut asked).await?;
+    Ok(all)
+}
+
+async fn take_sizes(
+    source: &mut Control,
+    sizes: Batch,
+    asked: &mut Vec<&mut Seen>,
+) -> Result<(), ControlError> {
+    let mut replies = sizes.send(source).await?.into_iter();
+    for seen in asked.drain(..) {
+        seen.bytes = size_of(replies.next());
+    }
+    Ok(())
+}
+
+/// A length or a size. An error is a key that has changed since: what is there now is found when it is copied.
+fn size_of(reply: Option<BytesFrame>) -> usize {
+    let n = reply.as_ref().and_then(number_of).unwrap_or(0);
+    usize::try_from(n).unwrap_or(0)
 }
 
 /// When keys expire, on a server that has no `PEXPIRETIME` (6.2).

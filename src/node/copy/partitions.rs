@@ -20,14 +20,17 @@ const SCAN_COUNT: &[u8] = b"512";
 /// time that it takes.
 const REMOVAL_BYTES: usize = 512;
 
-/// One `SCAN` step of one database: the keys of the wanted partitions. `cursor` is where to begin (`0` first), and then where the
-/// next step does; it is `0` again after the last one.
+/// One `SCAN` step of one database: the keys of the wanted partitions. `cursor` is where to begin (`0` or nothing at first), and
+/// then where the next step does; it is `0` after the last one.
 pub async fn scan_step(
     control: &mut Control,
     db: u16,
     cursor: &mut Vec<u8>,
     scope: &Scope<'_>,
 ) -> Result<Vec<Vec<u8>>, CopyError> {
+    if cursor.is_empty() {
+        cursor.push(b'0');
+    }
     let mut batch = Batch::default();
     batch.push(&[b"SELECT", db.to_string().as_bytes()]);
     batch.push(&[b"SCAN", cursor, b"COUNT", SCAN_COUNT]);

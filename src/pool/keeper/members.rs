@@ -362,9 +362,13 @@ impl Keeper {
         .await
     }
 
-    /// All is where it should be: there is nothing left that could be cancelled.
-    pub async fn settled(&self) {
-        if lock(&self.table).before.is_some() {
+    /// All is where `seen` says that it should be: if that is still so, there is nothing left that could be cancelled.
+    pub async fn settled(&self, seen: &Table) {
+        if seen.before.is_none() {
+            return;
+        }
+        let _changing = self.changing.lock().await;
+        if self.table().nodes == seen.nodes {
             self.record_change(|table| table.before = None).await;
         }
     }

@@ -4,8 +4,9 @@
 use super::workload::Workload;
 use super::{RECOVERY_MAX, allow_node_trouble, finish, wait_progress};
 use crate::convergence::contents;
-use crate::harness::{Node, NodeEntry, Pool, Sidecar, SidecarConfig, seed, wait_until};
+use crate::harness::{Node, NodeEntry, Pool, Sidecar, SidecarConfig, binary, seed, wait_until};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a few thousand keys may take to find their place.
@@ -139,6 +140,84 @@ fn who_stays_away_is_replaced() {
         !contents(&mut pool.nodes[1].client()).is_empty(),
         "it is used again"
     );
+}
+
+/// The commands of `ringfence nodes` and `ringfence ring` against a sidecar that serves.
+#[test]
+fn the_command_line_does_all_of_it() {
+    let mut pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    let mut client = sidecar.client();
+    for at in 0..500 {
+        client.call(crate::cmd!["SET", format!("key-{at}"), at]);
+    }
+    let address = pool.start_another().endpoint().to_string();
+    let run = |words: &str| {
+        let mut command = Command::new(binary());
+        command
+            .args(words.split(' '))
+            .args(["--admin", &sidecar.admin_address()]);
+        let output = command.output().expect("the program starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let well = |words: &str| {
+        let (code, out, err) = run(words);
+        assert_eq!(code, Some(0), "{words}: {out}{err}");
+        out
+    };
+    assert!(well("nodes list").contains("in_sync"));
+    assert!(well(&format!("nodes add {address} --name d --dry-run")).contains("copies"));
+    well(&format!("nodes add {address} --name d --wait"));
+    let list: Value = serde_json::from_str(&well("nodes list --json")).expect("JSON");
+    assert_eq!(list[3]["name"], "d");
+    assert_eq!(list[3]["partitions"], list[3]["wanted"]);
+    well("nodes set d --weight 2 --wait");
+    well("nodes drain a --wait");
+    assert_eq!(run("nodes remove b").0, Some(1), "it holds something");
+    wait_until("it is drained", MOVE_MAX, || {
+        well("nodes list").contains("drained")
+    });
+    well("nodes remove a");
+    let ring: Value = serde_json::from_str(&well("ring status --json")).expect("JSON");
+    assert_eq!(ring["state"], "settled");
+    let plan: Value = serde_json::from_str(&well("ring plan --json")).expect("JSON");
+    assert_eq!(plan["moves"], 0);
+    well("verify --watch --rate 100000");
+    assert_eq!(run("ring cancel").0, Some(1), "nothing is under way");
+    assert_eq!(client.call(crate::cmd!["DBSIZE"]).int(), Some(500));
+}
+
+/// What was begun can wait, and be undone.
+#[test]
+fn moves_can_be_paused_and_cancelled() {
+    let mut pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    let mut client = sidecar.client();
+    for at in 0..300 {
+        client.call(crate::cmd!["SET", format!("key-{at}"), at]);
+    }
+    let (status, _) = sidecar.ask("POST", "/v1/ring/pause", &Value::Null);
+    assert_eq!(status, 200);
+    let node = pool.start_another();
+    add(&sidecar, node);
+    wait_until("it waits", MOVE_MAX, || {
+        sidecar.admin("/v1/ring")["state"] == "paused"
+    });
+    assert_eq!(sidecar.admin("/v1/ring")["moves_done"], 0);
+    let (status, answer) = sidecar.ask("POST", "/v1/ring/cancel", &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    sidecar.wait_settled(MOVE_MAX);
+    let nodes = sidecar.admin("/v1/nodes");
+    assert_eq!(
+        (&nodes[3]["status"], &nodes[3]["partitions"]),
+        (&json!("drained"), &json!(0))
+    );
+    let (status, answer) = sidecar.ask("PATCH", "/v1/nodes/d", &json!({"draining": false, "weight": 3}));
+    assert_eq!(status, 200, "{answer}");
+    sidecar.wait_settled(MOVE_MAX);
+    assert!(sidecar.admin("/v1/nodes")[3]["partitions"].as_u64() > Some(32));
+    crate::convergence::assert_converged(&pool, &sidecar);
 }
 
 #[test]

@@ -288,6 +288,10 @@ impl Sidecar {
         Endpoint::Tcp(self.tcp.address())
     }
 
+    pub fn admin_address(&self) -> String {
+        self.admin.address().to_string()
+    }
+
     pub fn unix_endpoint(&self) -> Endpoint {
         Endpoint::Unix(self.dir.path().join("sock"))
     }
