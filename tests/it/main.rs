@@ -6,6 +6,7 @@
 //! | `PROGRAMS` | how many random programs each differential test runs |
 //! | `COMMANDS` | how many commands each of them has |
 //! | `FAULT_SECONDS` | how long each fault test does harm |
+//! | `SOAK_SECONDS` | how long `soak` does harm, in rounds of a minute |
 //! | `RINGFENCE_BIN` | another program under test than the one cargo has just built |
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +31,7 @@ mod pubsub;
 mod scripts;
 mod server;
 mod side_by_side;
+mod soak;
 mod startup;
 mod transactions;
 mod verify;

@@ -1,7 +1,7 @@
 //! Real faults under load: nothing acknowledged is lost, nothing is invented, repeated or reordered, and the copies
 //! agree afterwards.
 
-mod history;
+pub mod history;
 mod moves;
 mod takeover;
 mod workload;

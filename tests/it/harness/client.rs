@@ -3,7 +3,7 @@
 
 use super::reply::Reply;
 use std::fmt;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -159,6 +159,19 @@ impl Client {
 
     pub fn recv(&mut self) -> io::Result<Reply> {
         Reply::read(&mut self.stream)
+    }
+
+    /// Waits for bytes of a reply, and takes none of them: whether there are some.
+    pub fn has_something(&mut self, timeout: Duration) -> io::Result<bool> {
+        self.set_timeout(timeout)?;
+        let found = match self.stream.fill_buf() {
+            Ok([]) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
+            Err(e) => Err(e),
+        };
+        self.set_timeout(PATIENCE)?;
+        found
     }
 
     pub fn try_call(&mut self, args: &[Vec<u8>]) -> io::Result<Reply> {
