@@ -290,8 +290,8 @@ impl Job<'_> {
         let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
         let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
-        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
         let began = Instant::now();
+        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
         let is_last = longest == LAST_HAND_OVER_MAX;
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {

@@ -78,23 +78,6 @@ impl Sequencer {
                         node.todo.pop_front();
                         continue;
                     };
-                    // Queued in an earlier life: what the node has been given a copy of since has it already.
-                    let has_it = |p: &super::Partition| {
-                        p.bit_of(id)
-                            .and_then(|(i, _)| p.replicas.get(i))
-                            .is_some_and(|replica| replica.acked >= entry.seq)
-                    };
-                    if entry.joint.is_none()
-                        && keeps_account
-                        && self
-                            .partitions
-                            .get(usize::from(entry.partition))
-                            .and_then(Option::as_ref)
-                            .is_some_and(has_it)
-                    {
-                        node.todo.pop_front();
-                        continue;
-                    }
                     if entry.joint.is_some()
                         && !entry.is_flush()
                         && !joint::is_whole(&mut self.partitions, &mut self.effects, entry, id)
@@ -106,7 +89,12 @@ impl Sequencer {
                         .partitions
                         .get(usize::from(entry.partition))
                         .and_then(Option::as_ref);
-                    let bit = p.and_then(|p| Some(p.bit_of(id)?.1 & p.streaming)).unwrap_or(0);
+                    let (bit, acked) = p
+                        .and_then(|p| {
+                            let (i, bit) = p.bit_of(id)?;
+                            Some((bit & p.streaming, p.replicas.get(i)?.acked))
+                        })
+                        .unwrap_or_default();
                     if !entry.is_flush() {
                         // What the node has refused begins a batch, so that it does not keep others from being executed.
                         if entry.refused & bit != 0 && section.is_some() {
@@ -123,8 +111,9 @@ impl Sequencer {
                         if entry.refused & bit != 0 && asked & !bit != 0 {
                             break;
                         }
-                        // Expelled since it was queued: what is missing before it makes it useless there.
-                        if bit == 0 {
+                        // Expelled since it was queued: what is missing before it makes it useless there. Or it is in the copy
+                        // that the node has been given since.
+                        if bit == 0 || (keeps_account && entry.joint.is_none() && acked >= entry.seq) {
                             node.todo.pop_front();
                             continue;
                         }
