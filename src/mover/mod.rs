@@ -314,6 +314,7 @@ fn places(views: &[WorkerView], target: &[ReplicaSet]) -> Vec<Place> {
             place.replicas = view.replicas.to_vec();
             place.live = view.live.to_vec();
             place.out = view.out.to_vec();
+            place.recorded = view.recorded.to_vec();
         }
     }
     places

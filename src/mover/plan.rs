@@ -18,8 +18,17 @@ pub struct Place {
     pub live: Vec<NodeId>,
     /// Nodes of the set that need a copy.
     pub out: Vec<NodeId>,
+    /// Nodes that are in sync by a record that a successor may find: what they have must not be touched.
+    pub recorded: Vec<NodeId>,
     /// The nodes that should hold it.
     pub target: Vec<NodeId>,
+}
+
+impl Place {
+    /// Whether what the node has of the partition counts for nobody, and will not before it has a copy.
+    pub fn is_free(&self, node: NodeId) -> bool {
+        (!self.replicas.contains(&node) || self.out.contains(&node)) && !self.recorded.contains(&node)
+    }
 }
 
 /// A copy to be made.
@@ -114,7 +123,7 @@ pub fn next(picture: &Picture<'_>) -> Option<Step> {
 /// Who is to be given the partition: nodes that should hold it first; a node of the set that should not only while too few
 /// others are there.
 fn recipients(picture: &Picture<'_>, place: &Place) -> Vec<NodeId> {
-    let lacks = |node: &&NodeId| !place.replicas.contains(node) || place.out.contains(node);
+    let lacks = |node: &&NodeId| place.is_free(**node);
     let is_able = |node: &&NodeId| picture.able.contains(node);
     let wanted: Vec<NodeId> = place
         .target
@@ -126,7 +135,7 @@ fn recipients(picture: &Picture<'_>, place: &Place) -> Vec<NodeId> {
     if !wanted.is_empty() || place.live.len() >= picture.replicas {
         return wanted;
     }
-    place.out.iter().filter(is_able).copied().collect()
+    place.out.iter().filter(lacks).filter(is_able).copied().collect()
 }
 
 /// The node that has the most of these partitions, and not the recipient itself.
@@ -172,6 +181,7 @@ mod tests {
             live: live.to_vec(),
             out: out.to_vec(),
             target: target.to_vec(),
+            ..Place::default()
         }
     }
 
@@ -229,6 +239,19 @@ mod tests {
             partitions: vec![1],
         };
         assert_eq!(step, Some(Step::Copy(expected)));
+    }
+
+    #[test]
+    fn who_counts_by_the_record_is_not_given_anything_yet() {
+        let mut out = place(&[0, 1, 2], &[0, 1], &[2], &[0, 1, 2]);
+        out.recorded = vec![0, 1, 2];
+        assert_eq!(next_of(&[out.clone()], &[0, 1, 2], false), None);
+        // Nor one that has left, but not by the record.
+        out.replicas = vec![0, 1];
+        out.out.clear();
+        assert_eq!(next_of(&[out.clone()], &[0, 1, 2], false), None);
+        out.recorded = vec![0, 1];
+        assert!(next_of(&[out], &[0, 1, 2], false).is_some());
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct PartitionView {
     pub live: SmallVec<[NodeId; 7]>,
     /// Nodes of the replica set that are connected, and lack more than the backlog could give them: they need a copy.
     pub out: SmallVec<[NodeId; 7]>,
+    /// Nodes that are in sync by a record that a successor may find: the last safe one, or that on its way.
+    pub recorded: SmallVec<[NodeId; 7]>,
 }
 
 impl Sequencer {
@@ -385,6 +387,7 @@ impl Sequencer {
             in_sync: p.nodes_of(p.in_sync),
             live: p.nodes_of(p.in_sync & p.live),
             out,
+            recorded: p.nodes_of(p.recorded | p.recording.unwrap_or(0)),
         })
     }
 

@@ -168,6 +168,7 @@ impl World {
                 replicas: view.replicas.to_vec(),
                 live: view.live.to_vec(),
                 out: view.out.to_vec(),
+                recorded: view.recorded.to_vec(),
                 target,
             }
         };
