@@ -42,14 +42,14 @@ const HASTY_TRIES: u32 = 6;
 /// Longest time that partitions are held for a hand-over that is not the last try.
 const HAND_OVER_MAX: Duration = Duration::from_millis(200);
 
-/// So many round trips to the recipient a hand-over may take at least: it needs about half of them. Over a slow link that is
-/// longer.
-const HAND_OVER_TRIPS: u32 = 12;
+/// Round trips to the recipient that a hand-over takes besides those that copy what is left, and some more. Over a slow link
+/// they are what takes long.
+const HAND_OVER_TRIPS: u32 = 6;
 
 /// So many are made to know how long one takes.
 const TRIPS_MEASURED: u32 = 3;
 
-/// Longest time on account of a slow link.
+/// Longest time on account of a slow link, or of large values.
 const SLOW_HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// The same where nothing else has helped: large values that change all the time.
@@ -109,14 +109,22 @@ impl Job<'_> {
         let mut tracker = tracker.map_err(|error| self.of(copy.from, error))?;
         self.scan(&mut source, &mut target, &mut tracker, &scope).await?;
         let trips = self.trip(&mut target).await? * HAND_OVER_TRIPS;
-        let hasty = trips.clamp(HAND_OVER_MAX, SLOW_HAND_OVER_MAX);
         let mut last = None;
         for attempt in 0..=HASTY_TRIES {
             self.shared.progress.phase(Phase::CatchUp);
-            self.catch_up(&mut source, &mut target, &mut tracker, &scope)
+            let took = self
+                .catch_up(&mut source, &mut target, &mut tracker, &scope)
                 .await?;
-            let is_last = attempt == HASTY_TRIES;
-            let longest = if is_last { LAST_HAND_OVER_MAX } else { hasty };
+            // What is left will be much the same.
+            let longest = match attempt {
+                HASTY_TRIES => LAST_HAND_OVER_MAX,
+                _ => HAND_OVER_MAX.max(trips + took * 2),
+            };
+            if (SLOW_HAND_OVER_MAX..LAST_HAND_OVER_MAX).contains(&longest) {
+                debug!(?longest, "the hand-over would take long: once more");
+                last = Some(JobError::TooLong(longest));
+                continue;
+            }
             self.shared.progress.phase(Phase::HandOver);
             match self
                 .hand_over(&mut source, &mut target, &mut tracker, &scope, longest)
@@ -209,24 +217,27 @@ impl Job<'_> {
         caught_up.map_err(|error| self.of(self.copy.from, error))
     }
 
-    /// Copies what has changed, until few keys are left.
+    /// Copies what has changed, until few keys are left: how long that took, the last time.
     async fn catch_up(
         &self,
         source: &mut Control,
         target: &mut Control,
         tracker: &mut Tracker,
         scope: &Scope<'_>,
-    ) -> Result<(), JobError> {
-        for _ in 0..PASSES_MAX {
+    ) -> Result<Duration, JobError> {
+        let mut took = Duration::ZERO;
+        for pass in 0..PASSES_MAX {
             self.note_changes(tracker).await?;
-            if tracker.changed() <= FEW_KEYS {
+            if pass > 0 && tracker.changed() <= FEW_KEYS {
                 break;
             }
+            let began = Instant::now();
             let changed = changed(tracker, scope)?;
             self.copy_changed(source, target, &changed, scope, self.pace)
                 .await?;
+            took = began.elapsed();
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Which databases a changed key was in is not told.
