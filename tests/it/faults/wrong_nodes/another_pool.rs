@@ -6,7 +6,18 @@ use tempfile::TempDir;
 
 /// What would read or change data, or make users.
 const TOUCHING: [&str; 12] = [
-    "set", "rpush", "lpop", "incr", "hset", "hdel", "del", "unlink", "exec", "flushall", "flushdb", "acl|setuser",
+    "set",
+    "rpush",
+    "lpop",
+    "incr",
+    "hset",
+    "hdel",
+    "del",
+    "unlink",
+    "exec",
+    "flushall",
+    "flushdb",
+    "acl|setuser",
 ];
 
 /// Everything a server has, in all databases.

@@ -55,7 +55,9 @@ fn wait_said(sidecar: &Sidecar, node: &str, state: &str, word: &str) {
     let label = format!("ringfence_node_state{{node=\"{node}\",state=\"{state}\"}} 1");
     let said = || {
         let entry = sidecar.node(node);
-        let has_word = entry["reason"].as_str().is_some_and(|reason| reason.contains(word));
+        let has_word = entry["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains(word));
         (entry["state"] == state && has_word && sidecar.metrics().contains(&label)).then_some(())
     };
     if wait_for(NOTICE_MAX, said).is_none() {
