@@ -10,7 +10,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use redis_protocol::resp3::types::BytesFrame;
@@ -25,8 +25,9 @@ use crate::worker::Worker;
 /// Room made before each read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Pause before a node that refused something is tried again.
-const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a node that refused something is tried again, the first time and at most: its clients may wait for it.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Pause before a node that could not be connected to is tried again.
 const UNCONNECTED_PAUSE: Duration = Duration::from_millis(20);
@@ -37,6 +38,7 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
         return;
     };
     let mut used = 0;
+    let mut refused_pause = REFUSED_PAUSE_MIN;
     loop {
         match admissions.wait_for(|&n| n > used).await {
             Ok(n) => used = *n,
@@ -47,14 +49,17 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
                 let (read, write, buf) = control.into_halves();
                 let report = worker.link_up(node, write, &applied);
                 let name = worker.shared().node_name(node);
-                info!(
-                    node = name,
-                    equal = report.equal,
-                    behind = report.behind,
-                    out = report.out,
-                    "stream connected"
-                );
-                if report.out > 0 {
+                let is_news = |what: &str| worker.shared().keeper.is_news(node, what);
+                if is_news(&format!("connected {}", worker.id())) {
+                    info!(
+                        node = name,
+                        equal = report.equal,
+                        behind = report.behind,
+                        out = report.out,
+                        "stream connected"
+                    );
+                }
+                if report.out > 0 && is_news("out") {
                     warn!(
                         node = name,
                         partitions = report.out,
@@ -62,14 +67,21 @@ pub async fn run(worker: Rc<Worker>, node: NodeId) {
                          time): it is out of sync for these partitions until it has been given copies of them"
                     );
                 }
+                let connected = Instant::now();
                 let end = receive(&worker, node, read, buf).await;
                 worker.link_down(node);
                 if worker.shared().keeper.access(node).is_none() {
                     return;
                 }
-                warn!(node = name, "stream lost: {end}");
+                if is_news(&end.why) {
+                    warn!(node = name, "stream lost: {end}");
+                }
+                if connected.elapsed() > REFUSED_PAUSE_MAX {
+                    refused_pause = REFUSED_PAUSE_MIN;
+                }
                 if end.refused {
-                    tokio::time::sleep(REFUSED_PAUSE).await;
+                    tokio::time::sleep(refused_pause).await;
+                    refused_pause = REFUSED_PAUSE_MAX.min(refused_pause * 2);
                 }
             }
             Err(error) => {

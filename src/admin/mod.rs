@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::metrics::{NodeSample, PoolSample, render};
+use crate::pool::TroubleKind;
 use crate::request::NodeId;
 use crate::shared::{Shared, WorkerView};
 
@@ -163,6 +164,8 @@ struct NodeEntry {
     wanted: u32,
     lag_ops: u64,
     memory_bytes: u64,
+    #[serde(skip)]
+    up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
 }
@@ -186,17 +189,18 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
         let up = of_node().all(|v| v.up);
         let streaming: u32 = of_node().map(|v| v.streaming).sum();
         let refused = of_node().find_map(|v| v.refused.clone());
-        let (state, reason) = if let Some(why) = refused {
+        let trouble = health.trouble.filter(|_| !up);
+        let (state, reason) = if let Some(trouble) = trouble {
+            let state = match trouble.kind {
+                TroubleKind::Away => "connecting",
+                TroubleKind::Refuses => "refusing",
+                TroubleKind::Unfit => "unfit",
+            };
+            (state, Some(trouble.why))
+        } else if let Some(why) = refused {
             ("refusing", Some(why))
         } else if !up {
-            (
-                "connecting",
-                Some(
-                    health
-                        .trouble
-                        .unwrap_or_else(|| "its streams are not connected".into()),
-                ),
-            )
+            ("connecting", Some("its streams are not connected".into()))
         } else if streaming < partitions {
             let short = partitions - streaming;
             let why = format!(
@@ -208,6 +212,10 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
             (if is_given { "copying" } else { "out_of_sync" }, Some(why))
         } else if live < partitions {
             ("catching_up", None)
+        } else if shared.admissions.is_full(std::iter::once(id as NodeId)) {
+            let why =
+                "its memory is nearly full (maxmemory): growing writes to what it holds are refused (-OOM)";
+            ("full", Some(why.into()))
         } else {
             ("in_sync", None)
         };
@@ -231,6 +239,7 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
             in_sync: live,
             lag_ops: of_node().map(|v| v.lag_ops).sum(),
             memory_bytes: health.info.memory_used,
+            up,
             pid: pid_of.and_then(|of| of(&node.name)),
         }
     };
@@ -276,7 +285,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
     let samples = entries(&shared, &views, None)
         .into_iter()
         .map(|entry| NodeSample {
-            up: entry.state != "connecting",
+            up: entry.up,
+            state: entry.state,
             partitions: u64::from(entry.partitions),
             in_sync: u64::from(entry.in_sync),
             lag_ops: entry.lag_ops,

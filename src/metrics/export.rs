@@ -2,6 +2,7 @@
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -15,6 +16,8 @@ pub struct NodeSample {
     pub name: String,
     /// Whether every worker's stream to it is connected.
     pub up: bool,
+    /// Its state, as `/v1/nodes` has it.
+    pub state: &'static str,
     /// Partitions that should be on it.
     pub partitions: u64,
     /// Those it has in sync.
@@ -70,6 +73,16 @@ impl Collector for Snapshot {
                 ConstGauge::new(value(node) as i64).encode(metric.encode_family(&labels)?)?;
             }
         }
+        let mut states = encoder.encode_descriptor(
+            "node_state",
+            "1 for the state of the node, as /v1/nodes has it",
+            None,
+            MetricType::Gauge,
+        )?;
+        for node in &self.nodes {
+            let labels = [("node", node.name.as_str()), ("state", node.state)];
+            ConstGauge::new(1i64).encode(states.encode_family(&labels)?)?;
+        }
         let bounds = LATENCY_BOUNDS_US
             .iter()
             .map(|&us| us as f64 / 1e6)
@@ -79,7 +92,7 @@ impl Collector for Snapshot {
             "command_seconds",
             "From a command's arrival to its reply",
             None,
-            prometheus_client::metrics::MetricType::Histogram,
+            MetricType::Histogram,
         )?;
         latency.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
             self.latency_sum_us as f64 / 1e6,
@@ -212,6 +225,7 @@ mod tests {
         let node = NodeSample {
             name: "a".into(),
             up: true,
+            state: "catching_up",
             partitions: 256,
             in_sync: 255,
             lag_ops: 1,
@@ -226,6 +240,7 @@ mod tests {
         for line in [
             "ringfence_commands_total 6",
             "ringfence_node_up{node=\"a\"} 1",
+            "ringfence_node_state{node=\"a\",state=\"catching_up\"} 1",
             "ringfence_node_partitions_in_sync{node=\"a\"} 255",
             "ringfence_partitions_short 1",
             "ringfence_moves_open 7",

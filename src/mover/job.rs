@@ -43,14 +43,14 @@ const HASTY_TRIES: u32 = 6;
 /// long as a node may be silent, or as its round trips take.
 const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
 
-/// So many round trips to the recipient a hand-over may take at least: it needs about half of them. Over a slow link that is
-/// longer.
-const HAND_OVER_TRIPS: u32 = 12;
+/// Round trips to the recipient that a hand-over takes besides those that copy what is left, and some more. Over a slow link
+/// they are what takes long.
+const HAND_OVER_TRIPS: u32 = 6;
 
 /// So many are made to know how long one takes.
 const TRIPS_MEASURED: u32 = 3;
 
-/// Longest time on account of a slow link.
+/// Longest time on account of a slow link, or of large values.
 const SLOW_HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// A hand-over that takes longer is worth a line in the log.
@@ -123,10 +123,13 @@ impl Job<'_> {
         };
         self.scan(&mut ends, &scope).await?;
         let trips = self.trip(&mut ends.target).await? * HAND_OVER_TRIPS;
-        let hasty = trips.min(SLOW_HAND_OVER_MAX).max(config.timeouts.node);
         for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
-            self.catch_up(&mut ends, &scope).await?;
+            // What is left will take about as long as what was copied last.
+            let took = self.catch_up(&mut ends, &scope).await?;
+            let hasty = (trips + took * 2)
+                .min(SLOW_HAND_OVER_MAX)
+                .max(config.timeouts.node);
             let heavy = self.heavy(&mut ends, &scope).await?;
             let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
             let needs_all = self.shared.library.judge.is_one_place();
@@ -246,17 +249,20 @@ impl Job<'_> {
         caught_up.map_err(|error| self.of(self.copy.from, error))
     }
 
-    /// Copies what has changed, until few keys are left.
-    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
-        for _ in 0..PASSES_MAX {
+    /// Copies what has changed, until few keys are left: how long that took, the last time.
+    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<Duration, JobError> {
+        let mut took = Duration::ZERO;
+        for pass in 0..PASSES_MAX {
             self.note_changes(&mut ends.tracker).await?;
-            if ends.tracker.changed().len() <= FEW_KEYS {
+            if pass > 0 && ends.tracker.changed().len() <= FEW_KEYS {
                 break;
             }
+            let began = Instant::now();
             let changed = changed(&mut ends.tracker, scope)?;
             self.copy_changed(ends, &changed, scope, self.pace).await?;
+            took = began.elapsed();
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Which databases a changed key was in is not told. How many keys would not stand still.

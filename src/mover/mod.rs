@@ -14,7 +14,7 @@ mod sweep;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -251,7 +251,7 @@ impl Mover {
         self.failures
             .insert(node, (times.saturating_add(1), Instant::now() + pause));
         // Each time anew would be the same line again and again.
-        if times == 0 {
+        if times == 0 && self.shared.keeper.is_news(node, &why) {
             warn!(node = self.shared.node_name(node), "not moved yet: {why}");
         }
         self.shared.progress.lock().reason = Some(why);
@@ -290,7 +290,7 @@ impl Mover {
             let name = self.shared.node_name(node);
             let health = self.shared.keeper.health(node);
             match health.trouble {
-                Some(trouble) => format!("node {name:?} {trouble}"),
+                Some(trouble) => format!("node {name:?} {}", trouble.why),
                 None if self.shared.admissions.is_full(std::iter::once(node)) => {
                     format!("node {name:?} has no memory left")
                 }

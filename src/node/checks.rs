@@ -36,6 +36,9 @@ pub enum CheckFailure {
     /// It does not answer; it may yet.
     #[error("cannot be reached: {0}. Start it, or correct its address in proxy.toml")]
     Unreachable(ControlError),
+    /// It will do, once it has its data.
+    #[error("is still loading its data: it is used when it has")]
+    Loading,
     /// It will not do as it is.
     #[error("{0}")]
     Unfit(String),
@@ -77,9 +80,7 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
         ));
     }
     if field("loading") == "1" {
-        return Err(CheckFailure::Unreachable(ControlError::Refused(
-            "it is still loading its data".into(),
-        )));
+        return Err(CheckFailure::Loading);
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" && !policy.is_empty() {
@@ -154,9 +155,7 @@ fn unix_ms() -> i64 {
 async fn ask(control: &mut Control, args: &[&[u8]], right: &str) -> Result<BytesFrame, CheckFailure> {
     match control.call(args).await {
         Ok(frame) => Ok(frame),
-        Err(ControlError::Refused(why)) if why.starts_with("LOADING") => {
-            Err(CheckFailure::Unreachable(ControlError::Refused(why)))
-        }
+        Err(ControlError::Refused(why)) if why.starts_with("LOADING") => Err(CheckFailure::Loading),
         Err(ControlError::Refused(why)) => Err(CheckFailure::unfit(format!(
             "refuses what the sidecar's account must be allowed to do ({right}): {why}. Check the node's user and \
              password in proxy.toml and the ACL rules on the node"
@@ -178,7 +177,10 @@ async fn may(control: &mut Control, args: &[&[u8]], what: &str) -> Result<(), Ch
 }
 
 fn lost(error: ControlError) -> CheckFailure {
-    CheckFailure::Unreachable(error)
+    match error {
+        ControlError::Refused(why) if why.starts_with("LOADING") => CheckFailure::Loading,
+        error => CheckFailure::Unreachable(error),
+    }
 }
 
 fn numbers(version: &str) -> (u64, u64) {

@@ -9,26 +9,26 @@ pub use members::{ChangeError, NewNode, ShareChange};
 mod library;
 mod members;
 mod record;
+mod said;
+mod taking;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
+use self::said::Said;
+use self::taking::Untaken;
 use super::admissions::Admissions;
 use super::node_info::NodeInfo;
-use super::open::{connect_as_operator, node_of};
-use super::recover::rules_out_successor;
+use super::open::node_of;
 use super::shelf::{Change, Shelf};
 use super::table::Table;
 use crate::config::{self, Config};
 use crate::limits;
-use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Instance, admit, look_over, read_claim,
-    text_of,
-};
+use crate::node::{Claim, Control, ControlError, Instance};
 use crate::request::{Membership, NodeId, PartitionId};
 
 /// How often a node that is there is looked at.
@@ -60,14 +60,36 @@ pub enum PoolEvent {
     Changed,
 }
 
+/// What kind of trouble there is with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// It is not there, or not yet.
+    Away,
+    /// It is there, and refuses what it is given.
+    Refuses,
+    /// Something is there that must not be used.
+    Unfit,
+}
+
+/// Why a node cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTrouble {
+    /// For machines.
+    pub kind: TroubleKind,
+    /// For people: the rest of a sentence that begins with the node.
+    pub why: String,
+}
+
 /// What people are told of a node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeHealth {
     /// Why it cannot be used, if so.
-    pub trouble: Option<String>,
+    pub trouble: Option<NodeTrouble>,
+    /// Whether it is claimed, and was well when it was last looked at.
+    pub claimed: bool,
     /// How often it has been claimed: each time it may have other contents.
     pub claims: u64,
-    /// Which start of the server process it is.
+    /// Which start of the server process it was when it was last claimed.
     pub run_id: String,
     /// What it said of itself when it was last looked at.
     pub info: NodeInfo,
@@ -90,6 +112,7 @@ pub struct Keeper {
     unshelved: Mutex<Change>,
     unshelved_changed: Notify,
     health: Vec<Mutex<NodeHealth>>,
+    said: Vec<Mutex<Said>>,
     table: Mutex<Table>,
     /// The newest record that any node may have been given.
     attempted: Mutex<Table>,
@@ -127,6 +150,7 @@ impl Keeper {
             unshelved: Mutex::default(),
             unshelved_changed: Notify::new(),
             health: (0..nodes).map(|_| Mutex::default()).collect(),
+            said: (0..nodes).map(|_| Mutex::default()).collect(),
             attempted: Mutex::new(table.clone()),
             table: Mutex::new(table),
             wanted: Mutex::default(),
@@ -196,17 +220,22 @@ impl Keeper {
             match self.take(id, &node).await {
                 Ok(mut control) => {
                     pause = RETRY_PAUSE_MIN;
-                    self.set_trouble(id, None);
                     if let Some(health) = self.health.get(usize::from(id)) {
-                        lock(health).claims += 1;
+                        let mut health = lock(health);
+                        health.trouble = None;
+                        health.claimed = true;
+                        health.claims += 1;
                     }
                     self.admissions.set_busy(id, false);
-                    info!(node = name, "node claimed");
+                    self.say_claimed(id, name);
                     self.admissions.set_strangers(true);
                     if let Some(claimed) = self.admissions.claimed.get(usize::from(id)) {
                         claimed.send_modify(|n| *n += 1);
                     }
-                    let why = self.watch_claimed(id, &mut control).await;
+                    let why = self.watch_claimed(id, name, &mut control).await;
+                    if let Some(health) = self.health.get(usize::from(id)) {
+                        lock(health).claimed = false;
+                    }
                     self.admissions.set_busy(id, why.starts_with("BUSY"));
                     debug!(node = name, why, "looking at the node again");
                 }
@@ -215,10 +244,16 @@ impl Keeper {
                     drop(self.events.send(PoolEvent::Fenced(claim)).await);
                     return std::future::pending().await;
                 }
-                Err(Untaken::Trouble(why)) => {
+                Err(Untaken::Trouble(trouble)) => {
+                    let why = trouble.why.clone();
                     self.admissions.set_busy(id, why.contains("BUSY "));
-                    if self.set_trouble(id, Some(why.clone())) {
+                    // Who is not there keeps nobody from writing.
+                    self.admissions.set_full(id, false);
+                    if self.should_say(id, &why) {
                         warn!(node = name, "node {name:?} {why}");
+                    }
+                    if let Some(health) = self.health.get(usize::from(id)) {
+                        lock(health).trouble = Some(trouble);
                     }
                     if self.admissions.is_busy(id) {
                         tokio::time::sleep(BUSY_PAUSE).await;
@@ -231,96 +266,36 @@ impl Keeper {
         }
     }
 
-    /// Whether what is said about the node is news.
-    fn set_trouble(&self, id: NodeId, trouble: Option<String>) -> bool {
-        let Some(health) = self.health.get(usize::from(id)) else {
-            return false;
-        };
-        let mut health = lock(health);
-        let news = health.trouble != trouble;
-        health.trouble = trouble;
-        news
+    /// Whether that has not been said of the node lately. Who tries again and again asks each time, and says it once.
+    pub fn is_news(&self, id: NodeId, what: &str) -> bool {
+        let said = self.said.get(usize::from(id));
+        said.is_some_and(|said| lock(said).is_news(what, Instant::now()))
     }
 
-    /// Claims the node and makes its control connection.
-    async fn take(&self, id: NodeId, node: &config::Node) -> Result<Control, Untaken> {
-        let timeout = self.config.timeouts.connect;
-        let mut control = connect_as_operator(node, timeout).await?;
-        let facts = look_over(&mut control, self.config.pool.bookkeeping_db).await?;
-        if let Some(health) = self.health.get(usize::from(id)) {
-            lock(health).run_id = facts.run_id;
-        }
-        // What a node without a claim has forgotten may be that a successor has claimed it. One that claims a majority
-        // after this question meets a node that carries our claim; so it is asked again when the node is ours.
-        let forgetful = read_claim(&mut control)
-            .await
-            .map_err(CheckFailure::Unreachable)?
-            .is_none();
-        if forgetful {
-            self.rule_out_successor(id).await?;
-        }
-        match admit(&mut control, &self.claim, false, &self.instance, &self.roles).await {
-            Ok(()) => {}
-            Err(AdmissionError::Superseded(claim)) => return Err(Untaken::Fenced(claim)),
-            Err(other) => return Err(Untaken::Trouble(other.to_string())),
-        }
-        if forgetful {
-            self.rule_out_successor(id).await?;
-        }
-        let user = self.instance.user("c");
-        let login = Some((user.as_str(), self.instance.secret.as_str()));
-        let mut own = Control::connect(&node.address, login, timeout)
-            .await
-            .map_err(CheckFailure::Unreachable)?;
-        let Some(slot) = self.controls.get(usize::from(id)) else {
-            return Ok(control);
-        };
-        // Under the locks, so that an older record cannot overtake a newer one.
-        let shelf = self.shelf.lock().await;
-        let mut slot = slot.lock().await;
-        self.give_record(&mut own)
-            .await
-            .map_err(CheckFailure::Unreachable)?;
-        self.shelve_all(id, &shelf, &mut own)
-            .await
-            .map_err(CheckFailure::Unreachable)?;
-        *slot = Some(own);
-        Ok(control)
+    fn should_say(&self, id: NodeId, standing: &str) -> bool {
+        let said = self.said.get(usize::from(id));
+        said.is_some_and(|said| lock(said).should_say(standing, Instant::now()))
     }
 
-    /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority.
-    async fn rule_out_successor(&self, id: NodeId) -> Result<(), Untaken> {
-        let asked = self.controls.iter().enumerate().map(|(other, slot)| async move {
-            let mut slot = slot.lock().await;
-            let Some(control) = slot.as_mut().filter(|_| other != usize::from(id)) else {
-                return false;
-            };
-            matches!(read_claim(control).await, Ok(Some(claim)) if claim == self.claim)
-        });
-        let witnesses = futures::future::join_all(asked).await;
-        let witnesses = witnesses.into_iter().filter(|&carries| carries).count();
-        let members = self.table().members().count();
-        if rules_out_successor(members, witnesses) {
-            return Ok(());
+    fn say_claimed(&self, id: NodeId, name: &str) {
+        if self.should_say(id, "claimed") {
+            info!(node = name, "node claimed");
         }
-        Err(Untaken::Trouble(format!(
-            "is empty, so it may have forgotten that another sidecar has claimed it, and only {witnesses} of the other nodes \
-             show that none has: it is used again when more of them answer, or when this sidecar is restarted"
-        )))
     }
 
     /// Watches a claimed node until something is wrong with it: what it was.
-    async fn watch_claimed(&self, id: NodeId, control: &mut Control) -> String {
+    async fn watch_claimed(&self, id: NodeId, name: &str, control: &mut Control) -> String {
         let Some(lost) = self.admissions.lost.get(usize::from(id)) else {
             return String::new();
         };
         loop {
-            let info = match control.call(&[b"INFO"]).await {
-                Ok(reply) => NodeInfo::parse(&text_of(&reply)),
-                Err(error) => return error.to_string(),
+            let info = match self.look_again(control).await {
+                Ok(info) => info,
+                Err(why) => return why,
             };
             let (used, max) = (info.memory_used, info.memory_max);
             self.note_info(id, info);
+            self.say_claimed(id, name);
             let interval = if used * 2 > max && max > 0 {
                 WATCH_INTERVAL_FILLING
             } else {
@@ -337,7 +312,8 @@ impl Keeper {
             let (used, max) = (info.memory_used, info.memory_max);
             lock(health).info = info;
             let is_full = max > 0 && used * 100 >= max * FULL_PERCENT;
-            if self.admissions.set_full(id, is_full) {
+            let words = if is_full { "full" } else { "not full" };
+            if self.admissions.set_full(id, is_full) && self.is_news(id, words) {
                 let table = lock(&self.table);
                 let name = table.nodes.get(usize::from(id)).map_or("", |n| &n.name);
                 if is_full {
@@ -350,18 +326,6 @@ impl Keeper {
                 }
             }
         }
-    }
-}
-
-/// Why a node was not taken.
-enum Untaken {
-    Fenced(Claim),
-    Trouble(String),
-}
-
-impl From<CheckFailure> for Untaken {
-    fn from(failure: CheckFailure) -> Self {
-        Self::Trouble(failure.to_string())
     }
 }
 

@@ -15,6 +15,8 @@ pub mod recover;
 pub mod table;
 
 pub use admissions::Admissions;
-pub use keeper::{ChangeError, Keeper, NewNode, NodeHealth, PoolEvent, ShareChange};
+pub use keeper::{
+    ChangeError, Keeper, NewNode, NodeHealth, NodeTrouble, PoolEvent, ShareChange, TroubleKind,
+};
 pub use node_info::NodeInfo;
 pub use open::{OpenError, Opened, open};

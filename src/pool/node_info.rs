@@ -18,6 +18,8 @@ pub struct NodeInfo {
     pub memory_peak: u64,
     /// `maxmemory`; 0 is none.
     pub memory_max: u64,
+    /// Whether it is a replica of another server.
+    pub is_replica: bool,
     /// Whether it keeps an append-only file.
     pub append_only: bool,
     /// Whether its last write to its files succeeded.
@@ -50,6 +52,7 @@ impl NodeInfo {
                 "used_memory_dataset" => info.memory_data = number(),
                 "used_memory_rss" => info.memory_rss = number(),
                 "used_memory_peak" => info.memory_peak = number(),
+                "role" => info.is_replica = value != "master",
                 "maxmemory" => info.memory_max = number(),
                 "aof_enabled" => info.append_only = value == "1",
                 "aof_last_write_status" | "rdb_last_bgsave_status" => info.files_well &= value == "ok",
@@ -96,6 +99,7 @@ impl NodeInfo {
             } else {
                 0
             },
+            is_replica: false,
             append_only: nodes.iter().all(|n| n.append_only),
             files_well: nodes.iter().all(|n| n.files_well),
             last_save_s: nodes.iter().map(|n| n.last_save_s).min().unwrap_or_default(),

@@ -297,6 +297,10 @@ impl Visited {
                     );
                     self.absent.push((node.name.clone(), line));
                 }
+                Err(failure @ CheckFailure::Loading) => {
+                    let line = format!("node {:?} at {} {failure}", node.name, node.address);
+                    self.absent.push((node.name.clone(), line));
+                }
                 Err(CheckFailure::Unfit(why)) => {
                     let line = format!("node {:?} at {} {why}", node.name, node.address);
                     self.unfit.push((node.name.clone(), line));
@@ -380,9 +384,7 @@ pub(super) async fn connect_as_operator(
         .map(|password| (node.user(), password.expose()));
     match Control::connect(&node.address, login, timeout).await {
         Ok(control) => Ok(control),
-        Err(ControlError::Refused(why)) if why.starts_with("LOADING") => {
-            Err(CheckFailure::Unreachable(ControlError::Refused(why)))
-        }
+        Err(ControlError::Refused(why)) if why.starts_with("LOADING") => Err(CheckFailure::Loading),
         Err(ControlError::Refused(why)) => Err(CheckFailure::Unfit(format!(
             "does not let the sidecar in ({why}): check the node's user and password in proxy.toml"
         ))),

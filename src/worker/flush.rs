@@ -48,12 +48,14 @@ impl Worker {
                     core.unrecorded.insert(partition);
                 }
                 Effect::Mismatch { node, partition } => self.note_mismatch(core.now_us, node, partition),
-                Effect::Expelled { node, partition } => {
+                Effect::Expelled { node, partition } if self.shared.keeper.is_news(node, "expelled") => {
                     warn!(
                         node = self.shared.node_name(node),
-                        partition, "the node lacks more than the backlog holds: it is out of sync"
+                        partition,
+                        "the node lacks more than the backlog holds: it is out of sync (for this partition, and maybe others)"
                     );
                 }
+                Effect::Expelled { .. } => {}
                 Effect::Differs { db, key } => self.shared.verifier.differs(db, key.to_vec()),
                 Effect::Hung(node) => Self::close_stream(core, node),
             }

@@ -184,6 +184,21 @@ impl Node {
         }
     }
 
+    /// Makes its append-only file as short as its data allows.
+    pub fn rewrite_file(&self) {
+        let mut client = self.client();
+        client.call(cmd!["BGREWRITEAOF"]);
+        wait_until("the file is rewritten", Duration::from_secs(15), || {
+            let info = client
+                .call(cmd!["INFO", "persistence"])
+                .text()
+                .unwrap_or_default();
+            ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"]
+                .iter()
+                .all(|line| info.contains(line))
+        });
+    }
+
     /// A copy of its append-only files as they are now.
     pub fn keep_files(&self) -> TempDir {
         let kept = tempfile::tempdir().expect("temporary directory");

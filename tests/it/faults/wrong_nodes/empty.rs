@@ -7,9 +7,12 @@ use crate::harness::seed;
 fn it_is_given_everything_again() {
     let seed = seed();
     let pool = Pool::start(3);
-    let config = SidecarConfig::of(&pool, 3).threads(2);
+    // The backlog alone must not do.
+    let config = SidecarConfig::of(&pool, 3)
+        .threads(2)
+        .with("limits", "backlog = \"1MiB\"");
     let (sidecar, workload) = under_load(&pool, &config, seed);
-    fill(&sidecar, 1000);
+    fill(&sidecar, 2000);
     for node in &pool.nodes {
         node.restart_empty();
         sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
@@ -30,8 +33,9 @@ fn it_is_given_everything_again() {
 fn it_is_given_its_share_in_a_larger_pool() {
     let seed = seed();
     let pool = Pool::start(5);
-    let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 2), seed);
-    fill(&sidecar, 500);
+    let config = SidecarConfig::of(&pool, 2).with("limits", "backlog = \"1MiB\"");
+    let (sidecar, workload) = under_load(&pool, &config, seed);
+    fill(&sidecar, 2000);
     for node in &pool.nodes[..2] {
         node.restart_empty();
         sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);

@@ -1,5 +1,6 @@
 //! Nodes that hang (SIGSTOP), at every stage: what a client waits is bounded by `timeouts.node`.
 
+use super::super::pause;
 use super::*;
 use crate::harness::{Flow, Rng, seed, wait_until};
 
@@ -73,37 +74,34 @@ fn in_the_middle_of_a_hand_over() {
     let seed = seed();
     let mut rng = Rng::new(seed);
     let mut pool = Pool::start(3);
-    let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 2), seed);
+    let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
     let node = pool.start_another();
     let relay = Relay::start(&node.endpoint());
-    relay.set(Flow::Slow(Duration::from_millis(5)));
+    relay.set(Flow::Slow(Duration::from_millis(10)));
     add_at(&sidecar, "d", &relay.endpoint().to_string());
-    let mut met = 0;
-    for round in 0..6 {
-        let ring = wait_ring(&sidecar, "handing over, or done", |ring| {
+    let mut ends = Vec::new();
+    for weight in [100, 1, 100, 1, 100, 1] {
+        let ring = wait_ring(&sidecar, "handing over, or done with it", |ring| {
             ring["jobs"][0]["phase"] == "hand_over" || ring["state"] == "settled"
         });
-        if ring["state"] == "settled" {
-            let weight = json!({"weight": if round % 2 == 0 { 100 } else { 10 }});
-            sidecar.ask("PATCH", "/v1/nodes/d", &weight);
-            continue;
+        if ring["jobs"][0]["phase"] == "hand_over" {
+            let end = *rng.pick(&["from", "to"]);
+            let name = ring["jobs"][0][end].as_str().expect("a name");
+            pause(&mut rng, 0, 30);
+            pool.node(name).stop();
+            pause(&mut rng, 100, 1300);
+            pool.node(name).cont();
+            ends.push(end);
         }
-        let end = *rng.pick(&["from", "to"]);
-        let name = ring["jobs"][0][end].as_str().expect("a name");
-        std::thread::sleep(Duration::from_millis(rng.below(20) as u64));
-        met += 1;
-        pool.node(name).stop();
-        std::thread::sleep(Duration::from_millis(rng.between(100, 1200) as u64));
-        pool.node(name).cont();
+        sidecar.wait_settled(RECOVERY_MAX * 2);
         wait_progress(&workload);
+        let (status, answer) = sidecar.ask("PATCH", "/v1/nodes/d", &json!({"weight": weight}));
+        assert_eq!(status, 200, "{answer}");
+        wait_ring(&sidecar, "moving", |ring| ring["state"] != "settled");
     }
-    println!("met {met} times");
-    assert!(met > 0, "no hand-over was met");
     relay.set(Flow::Pass);
     sidecar.wait_settled(RECOVERY_MAX * 2);
-    let outcome = finish(&pool, &sidecar, workload, seed);
-    println!(
-        "longest pause of a client {:?}; {:?}",
-        outcome.longest_gap, outcome.errors
-    );
+    assert!(!ends.is_empty(), "no hand-over was met");
+    let what = format!("handing over, ends {ends:?}");
+    assert_short(&finish(&pool, &sidecar, workload, seed), &what, seed);
 }

@@ -10,8 +10,12 @@ fn it_is_waited_for() {
     let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
     fill(&sidecar, 3000);
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
-    // So many us for each command of the file.
-    pool.nodes[1].launch(&[("key-load-delay", "300")]);
+    pool.nodes[1].rewrite_file();
+    // So many us for each key or command of the file; in between it answers.
+    pool.nodes[1].launch(&[
+        ("key-load-delay", "500"),
+        ("loading-process-events-interval-bytes", "1024"),
+    ]);
     wait_said(&sidecar, "b", "connecting", "loading");
     wait_progress(&workload);
     assert_eq!(

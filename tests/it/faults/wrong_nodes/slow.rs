@@ -40,11 +40,16 @@ fn a_copy_to_it_takes_long_but_ends() {
     let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
     fill(&sidecar, 300);
     let relay = Relay::start(&pool.start_another().endpoint());
-    relay.set(Flow::Slow(Duration::from_millis(100)));
+    relay.set(Flow::Slow(Duration::from_millis(50)));
     add_at(&sidecar, "d", &relay.endpoint().to_string());
     let began = Instant::now();
     sidecar.wait_settled(RECOVERY_MAX * 2);
-    println!("settled after {:?}", began.elapsed());
+    println!(
+        "settled after {:?}; longest hold {}",
+        began.elapsed(),
+        sidecar.admin("/v1/ring")["longest_hold_us"]
+    );
+    relay.set(Flow::Pass);
     let outcome = finish(&pool, &sidecar, workload, seed);
     println!("longest pause of a client: {:?}", outcome.longest_gap);
     assert!(outcome.longest_gap < PAUSE_MAX, "{:?}", outcome.longest_gap);
