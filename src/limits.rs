@@ -47,6 +47,9 @@ pub const SCRIPT_SILENCE_MS: u64 = 8_000;
 /// A worker's read buffer that its clients share, in bytes. One allocation for so much traffic.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Keys of one partition that are noted as changed while it is copied. If there are more, all of its streams are copied again.
+pub const CHANGES_MAX: usize = 50_000;
+
 /// Bunches of messages that may wait for a worker.
 pub const MAILBOX_BUNCHES: usize = 1024;
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::account::Position;
 use crate::command::decide::Decision;
 pub use crate::command::parts::Brings;
 use crate::command::parts::Line;
@@ -228,9 +229,14 @@ pub enum Action {
     /// Answered ([`Outcome::Done`]) when this node has executed all writes of the partition that are ordered before; refused if
     /// it is not given them.
     Settled(NodeId),
+    /// Which keys writes of the partition name is noted from now on, or no more.
+    NoteChanges(bool),
+    /// Tells which: an array of 1 or 0 (whether there was a write that does not name its keys), and keys.
+    TakeChanges,
     /// Under a hold: this node has a copy of all that was ordered for the partition. It is given what comes from here on, and
-    /// counts; it is taken into the replica set if it is not there.
-    Join(NodeId),
+    /// counts; it is taken into the replica set if it is not there. Refused if that is not what stands at this position (`None`:
+    /// there is no account).
+    Join(NodeId, Option<Position>),
     /// This node leaves the replica set, as soon as that is recorded.
     Leave(NodeId),
     /// Decided on one node, then written to all.

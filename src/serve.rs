@@ -23,7 +23,7 @@ use crate::ingress::{Pause, SlowLog};
 use crate::library::functions::{FunctionLibrary, Functions};
 use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
-use crate::mover::{Mover, Progress};
+use crate::mover::{self, Mover, Progress};
 use crate::net::Socket;
 use crate::node::Claim;
 use crate::pool::{Keeper, OpenError, PoolEvent, open};
@@ -141,7 +141,7 @@ async fn start(
 ) -> Result<Arc<Shared>, ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
-        .chain(std::iter::once("c".to_owned()))
+        .chain(["c", mover::ROLE].map(str::to_owned))
         .collect();
     let opened = open(config, &roles).await?;
     let keeper = Keeper::new(

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -73,6 +75,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             ))
         })
     }
+}
+
+/// A page in somebody's browser on this host can send requests here, too, but none that says to be JSON.
+pub(super) async fn only_on_purpose(request: Request, next: Next) -> Response {
+    let is_json = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if request.method() == Method::GET || request.method() == Method::HEAD || is_json {
+        return next.run(request).await;
+    }
+    let failure = Failure {
+        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        error: "a change needs the header \"Content-Type: application/json\", also where it has no body"
+            .into(),
+    };
+    failure.into_response()
 }
 
 /// Why something was not done.
@@ -198,7 +217,14 @@ pub(super) async fn remove_node(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
 ) -> Answer<Response> {
-    admin.open()?.keeper.remove_node(&name).await?;
+    let shared = admin.open()?;
+    let _joining = shared.keeper.joining.lock().await;
+    let views = views(&shared).await?;
+    let held = |id| {
+        let of_all = views.iter().flat_map(|view| &view.partitions);
+        of_all.filter(|view| view.replicas.contains(&id)).count()
+    };
+    shared.keeper.remove_node(&name, held).await?;
     Ok(Json(serde_json::json!({"applied": true})).into_response())
 }
 

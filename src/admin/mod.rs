@@ -102,6 +102,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 Json(serde_json::json!({"error": "no such path", "paths": known})),
             )
         })
+        .layer(axum::middleware::from_fn(changes::only_on_purpose))
         .with_state(Arc::new(admin));
     axum::serve(listener, app).await
 }

@@ -139,11 +139,10 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.admin));
+        // Also without a body: by it a sidecar tells a change that is meant from one that a page in a browser sends.
+        let request = request.header("content-type", "application/json");
         let mut response = match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                self.agent.run(request.body(body.to_string())?)?
-            }
+            Some(body) => self.agent.run(request.body(body.to_string())?)?,
             None if sends => self.agent.run(request.body("")?)?,
             None => self.agent.run(request.body(())?)?,
         };

@@ -1,8 +1,9 @@
 //! One copy: some partitions, from a node that has them to one that should, while clients write to them.
 //!
-//! 1. The recipient's account is told that what it has of these partitions is not what any position says, so that a copy that is
-//!    cut short is known for what it is; and its stream comes to rest, so that nothing of an earlier time arrives any more.
-//! 2. The source tells of every change from here on ([`Tracker`]). Its keys are copied, a few at a time.
+//! 1. What is left of an earlier copy's connections is ended. The recipient's account is told that what it has of these partitions is
+//!    not what any position says, so that a copy that is cut short is known for what it is.
+//! 2. The source, and the owner, tell of every change from here on ([`ends`](super::ends)); then the recipient's streams come to rest, so
+//!    that nothing of an earlier time arrives there any more. All keys are copied, a few at a time.
 //! 3. Those that have changed meanwhile are copied again, until few are left.
 //! 4. The partitions are held: nothing is ordered. The source executes what has been (and says so for each partition: it may be
 //!    given some of them no more), the last keys go over, the recipient's account gets the source's position, and it joins the
@@ -11,27 +12,25 @@
 //! Whatever fails, the hold ends, and the copy is begun anew some time later. All connections are those of users that a successor
 //! fences.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracing::{debug, info};
+use tracing::debug;
 
+use super::ends::Ends;
 use super::plan::Copy;
 use super::progress::Phase;
 use crate::account;
 use crate::node::{
-    Control, ControlError, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys, databases,
-    is_error, remove_partitions, scan_step, text_of,
+    Control, ControlError, CopyError, Pace, Scope, databases, is_error, remove_partitions, scan_step, text_of,
 };
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId};
-use crate::ring::partition_of;
 use crate::shared::Shared;
 
 /// Changed keys that are left for the hand-over: a round trip or two.
-const FEW_KEYS: usize = 32;
+pub(super) const FEW_KEYS: usize = 32;
 
 /// So often changed keys are copied again before the hand-over is tried with however many there are.
 const PASSES_MAX: u32 = 12;
@@ -41,7 +40,7 @@ const HASTY_TRIES: u32 = 6;
 
 /// Longest time that partitions are held where nothing else has helped: large values that change all the time. Else it is as
 /// long as a node may be silent, or as its round trips take.
-const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
+pub(super) const LAST_HAND_OVER_MAX: Duration = Duration::from_secs(10);
 
 /// Round trips to the recipient that a hand-over takes besides those that copy what is left, and some more. Over a slow link
 /// they are what takes long.
@@ -52,12 +51,6 @@ const TRIPS_MEASURED: u32 = 3;
 
 /// Longest time on account of a slow link, or of large values.
 const SLOW_HAND_OVER_MAX: Duration = Duration::from_secs(2);
-
-/// A hand-over that takes longer is worth a line in the log.
-const LONG_HOLD_US: u64 = 50_000;
-
-/// How long the table's record may take, where the hand-over waits for it.
-const RECORD_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a copy was not made.
 #[derive(Debug, Error)]
@@ -72,21 +65,11 @@ pub(super) enum JobError {
     Refused(&'static str),
     #[error("the hand-over took longer than {0:?}")]
     TooLong(Duration),
+    #[error("clients hold some of the partitions for long")]
+    Held,
     #[error("too many keys change at once: {0}")]
     TooMany(usize),
 }
-
-/// The connections of a copy.
-struct Ends {
-    source: Control,
-    target: Control,
-    /// Databases that have had keys since the copy began: what has been removed from one of them is removed from its copy.
-    dbs: BTreeSet<u16>,
-    tracker: Tracker,
-}
-
-/// Numbers of holds.
-static HOLDS: AtomicU64 = AtomicU64::new(1);
 
 /// A copy being made.
 pub(super) struct Job<'a> {
@@ -99,6 +82,12 @@ impl Job<'_> {
     /// Makes it. What is left are partitions with large values that change all the time, if there are others: their hand-over
     /// takes longer, and nobody else should wait for it.
     pub(super) async fn run(&self) -> Result<Vec<PartitionId>, JobError> {
+        let result = self.copy_and_hand_over().await;
+        self.note_changes(false).await;
+        result
+    }
+
+    async fn copy_and_hand_over(&self) -> Result<Vec<PartitionId>, JobError> {
         let copy = self.copy;
         let wanted: HashSet<PartitionId> = copy.partitions.iter().copied().collect();
         let config = &self.shared.config;
@@ -107,22 +96,16 @@ impl Job<'_> {
             wanted: &wanted,
             bookkeeping_db: config.pool.bookkeeping_db,
         };
-        let mut target = self.connect(copy.to).await?;
-        announce(&mut target, scope.bookkeeping_db, &copy.partitions)
+        let mut ends = Ends::open(self.shared, copy, &scope).await?;
+        announce(&mut ends.target, scope.bookkeeping_db, &copy.partitions)
             .await
-            .map_err(|error| self.of(copy.to, error))?;
+            .map_err(|error| ends.of_target(error))?;
+        self.note_changes(true).await;
         self.come_to_rest(HoldId::NONE, &[copy.to]).await?;
-        remove_partitions(&mut target, &scope, self.pace).await?;
-        let source = self.connect(copy.from).await?;
-        let tracker = Tracker::start(self.connect(copy.from).await?).await;
-        let mut ends = Ends {
-            source,
-            target,
-            dbs: BTreeSet::new(),
-            tracker: tracker.map_err(|error| self.of(copy.from, error))?,
-        };
+        ends.while_listening(async |_, target| remove_partitions(target, &scope, self.pace).await)
+            .await?;
         self.scan(&mut ends, &scope).await?;
-        let trips = self.trip(&mut ends.target).await? * HAND_OVER_TRIPS;
+        let trips = self.trip(&mut ends).await? * HAND_OVER_TRIPS;
         for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
             // What is left will take about as long as what was copied last.
@@ -130,7 +113,7 @@ impl Job<'_> {
             let hasty = (trips + took * 2)
                 .min(SLOW_HAND_OVER_MAX)
                 .max(config.timeouts.node);
-            let heavy = self.heavy(&mut ends, &scope).await?;
+            let heavy = ends.heavy(&scope).await?;
             let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
             let needs_all = self.shared.library.judge.is_one_place();
             let (goes, stays) = match light.is_empty() || needs_all {
@@ -145,8 +128,8 @@ impl Job<'_> {
             let longest = if is_last { LAST_HAND_OVER_MAX } else { hasty };
             self.shared.progress.phase(Phase::HandOver);
             match self.hand_over(&mut ends, &scope, longest).await {
-                Err(JobError::TooMany(keys)) if !is_last => {
-                    debug!(keys, "many keys have changed before the hand-over: once more");
+                Err(why @ (JobError::TooMany(_) | JobError::Held)) if attempt < HASTY_TRIES => {
+                    debug!(%why, "not handed over yet: once more");
                 }
                 // A connection that was given up in the middle of an answer is of no use any more.
                 ended => return ended.map(|()| stays),
@@ -155,68 +138,28 @@ impl Job<'_> {
         Ok(Vec::new())
     }
 
-    /// Partitions of which a large value has changed since it was last copied.
-    async fn heavy(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<HashSet<PartitionId>, JobError> {
-        let keys: Vec<Vec<u8>> = ends
-            .tracker
-            .changed()
-            .iter()
-            .filter(|key| is_wanted(key, scope))
-            .cloned()
-            .collect();
-        let said = |error| self.of(self.copy.from, error);
-        let mut heavy = HashSet::new();
-        if keys.is_empty() {
-            return Ok(heavy);
-        }
-        for db in databases(&mut ends.source).await.map_err(said)? {
-            if db == scope.bookkeeping_db {
-                continue;
-            }
-            let large = are_large(&mut ends.source, db, &keys).await.map_err(said)?;
-            let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
-            heavy.extend(large.map(|(key, _)| partition_of(key, scope.partitions)));
-        }
-        Ok(heavy)
-    }
-
-    fn of(&self, node: NodeId, error: ControlError) -> JobError {
-        JobError::Node {
-            node: self.shared.node_name(node),
-            error,
-        }
+    /// Has the owners note which keys are written, or no more.
+    async fn note_changes(&self, begins: bool) {
+        let actions = self.copy.partitions.iter();
+        let actions = actions.map(|&partition| (partition, Action::NoteChanges(begins)));
+        self.shared.operate(HoldId::NONE, 0, actions.collect()).await;
     }
 
     /// The longest of some round trips to the recipient.
-    async fn trip(&self, target: &mut Control) -> Result<Duration, JobError> {
+    async fn trip(&self, ends: &mut Ends) -> Result<Duration, JobError> {
         let mut longest = Duration::ZERO;
         for _ in 0..TRIPS_MEASURED {
             let began = Instant::now();
-            let answered = target.call(&[b"PING"]).await;
-            answered.map_err(|error| self.of(self.copy.to, error))?;
+            let answered = ends.target.call(&[b"PING"]).await;
+            answered.map_err(|error| ends.of_target(error))?;
             longest = longest.max(began.elapsed());
         }
         Ok(longest)
     }
 
-    async fn connect(&self, node: NodeId) -> Result<Control, JobError> {
-        let connect = self.shared.keeper.connect(node).await;
-        connect.map_err(|error| self.of(node, error))
-    }
-
     /// Waits until these nodes have executed everything that is on its way to them.
-    async fn come_to_rest(&self, under: HoldId, nodes: &[NodeId]) -> Result<(), JobError> {
-        let ping = Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
-        let workers = self.shared.workers.len() as u16;
-        let of_worker = |worker: u16| {
-            nodes
-                .iter()
-                .map(move |&node| (worker, node))
-                .map(|(worker, node)| (worker, Action::OnNode(node, Commands::one(ping.clone()))))
-        };
-        let asked = (0..workers).flat_map(of_worker).collect();
-        let outcomes = self.shared.operate(under, 0, asked).await;
-        match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
+    pub(super) async fn come_to_rest(&self, under: HoldId, nodes: &[NodeId]) -> Result<(), JobError> {
+        match come_to_rest(self.shared, under, nodes).await {
             true => Ok(()),
             false => Err(JobError::Refused("waiting for the nodes' streams")),
         }
@@ -224,18 +167,16 @@ impl Job<'_> {
 
     /// Copies all keys once.
     async fn scan(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
-        let dbs = databases(&mut ends.source)
-            .await
-            .map_err(|error| self.of(self.copy.from, error))?;
+        let dbs = databases(&mut ends.source).await;
+        let dbs = dbs.map_err(|error| ends.of_source(error))?;
         ends.dbs.extend(&dbs);
         for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
             let mut cursor = b"0".to_vec();
             loop {
                 let keys = scan_step(&mut ends.source, db, &mut cursor, scope).await?;
-                let copied = copy_keys(&mut ends.source, &mut ends.target, db, &keys, self.pace).await?;
+                ends.note_streams(db, &keys).await?;
+                let copied = ends.copy(db, &keys, self.pace).await?;
                 self.shared.progress.copied(copied.keys, copied.bytes);
-                // What has changed must not pile up at the source.
-                self.note_changes(&mut ends.tracker).await?;
                 if cursor == b"0" {
                     break;
                 }
@@ -244,21 +185,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn note_changes(&self, tracker: &mut Tracker) -> Result<(), JobError> {
-        let caught_up = tracker.catch_up().await;
-        caught_up.map_err(|error| self.of(self.copy.from, error))
-    }
-
     /// Copies what has changed, until few keys are left: how long that took, the last time.
     async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<Duration, JobError> {
         let mut took = Duration::ZERO;
         for pass in 0..PASSES_MAX {
-            self.note_changes(&mut ends.tracker).await?;
-            if pass > 0 && ends.tracker.changed().len() <= FEW_KEYS {
+            ends.catch_up().await?;
+            if pass > 0 && ends.changed() <= FEW_KEYS {
                 break;
             }
             let began = Instant::now();
-            let changed = changed(&mut ends.tracker, scope)?;
+            let changed = ends.take_changed(self.shared, HoldId::NONE, scope).await?;
             self.copy_changed(ends, &changed, scope, self.pace).await?;
             took = began.elapsed();
         }
@@ -266,7 +202,7 @@ impl Job<'_> {
     }
 
     /// Which databases a changed key was in is not told. How many keys would not stand still.
-    async fn copy_changed(
+    pub(super) async fn copy_changed(
         &self,
         ends: &mut Ends,
         keys: &[Vec<u8>],
@@ -276,179 +212,35 @@ impl Job<'_> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let now = databases(&mut ends.source)
-            .await
-            .map_err(|error| self.of(self.copy.from, error))?;
+        let now = databases(&mut ends.source).await;
+        let now = now.map_err(|error| ends.of_source(error))?;
         ends.dbs.extend(now);
         let mut left = 0;
-        let dbs = ends.dbs.clone();
-        for db in dbs.into_iter().filter(|db| *db != scope.bookkeeping_db) {
-            let copied = copy_keys(&mut ends.source, &mut ends.target, db, keys, pace).await?;
+        for db in ends
+            .dbs
+            .clone()
+            .into_iter()
+            .filter(|db| *db != scope.bookkeeping_db)
+        {
+            ends.note_streams(db, keys).await?;
+            let copied = ends.copy(db, keys, pace).await?;
             self.shared.progress.copied(copied.keys, copied.bytes);
             left += copied.left as usize;
         }
         Ok(left)
     }
+}
 
-    /// The last keys, under a hold; and the recipient joins.
-    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, longest: Duration) -> Result<(), JobError> {
-        let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
-        let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
-        partitions.sort_unstable();
-        let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
-        let began = Instant::now();
-        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
-        let is_last = longest == LAST_HAND_OVER_MAX;
-        let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
-            true => {
-                let steps = self.under_hold(hold, ends, scope, is_last);
-                tokio::time::timeout(longest, steps)
-                    .await
-                    .unwrap_or(Err(JobError::TooLong(longest)))
-            }
-            false => Err(JobError::Refused("a hold")),
-        };
-        self.shared.operate(hold, 0, each(|| Action::Release)).await;
-        let held_us = began.elapsed().as_micros() as u64;
-        let mut progress = self.shared.progress.lock();
-        progress.longest_hold_us = progress.longest_hold_us.max(held_us);
-        if held_us > LONG_HOLD_US {
-            info!(
-                held_ms = held_us / 1000,
-                partitions = partitions.len(),
-                "clients of these partitions had to wait for a hand-over: large values change all the time, or the machine is busy"
-            );
-        }
-        result
-    }
-
-    async fn under_hold(
-        &self,
-        hold: HoldId,
-        ends: &mut Ends,
-        scope: &Scope<'_>,
-        is_last: bool,
-    ) -> Result<(), JobError> {
-        let copy = self.copy;
-        // A source that has fallen out of a partition answers all the same, but not for that partition.
-        let settled = |&partition: &PartitionId| (partition, Action::Settled(copy.from));
-        let settled = self
-            .shared
-            .operate(hold, 0, scope.wanted.iter().map(settled).collect())
-            .await;
-        if settled.iter().any(|outcome| *outcome != Outcome::Done) {
-            return Err(JobError::Refused("waiting for the source"));
-        }
-        self.come_to_rest(hold, &[copy.to]).await?;
-        self.note_changes(&mut ends.tracker).await?;
-        if !is_last && ends.tracker.changed().len() > FEW_KEYS * 4 {
-            return Err(JobError::TooMany(ends.tracker.changed().len()));
-        }
-        let mut changed = changed(&mut ends.tracker, scope)?;
-        // Keys that are called like ours are not told of.
-        let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);
-        changed.extend(ours.into_iter().filter(|key| is_wanted(key, scope)));
-        let left = self.copy_changed(ends, &changed, scope, &Pace::new(0)).await?;
-        if left > 0 {
-            return Err(JobError::TooMany(left));
-        }
-        self.hand_account_over(ends, scope).await?;
-        let join = |&partition: &PartitionId| (partition, Action::Join(copy.to));
-        let joined = self
-            .shared
-            .operate(hold, 0, scope.wanted.iter().map(join).collect())
-            .await;
-        if joined.iter().any(|outcome| *outcome != Outcome::Done) {
-            return Err(JobError::Refused("joining"));
-        }
-        if self.shared.config.pool.replicas == 1 {
-            self.switch(hold, &mut ends.source, scope).await?;
-        }
-        Ok(())
-    }
-
-    /// The recipient stands where the source stands.
-    async fn hand_account_over(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
-        let db = scope.bookkeeping_db.to_string();
-        let names: Vec<Vec<u8>> = scope.wanted.iter().map(|p| p.to_string().into_bytes()).collect();
-        let ask = |first: [&'static [u8]; 2]| -> Vec<&[u8]> {
-            first.into_iter().chain(names.iter().map(Vec::as_slice)).collect()
-        };
-        let (select, get): (Vec<&[u8]>, _) =
-            (vec![b"SELECT", db.as_bytes()], ask([b"HMGET", account::APPLIED]));
-        let found = ends
-            .source
-            .call_all([&select[..], &get[..]])
-            .await
-            .map_err(|error| self.of(self.copy.from, error))?;
-        let positions = match found.last() {
-            Some(redis_protocol::resp3::types::BytesFrame::Array { data, .. }) => data.clone(),
-            _ => return Err(JobError::Refused("reading the source's account")),
-        };
-        let mut applied: Vec<&[u8]> = vec![b"HSET", account::APPLIED];
-        for (name, position) in names.iter().zip(&positions) {
-            let position = bytes_of(position);
-            if !position.is_empty() {
-                applied.extend([name.as_slice(), position]);
-            }
-        }
-        let clear = ask([b"HDEL", account::REPAIR]);
-        let mut commands: Vec<&[&[u8]]> = vec![&select, &[b"MULTI"], &clear];
-        if applied.len() > 2 {
-            commands.push(&applied);
-        }
-        commands.push(&[b"EXEC"]);
-        let replies = ends
-            .target
-            .call_all(commands)
-            .await
-            .map_err(|error| self.of(self.copy.to, error))?;
-        match replies.into_iter().find(is_error) {
-            Some(error) => Err(self.of(self.copy.to, ControlError::Refused(text_of(&error)))),
-            None => Ok(()),
-        }
-    }
-
-    /// With one copy there is no account, so the former node leaves while nothing is under way.
-    async fn switch(&self, hold: HoldId, source: &mut Control, scope: &Scope<'_>) -> Result<(), JobError> {
-        let partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
-        self.recorded(&partitions, |row| row.contains(&self.copy.to))
-            .await?;
-        // By this it is known later what is to be removed there.
-        announce(source, scope.bookkeeping_db, &partitions)
-            .await
-            .map_err(|error| self.of(self.copy.from, error))?;
-        let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
-        let left = self
-            .shared
-            .operate(hold, 0, partitions.iter().map(leave).collect())
-            .await;
-        if left.iter().any(|outcome| *outcome != Outcome::Done) {
-            return Err(JobError::Refused("leaving"));
-        }
-        self.recorded(&partitions, |row| !row.contains(&self.copy.from))
-            .await
-    }
-
-    /// Waits until the table's record has it.
-    async fn recorded(
-        &self,
-        partitions: &[PartitionId],
-        has: impl Fn(&[NodeId]) -> bool,
-    ) -> Result<(), JobError> {
-        let end = Instant::now() + RECORD_WAIT;
-        loop {
-            let table = self.shared.table.load_full();
-            let mut rows = partitions.iter().filter_map(|p| table.rows.get(usize::from(*p)));
-            if rows.all(|row| has(&row.replicas)) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(JobError::Refused("the record"));
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
+/// Waits until these nodes have executed everything that is on its way to them: whether they have.
+pub(super) async fn come_to_rest(shared: &Shared, under: HoldId, nodes: &[NodeId]) -> bool {
+    let ping = Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
+    let on = |node: NodeId| Action::OnNode(node, Commands::one(ping.clone()));
+    // The first partitions belong to the workers one by one.
+    let workers = shared.workers.len() as PartitionId;
+    let asked = (0..workers).flat_map(|worker| nodes.iter().map(move |&node| (worker, node)));
+    let asked = asked.map(|(worker, node)| (worker, on(node))).collect();
+    let outcomes = shared.operate(under, 0, asked).await;
+    outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. }))
 }
 
 /// Marks partitions on a node as what no position tells of.
@@ -473,14 +265,4 @@ pub(super) async fn announce(
         Some(error) => Err(ControlError::Refused(text_of(&error))),
         None => Ok(()),
     }
-}
-
-fn is_wanted(key: &[u8], scope: &Scope<'_>) -> bool {
-    scope.wanted.contains(&partition_of(key, scope.partitions))
-}
-
-/// The keys of these partitions that have changed since they were last taken.
-fn changed(tracker: &mut Tracker, scope: &Scope<'_>) -> Result<Vec<Vec<u8>>, JobError> {
-    let changed = tracker.take().ok_or(JobError::Flushed)?;
-    Ok(changed.into_iter().filter(|key| is_wanted(key, scope)).collect())
 }

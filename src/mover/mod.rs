@@ -7,6 +7,8 @@
 //!
 //! It acts on the data path by ordinary requests (a hold, a node that joins or leaves), and by nothing else.
 
+mod ends;
+mod hand_over;
 mod job;
 pub mod plan;
 mod progress;
@@ -14,7 +16,7 @@ mod sweep;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -24,7 +26,7 @@ use self::plan::{Copy, Picture, Place, Step, open_moves};
 pub use self::progress::{Account, JobView, Phase, Progress};
 use crate::node::Pace;
 use crate::pool::table::{Table, TableNode};
-use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
+use crate::request::{Action, NodeId, Outcome, PartitionId};
 use crate::ring::ReplicaSet;
 use crate::shared::{Shared, WorkerView};
 
@@ -37,9 +39,16 @@ const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// Most partitions that are copied together: what one hand-over holds, and what an interruption costs.
 const GROUP_PARTITIONS: usize = 32;
 
+/// Longest time that partitions are held for nodes to leave them.
+const LEAVE_MAX: Duration = Duration::from_millis(100);
+
 /// Pause before a node for which something has failed is tried again: the first, and the longest.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(200);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that copy, and remove, are of a user of their own: the mover does one thing after the other, and ends what is left of
+/// the last one before it begins the next.
+pub const ROLE: &str = "m";
 
 /// Moves things where they should be.
 #[derive(Debug)]
@@ -54,6 +63,8 @@ pub struct Mover {
     target: Option<(Vec<TableNode>, BTreeSet<NodeId>, Vec<ReplicaSet>)>,
     /// Partitions with large values that change all the time.
     heavy: BTreeSet<PartitionId>,
+    /// When copying from a node has last failed.
+    sources: BTreeMap<NodeId, Instant>,
     /// Which life of each node has been looked through for what it should not have.
     swept: BTreeMap<NodeId, u64>,
 }
@@ -69,6 +80,7 @@ impl Mover {
             failures: BTreeMap::new(),
             target: None,
             heavy: BTreeSet::new(),
+            sources: BTreeMap::new(),
             swept: BTreeMap::new(),
         }
     }
@@ -102,6 +114,7 @@ impl Mover {
             replicas: table.replicas as usize,
             group_max: self.group_max(),
             heavy: &self.heavy,
+            doubtful: &self.doubtful(),
             paused: table.paused,
         };
         match plan::next(&picture) {
@@ -194,6 +207,15 @@ impl Mover {
         table.members().map(|(node, _)| node).filter(is_able).collect()
     }
 
+    /// Nodes from which copying has failed not long ago: another one may do better.
+    fn doubtful(&self) -> BTreeSet<NodeId> {
+        let lately = self
+            .sources
+            .iter()
+            .filter(|(_, at)| at.elapsed() < RETRY_PAUSE_MAX);
+        lately.map(|(node, _)| *node).collect()
+    }
+
     async fn copy(&mut self, copy: &Copy) {
         let (from, to) = (self.shared.node_name(copy.from), self.shared.node_name(copy.to));
         let partitions = copy.partitions.len();
@@ -238,6 +260,7 @@ impl Mover {
             }
             Err(error) => {
                 self.shared.progress.end();
+                self.sources.insert(copy.from, Instant::now());
                 let why = format!("copying from node {from:?} to node {to:?}: {error}");
                 self.failed(copy.to, why);
             }
@@ -259,11 +282,32 @@ impl Mover {
 
     /// Nodes leave replica sets. Whether any could.
     async fn leave(&mut self, leaving: Vec<(u16, NodeId)>) -> bool {
-        let actions = leaving
-            .iter()
-            .map(|&(partition, node)| (partition, Action::Leave(node)));
-        let outcomes = self.shared.operate(HoldId::NONE, 0, actions.collect()).await;
-        for (&(_, node), _) in leaving.iter().zip(&outcomes) {
+        // Under a hold, when nothing is on its way to them: a write of several partitions must not find a node with some of them.
+        let hold = hand_over::next_hold();
+        let mut partitions: Vec<PartitionId> = leaving.iter().map(|(partition, _)| *partition).collect();
+        partitions.sort_unstable();
+        let nodes: BTreeSet<NodeId> = leaving.iter().map(|(_, node)| *node).collect();
+        let connected: Vec<NodeId> = nodes
+            .into_iter()
+            .filter(|node| !self.away.contains_key(node))
+            .collect();
+        let mut outcomes = Vec::new();
+        if self
+            .shared
+            .hold(hold, &partitions, hand_over::HOLD_PATIENCE)
+            .await
+            && tokio::time::timeout(LEAVE_MAX, job::come_to_rest(&self.shared, hold, &connected))
+                .await
+                .is_ok()
+        {
+            let actions = leaving
+                .iter()
+                .map(|&(partition, node)| (partition, Action::Leave(node)));
+            outcomes = self.shared.operate(hold, 0, actions.collect()).await;
+        }
+        let release = partitions.iter().map(|&p| (p, Action::Release)).collect();
+        self.shared.operate(hold, 0, release).await;
+        for &(_, node) in &leaving {
             self.swept.remove(&node);
         }
         self.shared.admissions.set_strangers(true);

@@ -66,6 +66,8 @@ pub struct Picture<'a> {
     pub group_max: usize,
     /// Partitions that are copied by themselves: their hand-over takes longer.
     pub heavy: &'a BTreeSet<PartitionId>,
+    /// Nodes that are not copied from if there are others: it has failed lately.
+    pub doubtful: &'a BTreeSet<NodeId>,
     /// Only what is short of copies is looked after.
     pub paused: bool,
 }
@@ -95,7 +97,14 @@ pub fn next(picture: &Picture<'_>) -> Option<Step> {
             wanted.entry((!is_short, to)).or_default().push(partition);
         }
     }
-    let (&(_, to), all) = wanted.iter().next()?;
+    wanted
+        .into_iter()
+        .find_map(|((_, to), partitions)| copy_to(picture, to, &partitions))
+        .map(Step::Copy)
+}
+
+/// A copy of as many of these partitions as have one source.
+fn copy_to(picture: &Picture<'_>, to: NodeId, all: &[PartitionId]) -> Option<Copy> {
     let is_heavy = |partition: &&PartitionId| picture.heavy.contains(partition);
     let (heavy, light): (Vec<&PartitionId>, Vec<&PartitionId>) = all.iter().partition(is_heavy);
     let partitions = match light.as_slice() {
@@ -108,7 +117,7 @@ pub fn next(picture: &Picture<'_>) -> Option<Step> {
         let place = picture.places.get(usize::from(**partition));
         place.is_some_and(|place| place.live.contains(&from))
     };
-    Some(Step::Copy(Copy {
+    Some(Copy {
         from,
         to,
         partitions: partitions
@@ -117,7 +126,7 @@ pub fn next(picture: &Picture<'_>) -> Option<Step> {
             .take(picture.group_max)
             .copied()
             .collect(),
-    }))
+    })
 }
 
 /// Who is to be given the partition: nodes that should hold it first; a node of the set that should not only while too few
@@ -149,22 +158,25 @@ fn source(picture: &Picture<'_>, to: NodeId, partitions: &[PartitionId]) -> Opti
             }
         }
     }
-    let most = has.into_iter().max_by_key(|(node, count)| (*count, *node));
+    let is_good = |node: &NodeId| !picture.doubtful.contains(node);
+    let most = has
+        .into_iter()
+        .max_by_key(|(node, count)| (is_good(node), *count, *node));
     most.map(|(node, _)| node)
 }
 
-/// Nodes that can leave now: all that should hold the partition are in sync, or enough others are and this one is not.
+/// Nodes that can leave now: all that should hold the partition are in sync, or R others are.
 fn leaving(picture: &Picture<'_>) -> Vec<(PartitionId, NodeId)> {
     let mut leaving = Vec::new();
     for (partition, place) in (0..).zip(picture.places) {
         let is_there = |node: &NodeId| place.live.contains(node);
-        if place.target.is_empty() || !place.target.iter().all(is_there) {
-            continue;
-        }
         let surplus = place.replicas.iter().find(|node| !place.target.contains(node));
-        if let Some(&node) = surplus
-            && place.live.iter().filter(|live| **live != node).count() >= picture.min_in_sync
-        {
+        let Some(&node) = surplus.filter(|_| !place.target.is_empty()) else {
+            continue;
+        };
+        let others = place.live.iter().filter(|live| **live != node).count();
+        let is_complete = place.target.iter().all(is_there) && others >= picture.min_in_sync;
+        if is_complete || others >= picture.replicas {
             leaving.push((partition, node));
         }
     }
@@ -193,6 +205,7 @@ mod tests {
             replicas: 3,
             group_max: 2,
             heavy: &BTreeSet::from([7]),
+            doubtful: &BTreeSet::new(),
             paused,
         })
     }

@@ -11,10 +11,10 @@ use tracing::{debug, info};
 
 use super::plan::Place;
 use super::progress::{JobView, Phase};
-use super::{Mover, job};
+use super::{Mover, ROLE, job};
 use crate::account;
 use crate::node::{ControlError, Scope, pairs_of, remove_partitions, text_of};
-use crate::request::{NodeId, PartitionId};
+use crate::request::{HoldId, NodeId, PartitionId};
 
 impl Mover {
     /// Looks through a node that was not looked through in this life of it. Whether there was one.
@@ -62,9 +62,11 @@ impl Mover {
     async fn sweep_node(&self, node: NodeId, stays: impl Fn(&PartitionId) -> bool) -> Result<(), String> {
         let said = |error: ControlError| error.to_string();
         // What was sent before the node left has been executed when it has answered this, and its account tells of it.
-        self.come_to_rest(node).await?;
+        if !job::come_to_rest(&self.shared, HoldId::NONE, &[node]).await {
+            return Err("its streams are not connected".into());
+        }
         let bookkeeping_db = self.shared.config.pool.bookkeeping_db;
-        let mut control = self.shared.keeper.connect(node).await.map_err(said)?;
+        let mut control = self.shared.keeper.connect_alone(node, ROLE).await.map_err(said)?;
         let db = bookkeeping_db.to_string();
         control.call(&[b"SELECT", db.as_bytes()]).await.map_err(said)?;
         let mut strangers: BTreeSet<PartitionId> = BTreeSet::new();
@@ -122,17 +124,5 @@ impl Mover {
             "removed what the node does not hold any more"
         );
         Ok(())
-    }
-
-    async fn come_to_rest(&self, node: NodeId) -> Result<(), String> {
-        use crate::request::{Action, Commands, HoldId, Outcome};
-        let ping = bytes::Bytes::from_static(b"*1\r\n$4\r\nPING\r\n");
-        let workers = self.shared.workers.len() as u16;
-        let asked = (0..workers).map(|worker| (worker, Action::OnNode(node, Commands::one(ping.clone()))));
-        let outcomes = self.shared.operate(HoldId::NONE, 0, asked.collect()).await;
-        match outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. })) {
-            true => Ok(()),
-            false => Err("its streams are not connected".into()),
-        }
     }
 }

@@ -28,6 +28,12 @@ pub enum ControlError {
     /// The node does not speak the protocol.
     #[error("the answer is not a Redis reply")]
     Protocol,
+    /// What a sidecar has written there is not what a sidecar writes.
+    #[error(
+        "has a record of the pool (rf:table, in the bookkeeping database) that this version cannot read: start the version that \
+         has written it, or, if that pool is gone for good, empty the node with FLUSHALL"
+    )]
+    Unreadable,
     /// The node refused the command.
     #[error("{0}")]
     Refused(String),

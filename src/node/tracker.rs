@@ -1,7 +1,7 @@
 //! Which keys of a node change while they are being copied: the node itself tells (`CLIENT TRACKING ON BCAST`).
 //!
-//! It knows of every change, by scripts and expiry too, and of none twice over. What it says before it answers a `PING` is all
-//! that changed before the `PING`.
+//! It knows of every change of a value, by scripts and expiry too. What it says before it answers a `PING` is all that changed before
+//! the `PING`. It does not tell what happens to a stream's consumer groups.
 
 use std::collections::HashSet;
 use std::io::IoSlice;
@@ -16,9 +16,16 @@ use crate::account;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::resp::{ReplyScanner, encode};
 
+impl std::fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracker").finish_non_exhaustive()
+    }
+}
+
 /// A connection that is told of changes.
-#[derive(Debug)]
 pub struct Tracker {
+    /// Which keys are of interest.
+    is_wanted: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
     read: ReadHalf,
     write: WriteHalf,
     buf: BytesMut,
@@ -29,15 +36,19 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Makes a connection one that is told of the node's changes from now on.
+    /// Makes a connection one that is told of the node's changes from now on, as far as they are of interest.
     ///
     /// # Errors
     /// What the node, or the way to it, has against it.
-    pub async fn start(mut control: Control) -> Result<Self, ControlError> {
+    pub async fn start(
+        mut control: Control,
+        is_wanted: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, ControlError> {
         control.call(&[b"CLIENT", b"TRACKING", b"ON", b"BCAST"]).await?;
         let timeout = control.timeout();
         let (read, write, buf) = control.into_halves();
         Ok(Self {
+            is_wanted: Box::new(is_wanted),
             read,
             write,
             buf,
@@ -69,23 +80,46 @@ impl Tracker {
                 Err(e) => return Err(e.into()),
             }
         }
+        while !self.take_in_all()? {
+            self.read_more().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the node tells, for as long as it is waited for: so it does not pile up there.
+    ///
+    /// # Errors
+    /// The connection is lost; what has changed is not known then.
+    pub async fn listen(&mut self) -> Result<(), ControlError> {
         loop {
-            let scanned = self.scanner.scan(&self.buf, 1);
-            match scanned.map_err(|_| ControlError::Protocol)? {
-                None => {
-                    if self.read.read_buf(&mut self.buf).await? == 0 {
-                        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-                    }
-                }
-                Some((len, _)) => {
-                    let frame = self.buf.split_to(len).freeze();
-                    if !frame.starts_with(b">") {
-                        return Ok(());
-                    }
-                    self.take_in(&frame)?;
-                }
+            self.read_more().await?;
+            if self.take_in_all()? {
+                return Err(ControlError::Protocol);
             }
         }
+    }
+
+    async fn read_more(&mut self) -> Result<(), ControlError> {
+        match self.read.read_buf(&mut self.buf).await? {
+            0 => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what has been received. Whether there was an answer at its end.
+    fn take_in_all(&mut self) -> Result<bool, ControlError> {
+        while let Some((len, _)) = self
+            .scanner
+            .scan(&self.buf, 1)
+            .map_err(|_| ControlError::Protocol)?
+        {
+            let frame = self.buf.split_to(len).freeze();
+            if !frame.starts_with(b">") {
+                return Ok(true);
+            }
+            self.take_in(&frame)?;
+        }
+        Ok(false)
     }
 
     fn take_in(&mut self, frame: &Bytes) -> Result<(), ControlError> {
@@ -98,6 +132,7 @@ impl Tracker {
                 // The account changes with every batch; a client's key of that name is copied at the end in any case.
                 let is_data = |key: &&[u8]| *key != account::APPLIED && *key != account::TOUCHED;
                 let keys = keys.iter().map(bytes_of).filter(is_data);
+                let keys = keys.filter(|key| (self.is_wanted)(key));
                 self.changed.extend(keys.map(<[u8]>::to_vec));
             }
             // No keys: all of them.

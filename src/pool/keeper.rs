@@ -120,6 +120,8 @@ pub struct Keeper {
     wanted_changed: Notify,
     /// Held while a record is being written.
     recording: tokio::sync::Mutex<()>,
+    /// Held while a node joins replica sets, and while one is taken out of the pool.
+    pub joining: tokio::sync::Mutex<()>,
     /// Held while an operator's change is being made.
     changing: tokio::sync::Mutex<()>,
     events: mpsc::Sender<PoolEvent>,
@@ -156,6 +158,7 @@ impl Keeper {
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
             recording: tokio::sync::Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             events,
         })
@@ -201,15 +204,29 @@ impl Keeper {
         Some(node_of(&self.config, node))
     }
 
-    /// A control connection to a node that is claimed, as a user that a successor can fence.
+    /// A control connection to a node that is claimed, as the user for this role, whom a successor can fence.
     ///
     /// # Errors
     /// What the node, or the way to it, has against it.
-    pub async fn connect(&self, id: NodeId) -> Result<Control, ControlError> {
+    pub async fn connect(&self, id: NodeId, role: &str) -> Result<Control, ControlError> {
         let node = self.access(id).ok_or(ControlError::Protocol)?;
-        let user = self.instance.user("c");
+        let user = self.instance.user(role);
         let login = Some((user.as_str(), self.instance.secret.as_str()));
         Control::connect(&node.address, login, self.config.timeouts.connect).await
+    }
+
+    /// The same, after all earlier connections of the role to that node have been ended: what they have sent, and the node has not
+    /// received, is never executed (invariant 5).
+    ///
+    /// # Errors
+    /// What the node, or the way to it, has against it.
+    pub async fn connect_alone(&self, id: NodeId, role: &str) -> Result<Control, ControlError> {
+        let mut control = self.connect(id, role).await?;
+        let user = self.instance.user(role);
+        control
+            .call(&[b"CLIENT", b"KILL", b"USER", user.as_bytes(), b"SKIPME", b"yes"])
+            .await?;
+        Ok(control)
     }
 
     /// Looks after one node, as long as it is in the pool.

@@ -219,6 +219,7 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         {
             let mut newer = newer;
             newer.forget_removed();
+            table::use_addresses(config, &mut newer);
             let names =
                 |table: &Table| -> Vec<String> { table.nodes.iter().map(|n| n.name.clone()).collect() };
             if names(&newer) != names(&table) {
@@ -362,9 +363,10 @@ async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> R
     let claim = read_claim(&mut control)
         .await
         .map_err(CheckFailure::Unreachable)?;
-    let table = read_table(&mut control, bookkeeping_db)
-        .await
-        .map_err(CheckFailure::Unreachable)?;
+    let table = match read_table(&mut control, bookkeeping_db).await {
+        Err(error @ ControlError::Unreadable) => return Err(CheckFailure::Unfit(error.to_string())),
+        table => table.map_err(CheckFailure::Unreachable)?,
+    };
     Ok(Reached {
         control,
         facts,
@@ -392,7 +394,7 @@ pub(super) async fn connect_as_operator(
     }
 }
 
-/// Reads the table's record; `None` if there is none that can be read.
+/// Reads the table's record, if there is one. One that cannot be read is an error: taken for none, a new pool would be made.
 pub(super) async fn read_table(
     control: &mut Control,
     bookkeeping_db: u16,
@@ -401,7 +403,10 @@ pub(super) async fn read_table(
         .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
         .await?;
     let reply = control.call(&[b"GET", account::TABLE]).await?;
-    Ok(Table::parse(bytes_of(&reply)))
+    match bytes_of(&reply) {
+        [] => Ok(None),
+        record => Table::parse(record).map(Some).ok_or(ControlError::Unreadable),
+    }
 }
 
 /// Writes the table's record.

@@ -17,7 +17,7 @@ use super::{Effect, Sequencer};
 use crate::command::decide::Decision;
 use crate::command::spec::Compare;
 use crate::request::{
-    Brings, Commands, Decide, HoldId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
+    Action, Brings, Commands, Decide, HoldId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
 };
 
 /// A partition that is held.
@@ -103,13 +103,27 @@ impl Sequencer {
         self.let_go(partition, HoldId::OWNER);
     }
 
+    /// Somebody does not want to hold the partition any more, before his turn has come.
+    fn withdraw(&mut self, partition: PartitionId, by: HoldId) {
+        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+            return;
+        };
+        let Some(hold) = &mut p.held else { return };
+        let is_it = |request: &Request| matches!(request.action, Action::Hold) && request.under == by;
+        if let Some(at) = hold.waiting.iter().position(is_it)
+            && let Some(request) = hold.waiting.remove(at)
+        {
+            self.refuse(request.reply_to, Refusal::Unconfirmed);
+        }
+    }
+
     /// Ends a hold, and orders what has waited, up to the next hold.
     pub(super) fn let_go(&mut self, partition: PartitionId, by: HoldId) {
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return;
         };
         let Some(hold) = p.held.take_if(|hold| hold.by == by) else {
-            return;
+            return self.withdraw(partition, by);
         };
         let mut waiting = hold.waiting;
         self.serve_unserved(partition);

@@ -53,6 +53,7 @@ impl Sequencer {
         for &partition in &partitions {
             if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
                 p.last += 1;
+                p.note_joint(&commands, partition, self.settings.partitions);
                 seqs.push((partition, p.last));
             }
         }

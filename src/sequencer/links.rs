@@ -72,10 +72,16 @@ impl Sequencer {
                 continue;
             };
             let standing = p.standing(bit, applied.get(&partition).copied().unwrap_or_default());
+            let others_have_it = p.in_sync & p.live & !bit != 0;
             let Some(replica) = p.replicas.get_mut(i) else {
                 continue;
             };
-            if !keeps_account {
+            if !keeps_account && others_have_it {
+                // While a partition changes its only place, there are two; and no account tells what this one has missed.
+                report.out += 1;
+                out.push(partition);
+                continue;
+            } else if !keeps_account {
                 replica.acked = p.last;
             } else if let Some(seq) = standing {
                 replica.acked = seq;

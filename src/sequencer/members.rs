@@ -7,8 +7,13 @@
 //!
 //! A node joins under a hold of the partition, when it has a copy of all that was ordered: what that takes is not known here.
 
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
 use super::partition::Partition;
 use super::{Effect, Sequencer};
+use crate::account::Position;
 use crate::request::{Membership, NodeId, Outcome, PartitionId, Refusal, ReplyTo};
 
 impl Sequencer {
@@ -23,13 +28,26 @@ impl Sequencer {
     }
 
     /// The node has what was ordered for the partition, which is held: it is given what comes, and is in sync.
-    pub(super) fn order_join(&mut self, partition: PartitionId, node: NodeId, to: ReplyTo) {
+    pub(super) fn order_join(
+        &mut self,
+        partition: PartitionId,
+        node: NodeId,
+        position: Option<Position>,
+        to: ReplyTo,
+    ) {
         if !self.nodes.get(usize::from(node)).is_some_and(|n| n.up) {
             return self.refuse(to, Refusal::Unconfirmed);
         }
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return self.refuse(to, Refusal::NotOwner);
         };
+        let here = Position {
+            epoch: p.epoch,
+            seq: p.last,
+        };
+        if position.is_some_and(|position| position != here) {
+            return self.refuse(to, Refusal::Unconfirmed);
+        }
         if !p.join(node) {
             return self.refuse(to, Refusal::Overloaded);
         }
@@ -61,7 +79,6 @@ impl Sequencer {
             set: p.in_sync,
         });
         self.effects.push(Effect::Complete(to, Outcome::Done));
-        self.release_all_safe();
     }
 
     /// The partition's nodes, if they should be recorded now. Not while another record is on its way, and not before every
@@ -78,6 +95,7 @@ impl Sequencer {
 
     /// The table's safe record now has these.
     pub fn recorded(&mut self, records: &[(PartitionId, Membership)]) {
+        let mut removed: HashMap<PartitionId, SmallVec<[usize; 2]>> = HashMap::new();
         for (partition, record) in records {
             let Some(Some(p)) = self.partitions.get_mut(usize::from(*partition)) else {
                 continue;
@@ -91,7 +109,10 @@ impl Sequencer {
                 .collect();
             let is_news = p.membership() != *record;
             for node in gone {
-                self.remove_replica(*partition, node);
+                if let Some((i, _)) = p.bit_of(node) {
+                    p.remove(i);
+                    removed.entry(*partition).or_default().push(i);
+                }
             }
             if is_news && let Some(Some(p)) = self.partitions.get(usize::from(*partition)) {
                 self.effects.push(Effect::InSync {
@@ -100,19 +121,22 @@ impl Sequencer {
                 });
             }
         }
+        self.forget_places(&removed);
         self.release_all_safe();
         self.settle_reads();
     }
 
-    /// Takes a node out of a replica set; the places behind it move up, and so do the bits that stand for them.
-    fn remove_replica(&mut self, partition: PartitionId, node: NodeId) {
-        let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+    /// The bits of writes that stand for places of their replica sets move up with these. Once for all partitions: the log is
+    /// long.
+    fn forget_places(&mut self, removed: &HashMap<PartitionId, SmallVec<[usize; 2]>>) {
+        if removed.is_empty() {
             return;
-        };
-        let Some((i, _)) = p.bit_of(node) else { return };
-        p.remove(i);
+        }
         for pos in self.log.positions() {
-            if let Some(entry) = self.log.get_mut(pos).filter(|e| e.partition == partition) {
+            let Some(entry) = self.log.get_mut(pos) else {
+                continue;
+            };
+            for &i in removed.get(&entry.partition).into_iter().flatten() {
                 entry.sent = without(entry.sent, i);
                 entry.refused = without(entry.refused, i);
             }
@@ -162,6 +186,7 @@ impl Partition {
         true
     }
 
+    /// Takes a node out of the replica set; the places behind it move up, and so do the bits that stand for them.
     fn remove(&mut self, i: usize) {
         self.replicas.remove(i);
         for set in [

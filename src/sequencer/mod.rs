@@ -19,6 +19,7 @@
 mod annul;
 mod batch;
 mod busy;
+mod changes;
 mod hold;
 mod inbound;
 mod joint;
@@ -216,6 +217,7 @@ impl Sequencer {
                     batch_seq: 0,
                     suspects: 0,
                     annulled: 0,
+                    changes: None,
                     held: None,
                 });
             }
@@ -318,7 +320,9 @@ impl Sequencer {
                 self.effects.push(Effect::Complete(reply_to, Outcome::Done));
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
-            Action::Join(node) => self.order_join(partition, node, reply_to),
+            Action::NoteChanges(begins) => self.order_note_changes(partition, begins, reply_to),
+            Action::TakeChanges => self.order_take_changes(partition, reply_to),
+            Action::Join(node, position) => self.order_join(partition, node, position, reply_to),
             Action::Leave(node) => self.order_leave(partition, node, reply_to),
             Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
             Action::OnNode(..)
@@ -357,6 +361,7 @@ impl Sequencer {
             return self.refuse(reply_to, Refusal::TooFewNodes);
         }
         p.last += 1;
+        p.note_write(&commands);
         let mut entry = Entry::new(partition, db, p.last, commands, reply_to, self.now_ms);
         entry.conclusion = conclusion;
         let pos = self.log.push(entry);
@@ -537,7 +542,9 @@ impl Sequencer {
         for p in self.partitions.iter_mut().flatten() {
             p.raise_committed(write_quorum);
         }
-        for pos in self.log.positions() {
+        // All before the first one that is not answered are.
+        let open = self.log.first_open().unwrap_or(LogPos::MAX);
+        for pos in open..self.log.positions().end {
             let Some(entry) = self.log.get_mut(pos) else {
                 continue;
             };

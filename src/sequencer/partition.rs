@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::changes::Changes;
 use super::hold::Hold;
 use crate::account::Position;
 use crate::request::NodeId;
@@ -49,6 +50,8 @@ pub(crate) struct Partition {
     /// Nodes that may have executed a write that was annulled because all others refused it, and its seq.
     pub(crate) suspects: u8,
     pub(crate) annulled: u64,
+    /// What has changed while it is copied.
+    pub(super) changes: Option<Box<Changes>>,
     /// Who holds it, if somebody does.
     pub(super) held: Option<Hold>,
 }

@@ -19,30 +19,38 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::command::spec::Compare;
-use crate::node::{Control, Scope, databases, scan_step, text_of};
+use crate::node::{Control, Scope, are_large, databases, scan_step, text_of};
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId, Touched};
 use crate::resp::frame_of;
+use crate::resp::walk::is_error;
 use crate::ring::partition_of;
 use crate::shared::Shared;
 
 /// The question.
 const DIGEST: &[u8] = include_bytes!("digest.lua");
 
-/// Elements and bytes that are digested; larger values would block a node for more than a few ms.
-const ELEMENTS_MAX: &[u8] = b"10000";
-const BYTES_MAX: &[u8] = b"1048576";
+/// Most elements, and bytes, that are digested: larger values would block a node for more than a few ms.
+const ELEMENTS_MAX: &[u8] = b"1000";
+const BYTES_MAX: &[u8] = b"524288";
 
 /// Keys a second, where nothing else is asked for.
 const KEYS_PER_S: u64 = 2000;
 
 /// Keys that are asked for together.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 16;
 
 /// Most keys that are looked at once more.
 const AGAIN_MAX: usize = 10_000;
 
 /// How long repairs may take before keys are looked at again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+
+/// A key that is to be looked at.
+struct Key {
+    name: Vec<u8>,
+    /// Its value would take long to digest.
+    is_large: bool,
+}
 
 /// A key of a database.
 type DbKey = (u16, Vec<u8>);
@@ -58,7 +66,8 @@ pub struct Report {
     pub different: u64,
     /// Those of them that do not any more.
     pub repaired: u64,
-    /// Keys that are too large, or of a type that cannot be digested: compared by type, length and deadline only.
+    /// Keys that are too large, or of a type that cannot be digested, and were compared by type, length and deadline only; and those
+    /// that could not be compared at all (then there is a `reason`).
     pub skipped: u64,
     /// Partitions that were looked through.
     pub partitions_done: usize,
@@ -66,7 +75,7 @@ pub struct Report {
     pub partitions_total: usize,
     /// How fast it goes.
     pub keys_per_s: u64,
-    /// Why it was stopped, if not by an operator.
+    /// Why it was stopped, if not by an operator; or why keys could not be compared.
     pub reason: Option<String>,
 }
 
@@ -212,17 +221,22 @@ impl Verifier {
         Ok(true)
     }
 
-    async fn compare(&self, shared: &Shared, db: u16, keys: &[Vec<u8>]) {
+    async fn compare(&self, shared: &Shared, db: u16, keys: &[Key]) {
         let began = Instant::now();
         let outcomes = ask(shared, db, keys).await;
+        let failure = outcomes.iter().find_map(failure);
         let answers = |begins: &[u8]| {
             let is_it = |outcome: &&Outcome| matches!(outcome, Outcome::Reply { frames, .. } if text_begins(frames, begins));
             outcomes.iter().filter(is_it).count() as u64
         };
         let keys_per_s = {
             let report = &mut self.lock().report;
-            report.keys += answers(b"");
-            report.skipped += answers(b"skipped:");
+            let answered = answers(b"");
+            report.keys += answered;
+            report.skipped += answers(b"skipped:") + (keys.len() as u64 - answered);
+            if failure.is_some() {
+                report.reason = failure;
+            }
             report.keys_per_s
         };
         let pause = Duration::from_secs_f64(keys.len() as f64 / keys_per_s as f64);
@@ -233,9 +247,13 @@ impl Verifier {
     async fn look_again(&self, shared: &Shared) {
         tokio::time::sleep(REPAIR_PAUSE).await;
         let before = std::mem::take(&mut self.lock().different);
-        let mut by_db: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
-        for (db, key) in before.iter().take(AGAIN_MAX) {
-            by_db.entry(*db).or_default().push(key.clone());
+        let mut by_db: BTreeMap<u16, Vec<Key>> = BTreeMap::new();
+        for (db, name) in before.iter().take(AGAIN_MAX) {
+            let key = Key {
+                name: name.clone(),
+                is_large: false,
+            };
+            by_db.entry(*db).or_default().push(key);
         }
         let counted = self.lock().report.different;
         for (db, keys) in by_db {
@@ -288,7 +306,7 @@ impl<'a> Pass<'a> {
 
     async fn control(&mut self, node: NodeId) -> Result<&mut Control, String> {
         if !self.controls.contains_key(&node) {
-            let connected = self.shared.keeper.connect(node).await;
+            let connected = self.shared.keeper.connect(node, "c").await;
             let control = connected.map_err(|error| self.said(node, &error))?;
             self.controls.insert(node, control);
         }
@@ -311,7 +329,7 @@ impl<'a> Pass<'a> {
         db: u16,
         cursor: &mut Vec<u8>,
         scope: &Scope<'_>,
-    ) -> Result<Vec<Vec<u8>>, String> {
+    ) -> Result<Vec<Key>, String> {
         let found = scan_step(self.control(node).await?, db, cursor, scope).await;
         let found = found.map_err(|error| self.said(node, &error))?;
         let mut elsewhere: BTreeMap<NodeId, Vec<Vec<u8>>> = BTreeMap::new();
@@ -325,7 +343,10 @@ impl<'a> Pass<'a> {
         for (lister, keys) in elsewhere {
             page.extend(self.missing(lister, db, keys).await?);
         }
-        Ok(page)
+        let large = are_large(self.control(node).await?, db, &page).await;
+        let large = large.map_err(|error| self.said(node, &error))?;
+        let keys = page.into_iter().zip(large);
+        Ok(keys.map(|(name, is_large)| Key { name, is_large }).collect())
     }
 
     /// Those of the keys that the node does not have.
@@ -345,21 +366,38 @@ impl<'a> Pass<'a> {
 }
 
 /// Has all nodes digest these keys: the first one's answers.
-async fn ask(shared: &Shared, db: u16, keys: &[Vec<u8>]) -> Vec<Outcome> {
+async fn ask(shared: &Shared, db: u16, keys: &[Key]) -> Vec<Outcome> {
     let partitions = shared.table.load().partitions();
-    let question = |key: &Vec<u8>| {
-        let (frame, spans) = frame_of(&[b"EVAL", DIGEST, b"1", key, ELEMENTS_MAX, BYTES_MAX]);
+    let question = |key: &Key| {
+        let (elements_max, bytes_max): (&[u8], &[u8]) = match key.is_large {
+            true => (b"0", b"0"),
+            false => (ELEMENTS_MAX, BYTES_MAX),
+        };
+        let (frame, spans) = frame_of(&[b"EVAL", DIGEST, b"1", &key.name, elements_max, bytes_max]);
         let at = spans.get(3).copied().unwrap_or_default();
         let commands = Commands {
             compare: Compare::Check,
             touched: Touched::Keys(smallvec![at]),
             ..Commands::one(frame)
         };
-        (partition_of(key, partitions), Action::Write(commands))
+        (partition_of(&key.name, partitions), Action::Write(commands))
     };
     shared
         .operate(HoldId::NONE, db, keys.iter().map(question).collect())
         .await
+}
+
+/// Why there is no digest, if there is none.
+fn failure(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Reply { frames, .. } if is_error(frames) => {
+            let line = frames.split(|&b| b == b'\r').next().unwrap_or_default();
+            Some(String::from_utf8_lossy(line.get(1..).unwrap_or_default()).into_owned())
+        }
+        Outcome::Reply { .. } => None,
+        Outcome::Refused(refusal) => Some(refusal.message().to_owned()),
+        _ => Some("a key was not answered in time".to_owned()),
+    }
 }
 
 /// Whether a reply is text that begins so, and no error.

@@ -22,6 +22,10 @@ impl Worker {
         let mut outcomes = vec![Outcome::Done; operation.actions.len()];
         let mut open = 0;
         for (part, (partition, action)) in operation.actions.into_iter().enumerate() {
+            // Given up: what is asked for now would be held for nobody.
+            if operation.done.is_closed() && matches!(action, Action::Hold) {
+                break;
+            }
             // What is held by somebody else is waited for before more is held: so no two wait for each other.
             let waits = matches!(action, Action::Hold) && self.core.borrow().sequencer.is_held(partition);
             let is_answered = !matches!(action, Action::Release);

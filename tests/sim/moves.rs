@@ -330,6 +330,7 @@ impl World {
             replicas: self.plan.replicas,
             group_max: self.plan.group_max,
             heavy: &BTreeSet::new(),
+            doubtful: &BTreeSet::new(),
             paused: false,
         };
         let me = self.sidecars[s].claim.instance;
@@ -588,14 +589,15 @@ impl World {
                 job.phase = Phase::Account;
             }
             Phase::Account => {
-                let account = Change::Account(job.positions.take().unwrap_or_default());
+                let positions = job.positions.take().unwrap_or_default();
+                let account = Change::Account(positions.clone());
                 if !self.change(s, job.to, account, well) {
                     return Ok(Went::Wrong("the account"));
                 }
                 job.phase = Phase::Join;
-                for partition in job.partitions.clone() {
+                for (partition, position) in positions {
                     let hold = job.hold;
-                    self.ask(s, Some(job), partition, hold, Action::Join(to))?;
+                    self.ask(s, Some(job), partition, hold, Action::Join(to, position))?;
                     // Owners are asked one by one.
                     if !well && self.fails() {
                         return Ok(Went::Wrong("joining took too long"));

@@ -94,6 +94,13 @@ impl Keeper {
                 )));
             }
         }
+        let configured = self.config.nodes.iter().find(|node| node.name == new.name);
+        if let Some(configured) = configured.filter(|node| node.address != new.address) {
+            return Err(ChangeError::Conflict(format!(
+                "proxy.toml says that node {:?} is at {}: change it there first, or choose another name",
+                new.name, configured.address
+            )));
+        }
         if table.nodes.len() >= limits::NODES_MAX {
             return Err(ChangeError::Conflict(format!(
                 "a pool has at most {} nodes (those that were removed count until the sidecar is restarted)",
@@ -188,6 +195,9 @@ impl Keeper {
             })
             .await
         {
+            if let Some(slot) = self.controls.get(usize::from(id)) {
+                *slot.lock().await = None;
+            }
             return Err(ChangeError::NotRecorded);
         }
         info!(node = new.name, address = %new.address, "a node is added to the pool");
@@ -270,11 +280,12 @@ impl Keeper {
         .await
     }
 
-    /// Takes a node that holds nothing out of the pool, and everything of ours from the node.
+    /// Takes a node that holds nothing out of the pool, and everything of ours from the node. The caller has locked
+    /// [`Keeper::joining`] and tells how many partitions their owners have on it.
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn remove_node(&self, name: &str) -> Result<(), ChangeError> {
+    pub async fn remove_node(&self, name: &str, held: impl Fn(NodeId) -> usize) -> Result<(), ChangeError> {
         let _changing = self.changing.lock().await;
         let mut table = self.table();
         member(&mut table, name)?.removed = true;
@@ -283,8 +294,10 @@ impl Keeper {
         let Some((id, node)) = removed.last() else {
             return Ok(());
         };
-        let holds = table.partitions_of(id).count();
-        if holds > 0 {
+        // A record that is on its way may have more.
+        let attempted = lock(&self.attempted).partitions_of(id).count();
+        let holds = table.partitions_of(id).count().max(attempted).max(held(id));
+        if holds > 0 || !node.draining {
             return Err(ChangeError::Conflict(format!(
                 "node {name:?} holds {holds} partitions: drain it first (POST /v1/nodes/{name}/drain), and remove it when it \
                  holds none"
@@ -346,6 +359,18 @@ impl Keeper {
                 "nothing is under way that could be cancelled".into(),
             ));
         };
+        let still_there = |share: &&FormerShare| {
+            let table = lock(&self.table);
+            let is_it = |(_, node): (NodeId, &TableNode)| node.name == share.name;
+            !share.draining && table.members().any(is_it)
+        };
+        let left = before.iter().filter(still_there).count();
+        if left < self.config.pool.replicas {
+            return Err(ChangeError::Conflict(format!(
+                "{left} nodes would be left for {} copies of everything: nodes that were there before have been removed",
+                self.config.pool.replicas
+            )));
+        }
         self.change(|table| {
             for node in &mut table.nodes {
                 match before.iter().find(|share| share.name == node.name) {

@@ -109,6 +109,8 @@ impl Keeper {
                     Err(ControlError::Refused(_)) => None,
                     Err(_) => {
                         *slot = None;
+                        // It is connected to again, and given what it has missed.
+                        self.admissions.look(id);
                         None
                     }
                 }

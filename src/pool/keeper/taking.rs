@@ -70,16 +70,21 @@ impl Keeper {
 
     /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority.
     async fn rule_out_successor(&self, id: NodeId) -> Result<(), Untaken> {
-        let asked = self.controls.iter().enumerate().map(|(other, slot)| async move {
+        let table = self.table();
+        let others = table.members().map(|(node, _)| node).filter(|node| *node != id);
+        let asked = others.map(|other| async move {
+            let Some(slot) = self.controls.get(usize::from(other)) else {
+                return false;
+            };
             let mut slot = slot.lock().await;
-            let Some(control) = slot.as_mut().filter(|_| other != usize::from(id)) else {
+            let Some(control) = slot.as_mut() else {
                 return false;
             };
             matches!(read_claim(control).await, Ok(Some(claim)) if claim == self.claim)
         });
         let witnesses = futures::future::join_all(asked).await;
         let witnesses = witnesses.into_iter().filter(|&carries| carries).count();
-        let members = self.table().members().count();
+        let members = table.members().count();
         if rules_out_successor(members, witnesses) {
             return Ok(());
         }

@@ -53,12 +53,7 @@ pub(super) fn find_table(
             }
         }
         let mut table = latest.clone();
-        for node in &mut table.nodes {
-            // A node may have moved; its name is what counts.
-            if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
-                node.address = configured.address.clone();
-            }
-        }
+        use_addresses(config, &mut table);
         return Ok(table);
     }
     if !absent.is_empty() {
@@ -83,6 +78,15 @@ pub(super) fn find_table(
         pool.replicas as u32,
         pool.write_quorum as u32,
     ))
+}
+
+/// A node may have moved; its name is what counts, and `proxy.toml` says where it is.
+pub(super) fn use_addresses(config: &Config, table: &mut Table) {
+    for node in &mut table.nodes {
+        if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
+            node.address = configured.address.clone();
+        }
+    }
 }
 
 pub(super) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {

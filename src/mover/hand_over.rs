@@ -1,0 +1,242 @@
+//! The hand-over: the last keys go over while nobody writes, and the recipient joins.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use redis_protocol::resp3::types::BytesFrame;
+use tracing::info;
+
+use super::ends::Ends;
+use super::job::{FEW_KEYS, Job, JobError, LAST_HAND_OVER_MAX, announce};
+use crate::account::{self, Position};
+use crate::node::{Control, ControlError, Pace, Scope, bytes_of, is_error, text_of};
+use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
+
+/// How long it may take until the partitions are held: those that are already wait for the others.
+pub(super) const HOLD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A hand-over that takes longer is worth a line in the log, in us.
+const LONG_HOLD_US: u64 = 50_000;
+
+/// How long the table's record may take, where the hand-over waits for it.
+const RECORD_WAIT: Duration = Duration::from_secs(2);
+
+/// Numbers of holds.
+static HOLDS: AtomicU64 = AtomicU64::new(1);
+
+/// The number of a hold that nobody has had.
+pub(super) fn next_hold() -> HoldId {
+    HoldId::of_pool(HOLDS.fetch_add(1, Relaxed))
+}
+
+impl Job<'_> {
+    /// Copies the last keys, under a hold, and lets the recipient join.
+    pub(super) async fn hand_over(
+        &self,
+        ends: &mut Ends,
+        scope: &Scope<'_>,
+        longest: Duration,
+    ) -> Result<(), JobError> {
+        let hold = next_hold();
+        let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
+        partitions.sort_unstable();
+        let began = Instant::now();
+        let result = match self.shared.hold(hold, &partitions, HOLD_PATIENCE).await {
+            true => {
+                let steps = self.under_hold(hold, ends, scope, longest == LAST_HAND_OVER_MAX);
+                tokio::time::timeout(longest, steps)
+                    .await
+                    .unwrap_or(Err(JobError::TooLong(longest)))
+            }
+            false => Err(JobError::Held),
+        };
+        let release = partitions.iter().map(|&p| (p, Action::Release)).collect();
+        self.shared.operate(hold, 0, release).await;
+        let held_us = began.elapsed().as_micros() as u64;
+        let mut progress = self.shared.progress.lock();
+        progress.longest_hold_us = progress.longest_hold_us.max(held_us);
+        drop(progress);
+        if held_us > LONG_HOLD_US {
+            info!(
+                held_ms = held_us / 1000,
+                partitions = partitions.len(),
+                "clients of these partitions had to wait for a hand-over: large values change all the time, or the machine is busy"
+            );
+        }
+        result
+    }
+
+    async fn under_hold(
+        &self,
+        hold: HoldId,
+        ends: &mut Ends,
+        scope: &Scope<'_>,
+        is_last: bool,
+    ) -> Result<(), JobError> {
+        let copy = self.copy;
+        // A source that has fallen out of a partition answers all the same, but not for that partition.
+        let settled = |&partition: &PartitionId| (partition, Action::Settled(copy.from));
+        let settled = self
+            .shared
+            .operate(hold, 0, scope.wanted.iter().map(settled).collect())
+            .await;
+        if settled.iter().any(|outcome| *outcome != Outcome::Done) {
+            return Err(JobError::Refused("waiting for the source"));
+        }
+        self.come_to_rest(hold, &[copy.to]).await?;
+        ends.catch_up().await?;
+        if !is_last && ends.changed() > FEW_KEYS * 4 {
+            return Err(JobError::TooMany(ends.changed()));
+        }
+        let mut changed: HashSet<Vec<u8>> = ends
+            .take_changed(self.shared, hold, scope)
+            .await?
+            .into_iter()
+            .collect();
+        changed.extend(ends.streams_in_doubt(scope).await?);
+        // Keys that are called like ours are not told of.
+        let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);
+        changed.extend(ours.into_iter().filter(|key| super::ends::is_wanted(key, scope)));
+        let changed: Vec<Vec<u8>> = changed.into_iter().collect();
+        let left = self.copy_changed(ends, &changed, scope, &Pace::new(0)).await?;
+        if left > 0 {
+            return Err(JobError::TooMany(left));
+        }
+        let positions = self.hand_account_over(ends, scope).await?;
+        // It may have been taken out of the pool meanwhile; and is not, while this is held.
+        let _joining = self.shared.keeper.joining.lock().await;
+        if self.shared.keeper.access(copy.to).is_none() {
+            return Err(JobError::Refused("joining"));
+        }
+        let join = |(partition, position)| (partition, Action::Join(copy.to, position));
+        let joined = self
+            .shared
+            .operate(hold, 0, positions.into_iter().map(join).collect())
+            .await;
+        if joined.iter().any(|outcome| *outcome != Outcome::Done) {
+            return Err(JobError::Refused("joining"));
+        }
+        if self.shared.config.pool.replicas == 1 {
+            let switched = self.switch(hold, &mut ends.source, scope).await;
+            if switched.is_err() {
+                // Not both: without an account, what one of them misses would not be known.
+                let leave = |&partition: &PartitionId| (partition, Action::Leave(copy.to));
+                let undo = scope.wanted.iter().map(leave).collect();
+                self.shared.operate(hold, 0, undo).await;
+            }
+            switched?;
+        }
+        Ok(())
+    }
+
+    /// The recipient stands where the source stands: where that is, in each partition.
+    async fn hand_account_over(
+        &self,
+        ends: &mut Ends,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<(PartitionId, Option<Position>)>, JobError> {
+        let wanted: Vec<PartitionId> = scope.wanted.iter().copied().collect();
+        if self.shared.config.pool.replicas == 1 {
+            let clear = self.clear_marks(ends, scope, &wanted, &[]).await;
+            return clear.map(|()| wanted.into_iter().map(|p| (p, None)).collect());
+        }
+        let names: Vec<Vec<u8>> = wanted.iter().map(|p| p.to_string().into_bytes()).collect();
+        let mut get: Vec<&[u8]> = vec![b"HMGET", account::APPLIED];
+        get.extend(names.iter().map(Vec::as_slice));
+        let found = async {
+            ends.source.select(scope.bookkeeping_db).await?;
+            ends.source.call(&get).await
+        };
+        let found = found.await.map_err(|error| ends.of_source(error))?;
+        let BytesFrame::Array { data: texts, .. } = found else {
+            return Err(JobError::Refused("reading the source's account"));
+        };
+        let positions: Vec<(PartitionId, Option<Position>)> = wanted
+            .iter()
+            .zip(&texts)
+            .map(|(partition, text)| (*partition, Position::parse(bytes_of(text))))
+            .collect();
+        if positions.len() != wanted.len() || positions.iter().any(|(_, position)| position.is_none()) {
+            return Err(JobError::Refused("reading the source's account"));
+        }
+        let texts: Vec<&[u8]> = texts.iter().map(bytes_of).collect();
+        self.clear_marks(ends, scope, &wanted, &texts).await?;
+        Ok(positions)
+    }
+
+    /// Takes the marks of these partitions from the recipient, and gives it these positions there, in one transaction.
+    async fn clear_marks(
+        &self,
+        ends: &mut Ends,
+        scope: &Scope<'_>,
+        wanted: &[PartitionId],
+        positions: &[&[u8]],
+    ) -> Result<(), JobError> {
+        let names: Vec<Vec<u8>> = wanted.iter().map(|p| p.to_string().into_bytes()).collect();
+        let mut clear: Vec<&[u8]> = vec![b"HDEL", account::REPAIR];
+        clear.extend(names.iter().map(Vec::as_slice));
+        let mut applied: Vec<&[u8]> = vec![b"HSET", account::APPLIED];
+        for (name, position) in names.iter().zip(positions) {
+            applied.extend([name.as_slice(), *position]);
+        }
+        let mut commands: Vec<&[&[u8]]> = vec![&[b"MULTI"], &clear];
+        if applied.len() > 2 {
+            commands.push(&applied);
+        }
+        commands.push(&[b"EXEC"]);
+        let replies = async {
+            ends.target.select(scope.bookkeeping_db).await?;
+            ends.target.call_all(commands).await
+        };
+        let replies = replies.await.map_err(|error| ends.of_target(error))?;
+        match replies.into_iter().find(is_error) {
+            Some(error) => Err(ends.of_target(ControlError::Refused(text_of(&error)))),
+            None => Ok(()),
+        }
+    }
+
+    /// With one copy there is no account, so the former node leaves while nothing is under way.
+    async fn switch(&self, hold: HoldId, source: &mut Control, scope: &Scope<'_>) -> Result<(), JobError> {
+        let partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
+        self.recorded(&partitions, |row| row.contains(&self.copy.to))
+            .await?;
+        // By this it is known later what is to be removed there.
+        announce(source, scope.bookkeeping_db, &partitions)
+            .await
+            .map_err(|error| JobError::Node {
+                node: self.shared.node_name(self.copy.from),
+                error,
+            })?;
+        let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
+        let left = self
+            .shared
+            .operate(hold, 0, partitions.iter().map(leave).collect())
+            .await;
+        if left.iter().any(|outcome| *outcome != Outcome::Done) {
+            return Err(JobError::Refused("leaving"));
+        }
+        self.recorded(&partitions, |row| !row.contains(&self.copy.from))
+            .await
+    }
+
+    /// Waits until the table's record has it.
+    async fn recorded(
+        &self,
+        partitions: &[PartitionId],
+        has: impl Fn(&[NodeId]) -> bool,
+    ) -> Result<(), JobError> {
+        let end = Instant::now() + RECORD_WAIT;
+        loop {
+            let table = self.shared.table.load_full();
+            let mut rows = partitions.iter().filter_map(|p| table.rows.get(usize::from(*p)));
+            if rows.all(|row| has(&row.replicas)) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(JobError::Refused("the record"));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
