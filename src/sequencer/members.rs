@@ -41,11 +41,7 @@ impl Sequencer {
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return self.refuse(to, Refusal::NotOwner);
         };
-        let here = Position {
-            epoch: p.epoch,
-            seq: p.last,
-        };
-        if position.is_some_and(|position| position != here) {
+        if position.is_some_and(|position| !p.is_last(position)) {
             return self.refuse(to, Refusal::Unconfirmed);
         }
         if !p.join(node) {
@@ -145,6 +141,13 @@ impl Sequencer {
 }
 
 impl Partition {
+    /// Whether that is where the partition stands. The account of a node to which nothing was written in this epoch may still
+    /// speak of the one before.
+    fn is_last(&self, position: Position) -> bool {
+        let is_start = self.last == self.start && (self.since..self.epoch).contains(&position.epoch);
+        position.seq == self.last && (position.epoch == self.epoch || is_start)
+    }
+
     /// As the table should have it.
     fn membership(&self) -> Membership {
         let stays = |(i, _): &(usize, &super::Replica)| self.leaving & (1 << i) == 0;
