@@ -11,7 +11,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::log::LogPos;
-use super::node::{Item, Trouble};
+use super::node::Item;
 use super::{Sequencer, release};
 use crate::request::{NodeId, PartitionId, Touched};
 
@@ -29,18 +29,13 @@ impl Sequencer {
         entry.sent &= !bit;
         let (refused, may_execute) = (p.nodes_of(entry.refused), entry.sent & p.streaming);
         let sent = p.nodes_of(entry.sent);
-        // Who refuses what comes before it is not asked: a node that is full, or whose disk is, takes nothing.
-        let refuses = |node: &NodeId| {
-            let trouble = self.nodes.get(usize::from(*node)).map(|n| &n.trouble);
-            refused.contains(node) || (!sent.contains(node) && matches!(trouble, Some(Trouble::Refused(_))))
-        };
         // Whoever a successor may find in sync must have refused it.
         let all_refuse = entry.parts().all(|(partition, seq)| {
             let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
                 return true;
             };
             let must_have = p.in_sync | p.recorded | p.recording.unwrap_or(0);
-            !p.has_executed(seq) && p.nodes_of(must_have).iter().all(refuses)
+            !p.has_executed(seq) && p.nodes_of(must_have).iter().all(|node| refused.contains(node))
         });
         if !all_refuse || may_execute != 0 || entry.is_flush() {
             return;
