@@ -5,6 +5,7 @@
 //! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
 
 pub use members::{ChangeError, NewNode, ShareChange};
+pub(super) use taking::foreign_keys;
 
 mod library;
 mod members;

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use self::library::open_shelf;
 use self::table::{find_table, same_server_twice, settings_fit};
+use super::keeper::foreign_keys;
 use super::recovery::recover_all;
 use super::shelf::Shelf;
 use super::table::{Table, TableNode};
@@ -180,6 +181,19 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
             return Err(
                 OpenError::Nodes(vec![format!("node {:?} at {} {why}", node.name, node.address)]).into(),
             );
+        }
+        if !creating && found.claim.is_none() && found.table.is_none() {
+            match foreign_keys(&mut found.control).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    absent.push(format!("node {:?} at {} {why}", node.name, node.address));
+                    continue;
+                }
+                Err(error) => {
+                    absent.push(format!("node {:?} could not be looked at ({error})", node.name));
+                    continue;
+                }
+            }
         }
         match admit(&mut found.control, &claim, creating, &instance, roles).await {
             Ok(()) => {}

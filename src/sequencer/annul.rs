@@ -49,6 +49,8 @@ impl Sequencer {
         entry.commands.count = 0;
         entry.commands.touched = Touched::Keys(SmallVec::new());
         entry.conclusion = None;
+        // Its account goes with what follows, so that this is asked for, too.
+        entry.refused = 0;
         if !entry.released {
             entry.reply = Some((Bytes::from(text), false));
             release(entry, &mut self.effects);

@@ -32,8 +32,8 @@ impl Keeper {
         let forgetful = read_claim(&mut control).await?.is_none();
         let is_ours = self.health(id).run_id == facts.run_id;
         if forgetful {
-            if !is_ours {
-                has_no_keys(&mut control).await?;
+            if !is_ours && let Some(why) = foreign_keys(&mut control).await? {
+                return Err(unfit(why));
             }
             self.rule_out_successor(id).await?;
         }
@@ -162,14 +162,14 @@ impl Keeper {
     }
 }
 
-/// A server that was not ours until now, and carries no claim, must have nothing that could be somebody's.
-async fn has_no_keys(control: &mut Control) -> Result<(), Untaken> {
+/// A server that was not ours until now, and carries no claim, must have nothing that could be somebody's: what is wrong, if it has.
+pub(in crate::pool) async fn foreign_keys(control: &mut Control) -> Result<Option<String>, ControlError> {
     let dbs = databases(control).await?;
     if dbs.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let dbs: Vec<String> = dbs.iter().map(|db| format!("db{db}")).collect();
-    Err(unfit(format!(
+    Ok(Some(format!(
         "has lost its pool's mark, and holds keys that may be somebody else's (in {}), so it is not touched: correct its \
          address, or empty it with FLUSHALL if nobody needs them",
         dbs.join(", ")

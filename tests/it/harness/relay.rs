@@ -30,6 +30,7 @@ pub enum Flow {
 #[derive(Debug)]
 struct Shared {
     flow: Mutex<Flow>,
+    to: Mutex<SocketAddr>,
     connections: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
     bytes: AtomicU64,
@@ -56,19 +57,17 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(to: &Endpoint) -> Self {
-        let Endpoint::Tcp(to) = *to else {
-            panic!("a relay needs a TCP node")
-        };
         let port = Port::reserve();
         let listener = TcpListener::bind(port.address()).expect("relay port");
         let shared = Arc::new(Shared {
             flow: Mutex::new(Flow::Pass),
+            to: Mutex::new(tcp(to)),
             connections: Mutex::default(),
             ended: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
         });
         let for_thread = Arc::clone(&shared);
-        std::thread::spawn(move || accept(&listener, to, &for_thread));
+        std::thread::spawn(move || accept(&listener, &for_thread));
         Self { port, shared }
     }
 
@@ -81,6 +80,12 @@ impl Relay {
         if flow == Flow::Cut {
             self.shared.close_all();
         }
+    }
+
+    /// Connections end, and new ones go to another node.
+    pub fn point_to(&self, to: &Endpoint) {
+        *self.shared.to.lock().expect("relay lock") = tcp(to);
+        self.shared.close_all();
     }
 
     /// How many bytes went through so far, both ways together.
@@ -98,7 +103,14 @@ impl Drop for Relay {
     }
 }
 
-fn accept(listener: &TcpListener, to: SocketAddr, shared: &Arc<Shared>) {
+fn tcp(endpoint: &Endpoint) -> SocketAddr {
+    match endpoint {
+        Endpoint::Tcp(address) => *address,
+        Endpoint::Unix(_) => panic!("a relay needs a TCP node"),
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for inbound in listener.incoming().flatten() {
         if shared.ended.load(Ordering::Relaxed) {
             return;
@@ -106,6 +118,7 @@ fn accept(listener: &TcpListener, to: SocketAddr, shared: &Arc<Shared>) {
         if shared.flow() == Flow::Cut {
             continue;
         }
+        let to = *shared.to.lock().expect("relay lock");
         let Ok(outbound) = TcpStream::connect(to) else {
             continue;
         };

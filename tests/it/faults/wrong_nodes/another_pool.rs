@@ -89,3 +89,19 @@ fn a_server_of_no_pool_that_has_keys() {
     });
     with_foreign_files(&files, &digest, "FLUSHALL");
 }
+
+/// Two copies on one server would be one copy; and each would execute what the other one has executed already.
+#[test]
+fn the_server_of_another_node_of_the_pool() {
+    let seed = seed();
+    let pool = Pool::start(3);
+    let (relays, config) = behind_relays(&pool, SidecarConfig::of(&pool, 3));
+    let (sidecar, workload) = under_load(&pool, &config, seed);
+    relays[1].point_to(&pool.nodes[0].endpoint());
+    wait_said(&sidecar, "b", "unfit", "same server as node \"a\"");
+    wait_progress(&workload);
+    assert_warned_once(&sidecar, "same server");
+    relays[1].point_to(&pool.nodes[1].endpoint());
+    let outcome = finish(&pool, &sidecar, workload, seed);
+    assert_unseen(&outcome, seed);
+}

@@ -17,7 +17,7 @@ fn one_of_them() {
     assert_warned_once(&sidecar, "MISCONF");
     pool.nodes[1].limit_files(None);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }
 

@@ -1,7 +1,8 @@
 //! A known address where suddenly an empty server listens: it is given copies of everything while clients work.
 
 use super::*;
-use crate::harness::seed;
+use crate::convergence::assert_converged;
+use crate::harness::{seed, wait_until};
 
 #[test]
 fn it_is_given_everything_again() {
@@ -24,7 +25,7 @@ fn it_is_given_everything_again() {
         "one of each node"
     );
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }
 
@@ -42,7 +43,26 @@ fn it_is_given_its_share_in_a_larger_pool() {
         wait_progress(&workload);
     }
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     let other = outcome.errors.iter().find(|word| *word != "NOREPLICAS");
     assert_eq!(other, None, "SEED={seed}");
+}
+
+/// Until that is noticed, what is asked of it is not there: nobody else may write to a node. So no workload.
+#[test]
+fn one_that_somebody_empties_in_service() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    allow_node_trouble(&sidecar);
+    fill(&sidecar, 300);
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    let mut node = pool.nodes[1].client();
+    assert!(node.call(cmd!["FLUSHALL"]).is_ok());
+    // The account speaks of this key's partition as if nothing were missing.
+    fill(&sidecar, 1);
+    wait_until("it has everything again", RECOVERY_MAX, || {
+        node.call(cmd!["DBSIZE"]).int() == Some(300)
+    });
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    assert_converged(&pool, &sidecar);
 }

@@ -27,7 +27,7 @@ fn lines(sidecar: &Sidecar) -> usize {
 #[track_caller]
 fn assert_no_flood(sidecar: &Sidecar, before: usize) {
     let written = lines(sidecar) - before;
-    println!("{written} lines, {} of them warnings", warnings(sidecar, ""));
+    eprintln!("{written} lines, {} of them warnings", warnings(sidecar, ""));
     assert!(
         written < LINES_PER_S_MAX * FLAPPING.as_secs() as usize,
         "{written} lines:\n{}",
@@ -45,7 +45,7 @@ fn in_service() {
     flap(&pool.nodes[1], &mut rng);
     assert_no_flood(&sidecar, before);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }
 
@@ -65,6 +65,6 @@ fn as_the_recipient_of_a_copy() {
     assert_no_flood(&sidecar, before);
     sidecar.wait_settled(RECOVERY_MAX * 2);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }

@@ -55,9 +55,10 @@ fn all_of_them() {
     for node in &pool.nodes {
         set_maxmemory(node, "1mb");
     }
+    // Where they ran full at different writes, what was ordered in between has an unknown end.
     wait_until("growing writes are refused", NOTICE_MAX, || {
-        let reply = client.call(cmd!["SET", "more", 1]);
-        reply.error().is_some_and(|text| text.starts_with("OOM"))
+        let reply = sidecar.client().try_call(&cmd!["SET", "more", 1]);
+        reply.is_ok_and(|reply| reply.error().is_some_and(|text| text.starts_with("OOM")))
     });
     let read = client.call(cmd!["GET", "kept"]);
     let refused = read.error().is_some_and(|text| text.starts_with("NOREPLICAS"));
@@ -69,7 +70,7 @@ fn all_of_them() {
         client.call(cmd!["SET", "more", 1]).is_ok()
     });
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("errors: {:?}", outcome.errors);
+    eprintln!("errors: {:?}", outcome.errors);
 }
 
 #[test]
@@ -84,13 +85,13 @@ fn one_that_is_to_be_given_copies() {
     let waiting = wait_ring(&sidecar, "waiting for memory", |ring| {
         ring["state"] == "waiting" && ring["reason"].as_str().is_some_and(|why| why.contains("memory"))
     });
-    println!("{waiting}");
+    eprintln!("{waiting}");
     wait_progress(&workload);
     assert!(warnings(&sidecar, "not moved yet") <= 1, "said again and again");
     set_maxmemory(pool.node("d"), "0");
     sidecar.wait_settled(super::super::RECOVERY_MAX * 2);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("errors: {:?}", outcome.errors);
+    eprintln!("errors: {:?}", outcome.errors);
     let other = outcome.errors.iter().find(|word| *word != "OOM");
     assert_eq!(other, None, "SEED={seed}");
 }

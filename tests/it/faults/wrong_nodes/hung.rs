@@ -6,7 +6,7 @@ use crate::harness::{Flow, Rng, seed, wait_until};
 
 #[track_caller]
 fn assert_short(outcome: &Outcome, what: &str, seed: u64) {
-    println!("{what}: longest pause of a client {:?}", outcome.longest_gap);
+    eprintln!("{what}: longest pause of a client {:?}", outcome.longest_gap);
     assert!(
         outcome.longest_gap < PAUSE_MAX,
         "SEED={seed}: {what}: a client waited {:?}",

@@ -23,12 +23,12 @@ fn service_goes_on_at_the_speed_of_the_others() {
     for ms in [30, 100] {
         relays[2].set(Flow::Slow(Duration::from_millis(ms)));
         let slow = work(&workload);
-        println!("{before} commands/s before, {slow} with {ms} ms to one node");
+        eprintln!("{before} commands/s before, {slow} with {ms} ms to one node");
         assert!(slow > before / 4, "{slow} commands/s, {before} before");
     }
     relays[2].set(Flow::Pass);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert!(outcome.longest_gap < PAUSE_MAX, "{:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }
@@ -44,14 +44,14 @@ fn a_copy_to_it_takes_long_but_ends() {
     add_at(&sidecar, "d", &relay.endpoint().to_string());
     let began = Instant::now();
     sidecar.wait_settled(RECOVERY_MAX * 2);
-    println!(
+    eprintln!(
         "settled after {:?}; longest hold {}",
         began.elapsed(),
         sidecar.admin("/v1/ring")["longest_hold_us"]
     );
     relay.set(Flow::Pass);
     let outcome = finish(&pool, &sidecar, workload, seed);
-    println!("longest pause of a client: {:?}", outcome.longest_gap);
+    eprintln!("longest pause of a client: {:?}", outcome.longest_gap);
     assert!(outcome.longest_gap < PAUSE_MAX, "{:?}", outcome.longest_gap);
     assert_unseen(&outcome, seed);
 }
