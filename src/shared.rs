@@ -279,6 +279,19 @@ impl Shared {
         outcomes
     }
 
+    /// Holds these partitions, which are sorted: whether all are. Each owner is asked when the one before has done it, so that no two
+    /// wait for each other: procedures of clients take theirs in the same order, whoever owns them.
+    pub async fn hold(&self, by: HoldId, partitions: &[PartitionId]) -> bool {
+        for run in partitions.chunk_by(|a, b| self.owner_of(*a) == self.owner_of(*b)) {
+            let actions = run.iter().map(|&partition| (partition, Action::Hold));
+            let outcomes = self.operate(by, 0, actions.collect()).await;
+            if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Name of a node.
     pub fn node_name(&self, node: NodeId) -> String {
         self.table

@@ -263,15 +263,14 @@ impl Job<'_> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
         let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
-        let each = |action: fn() -> Action| partitions.iter().map(|&p| (p, action())).collect::<Vec<_>>();
-        let held = self.shared.operate(hold, 0, each(|| Action::Hold)).await;
+        let is_held = self.shared.hold(hold, &partitions).await;
         let began = Instant::now();
         let longest = if is_last {
             LAST_HAND_OVER_MAX
         } else {
             self.shared.config.timeouts.node
         };
-        let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
+        let result = match is_held {
             true => {
                 let steps = self.under_hold(hold, ends, scope, is_last);
                 tokio::time::timeout(longest, steps)
@@ -280,7 +279,8 @@ impl Job<'_> {
             }
             false => Err(JobError::Refused("a hold")),
         };
-        self.shared.operate(hold, 0, each(|| Action::Release)).await;
+        let release = partitions.iter().map(|&partition| (partition, Action::Release));
+        self.shared.operate(hold, 0, release.collect()).await;
         let held_us = began.elapsed().as_micros() as u64;
         let mut progress = self.shared.progress.lock();
         progress.longest_hold_us = progress.longest_hold_us.max(held_us);
