@@ -60,8 +60,9 @@ bench: ## Throughput and latency against plain Redis and others
 	@scripts/setup bench
 	@cargo bench --locked --bench pool
 
-soak: setup build ## The demo for an hour (SOAK_SECONDS), a node killed every 20 s
-	@scripts/demo --seconds $(SOAK_SECONDS) --kill-every 20 $(ARGS)
+soak: setup build ## All kinds of work and of harm at once, for an hour (SOAK_SECONDS); SEED=n replays a round
+	@RINGFENCE_BIN=target/release/ringfence SOAK_SECONDS=$(SOAK_SECONDS) \
+		cargo test --locked --test it soak::everything_at_once -- --exact --nocapture
 
 clean: ## Remove what was built and installed here
 	@cargo clean --quiet

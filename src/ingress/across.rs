@@ -462,14 +462,21 @@ impl Across {
         let mut found = replies.into_iter().skip(restored);
         // An error, too: what a script has done before it stays done.
         let reply = found.next().unwrap_or_default();
+        let mut changed: Vec<(i64, usize, Bytes)> = Vec::new();
         for key in written {
             let value: Bytes = [found.next().unwrap_or_default(), found.next().unwrap_or_default()]
                 .concat()
                 .into();
             let before = keys.iter().zip(&values).find(|(known, _)| **known == key);
-            if before.is_none_or(|(_, before)| *before != value) {
-                self.put(p, key, p.db, &value).await?;
+            let before = before.map_or(&b""[..], |(_, before)| &before[..]);
+            if before != value {
+                changed.push((before.len() as i64 - value.len() as i64, key, value));
             }
+        }
+        // What has grown comes first: what a script moves is in both places rather than in none if there is no going on.
+        changed.sort_by_key(|(shrunk_by, ..)| *shrunk_by);
+        for (_, key, value) in changed {
+            self.put(p, key, p.db, &value).await?;
         }
         Ok(answer(reply))
     }

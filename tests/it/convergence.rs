@@ -80,9 +80,12 @@ fn scan(client: &mut Client) -> Vec<Vec<u8>> {
 }
 
 /// `XINFO STREAM FULL` (RESP2) without entries, delivery times and the shape of the radix tree: two nodes deliver the
-/// same entry some microseconds apart.
+/// same entry some microseconds apart. Nor with how many entries a group has read: Redis before 7.2.4 does not write that to its
+/// append-only file, so a node that has been restarted counts on from an older number.
 fn without_clocks(reply: &Reply) -> Reply {
-    const LEFT_OUT: [&[u8]; 5] = [
+    const LEFT_OUT: [&[u8]; 7] = [
+        b"entries-read",
+        b"lag",
         b"seen-time",
         b"active-time",
         b"entries",

@@ -27,6 +27,7 @@ impl Ledger {
     /// Everything that must not be, one line each.
     pub fn violations(&self) -> Vec<String> {
         let mut wrong = Vec::new();
+        let mut late = Vec::new();
         let mut copies: BTreeMap<Message, u64> = BTreeMap::new();
         for taken in &self.taken {
             let mut last: BTreeMap<usize, u64> = BTreeMap::new();
@@ -34,10 +35,17 @@ impl Ledger {
                 *copies.entry(*message).or_default() += 1;
                 let before = last.entry(message.producer).or_default();
                 if self.is_ordered && message.counter < *before {
-                    wrong.push(format!("order: {message} came after number {before}"));
+                    late.push(format!("{message} after number {before}"));
                 }
                 *before = message.counter.max(*before);
             }
+        }
+        // What was on its way to somebody who has gone goes back, behind what others have got meanwhile.
+        if late.len() as u64 > self.lost_max {
+            wrong.push(format!(
+                "order: {late:?} ({} takes of unknown outcome)",
+                self.lost_max
+            ));
         }
         let mut doubled = Vec::new();
         for (message, count) in &copies {

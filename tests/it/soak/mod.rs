@@ -83,23 +83,26 @@ fn one_round(seed: u64, harm_time: Duration) {
     say(&front, &counts);
 }
 
+/// Whether a pause counts, by what was going on.
+type IsIt<'a> = &'a dyn Fn(&[Kind]) -> bool;
+
 fn say(front: &Front, counts: &BTreeMap<String, u64>) {
     for (what, count) in counts {
-        println!("  {count:4} x {what}");
+        eprintln!("  {count:4} x {what}");
     }
     let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
-    println!(
+    eprintln!(
         "  {} commands acknowledged, {} refused, {} of unknown outcome",
         count(&front.acknowledged),
         count(&front.refused),
         count(&front.unknown)
     );
     let pauses = front.pauses();
-    let longest = |is_it: &dyn Fn(&[Kind]) -> bool| -> Option<&Pause> {
+    let longest = |is_it: IsIt<'_>| -> Option<&Pause> {
         let fitting = pauses.iter().filter(|(kinds, _)| is_it(kinds));
         fitting.map(|(_, pause)| pause).max_by_key(|pause| pause.took)
     };
-    let rows: [(&str, &dyn Fn(&[Kind]) -> bool); 7] = [
+    let rows: [(&str, IsIt<'_>); 7] = [
         ("nothing", &|kinds| kinds.is_empty()),
         ("a node's death", &|kinds| kinds == [Kind::Death]),
         ("a node's hang", &|kinds| kinds == [Kind::Hang]),
@@ -114,7 +117,7 @@ fn say(front: &Front, counts: &BTreeMap<String, u64>) {
     ];
     for (of, is_it) in rows {
         if let Some(pause) = longest(is_it) {
-            println!("  longest pause for {of}: {pause}");
+            eprintln!("  longest pause for {of}: {pause}");
         }
     }
 }

@@ -139,6 +139,10 @@ impl<'a> Storm<'a> {
         if second != first && self.rng.chance(60) {
             parts.push(second);
         }
+        if self.world.shape.spare_nodes() == 0 && parts.contains(&Part::Node) {
+            // A sidecar that starts needs W nodes of each partition.
+            parts.retain(|part| *part != Part::Sidecar);
+        }
         if parts.contains(&Part::Huge) {
             self.did("huge value", "");
             self.front.open(Kind::Huge);

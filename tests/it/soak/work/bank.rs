@@ -117,7 +117,7 @@ impl Work for Bank {
             odd.push((Instant::now(), sum));
         }
         let unknown = lock(&self.unknown);
-        println!(
+        eprintln!(
             "  {}: {} transfers, {} unknown, {} odd sums seen",
             self.name,
             lock(&self.transfers),

@@ -81,7 +81,7 @@ impl Work for Blocking {
             let rest = drain(client, queue);
             ledger.taken.push(rest);
         }
-        println!(
+        eprintln!(
             "  waiting: {} messages, {} takes unknown",
             ledger.sent.len(),
             ledger.lost_max

@@ -137,7 +137,7 @@ impl Work for Jobs {
             let rest = drain(client, &list);
             ledger.taken.push(rest);
         }
-        println!(
+        eprintln!(
             "  {}: {} jobs, {} crashes, {} moves unknown",
             self.queue,
             ledger.sent.len(),

@@ -152,7 +152,7 @@ impl Work for Messages {
                 ));
             }
         }
-        println!(
+        eprintln!(
             "  messages: {} published, {} received, {} subscriptions",
             seen.published.len(),
             receipts.values().sum::<i64>(),

@@ -96,7 +96,7 @@ impl Work for Scripts {
         let lists = lists(self.name).map(|list| client.call(cmd!["LRANGE", list, 0, -1]));
         let tokens: Vec<Reply> = lists.flat_map(|list| list.items()).collect();
         let unknown = *lock(&self.unknown);
-        println!("  {} scripts: {unknown} unknown", self.name);
+        eprintln!("  {} scripts: {unknown} unknown", self.name);
         named(self.name, count(&tokens, unknown, self.name))
     }
 }

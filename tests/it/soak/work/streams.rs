@@ -244,7 +244,7 @@ impl Work for Streams {
         for id in seen.done.keys().filter(|id| pending.contains(id)) {
             wrong.push(format!("{id:?} was acknowledged, and is pending"));
         }
-        println!(
+        eprintln!(
             "  stream: {} entries, {} claimed, {} pending at the end, {} additions and {} deliveries unknown",
             held.len(),
             seen.claimed,
