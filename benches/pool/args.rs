@@ -7,6 +7,7 @@
 use crate::cell::{Length, Shape};
 use crate::contender::{Kind, Programs};
 use crate::filling::Filling;
+use crate::growth::{CASES, Case, Change};
 use crate::tape::Command;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// Only pools that change, and nothing of the above
     #[arg(long)]
     only_growth: bool,
+    /// Only pools that change in this way
+    #[arg(long, value_enum)]
+    change: Option<Change>,
     /// Everything once, with few commands
     #[arg(long)]
     quick: bool,
@@ -137,6 +141,15 @@ impl Args {
             (false, false) => IDLE_CLIENTS,
         };
         self.idle.unwrap_or(by_default)
+    }
+
+    /// Which pools that change are measured.
+    pub(crate) fn cases(&self) -> Vec<Case> {
+        let is_asked = |case: &Case| {
+            self.change.is_none_or(|change| change == case.change)
+                && (self.pipeline.is_empty() || self.pipeline.contains(&(case.pipeline as u32)))
+        };
+        CASES.into_iter().filter(is_asked).collect()
     }
 
     /// Rounds of pools that change, what they are filled with, and how long they are measured before and after.

@@ -53,8 +53,7 @@ impl Filling {
 
     /// All of it, once.
     pub(crate) fn tape(&self) -> Tape {
-        let element = vec![b'e'; ELEMENT_BYTES];
-        let string = vec![b's'; STRING_BYTES];
+        let [element, string] = [ELEMENT_BYTES, STRING_BYTES].map(noise);
         let elements = |count: usize| vec![element.as_slice(); count];
         let numbered: Vec<String> = (0..10).map(|number| format!("{number:0>50}")).collect();
         let pushes = self.large_elements / PUSH_ELEMENTS;
@@ -117,8 +116,7 @@ impl Filling {
 
     /// What clients send: `LPUSH`, `GET`, `SET`, `RPOP`.
     pub(crate) fn traffic(&self) -> Tape {
-        let element = vec![b'E'; ELEMENT_BYTES];
-        let string = vec![b'S'; STRING_BYTES];
+        let [element, string] = [ELEMENT_BYTES, STRING_BYTES].map(noise);
         let order = shuffled(UNITS);
         Tape::written(4 * UNITS, 1, |out, place| {
             let number = order.get(place / 4).copied().unwrap_or(0);
@@ -132,6 +130,18 @@ impl Filling {
             }
         })
     }
+}
+
+/// What does not become smaller where servers compress it.
+fn noise(length: usize) -> Vec<u8> {
+    let steps = std::iter::successors(Some(0x9e37_79b9_7f4a_7c15_u64), |state| {
+        Some(
+            state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407),
+        )
+    });
+    steps.map(|state| (state >> 56) as u8).take(length).collect()
 }
 
 fn string_key(number: usize) -> String {

@@ -12,6 +12,7 @@ use crate::load::{Load, Spec, Stretch};
 use crate::process::Process;
 use crate::series::Spread;
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::io::{Write, stderr};
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ const CHANGED_WITHIN: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Change {
     /// A fourth node is added to three.
     Added,
@@ -280,6 +281,7 @@ pub(crate) struct Growths {
 impl Growths {
     /// Every case once in each round; tells of each on standard error.
     pub(crate) fn run(
+        cases: &[Case],
         rounds: usize,
         filling: &Filling,
         time: Duration,
@@ -288,10 +290,13 @@ impl Growths {
     ) -> Result<Growths> {
         let mut growths = Growths::default();
         for round in 1..=rounds {
-            for case in CASES {
+            for &case in cases {
                 let began = Instant::now();
                 match measure(case, filling, time, programs, scratch) {
-                    Ok(grown) => growths.entries.push((case, grown)),
+                    Ok(grown) => {
+                        writeln!(stderr(), "{grown:.1?}")?;
+                        growths.entries.push((case, grown));
+                    }
                     Err(error) => growths.failures.push(format!("{}: {error:#}", case.title())),
                 }
                 let (title, elapsed) = (case.title(), began.elapsed());
@@ -303,6 +308,12 @@ impl Growths {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Those that were measured.
+    pub(crate) fn cases(&self) -> impl Iterator<Item = Case> {
+        let is_measured = |case: &Case| self.entries.iter().any(|(of, _)| of == case);
+        CASES.into_iter().filter(is_measured)
     }
 
     /// One figure of one case over all rounds.

@@ -95,7 +95,7 @@ fn main() -> Result<ExitCode> {
     }
 
     let (rounds, filling, time) = args.growth();
-    let growths = Growths::run(rounds, &filling, time, &programs, scratch.path())?;
+    let growths = Growths::run(&args.cases(), rounds, &filling, time, &programs, scratch.path())?;
     failed |= !growths.failures.is_empty();
     complaints.extend(
         growths

@@ -5,7 +5,7 @@
 
 use crate::cell::Shape;
 use crate::contender::Kind;
-use crate::growth::{CASES, Grown, Growths};
+use crate::growth::{Grown, Growths};
 use crate::idle::Idle;
 use crate::report::{Table, mib};
 use crate::series::{Figure, Series};
@@ -147,7 +147,7 @@ pub(crate) fn growth(growths: &Growths) -> Table {
             Bound::AtMost(1.0),
         ),
     ];
-    for case in CASES {
+    for case in growths.cases() {
         for (what, unit, figure, bound) in goals {
             let mut row = vec![format!("{}: {what}", case.title()), bound.text(unit)];
             match growths.spread(case, figure) {

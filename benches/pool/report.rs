@@ -2,7 +2,7 @@
 
 use crate::cell::{Sample, Shape};
 use crate::contender::Kind;
-use crate::growth::{CASES, Figures, Grown, Growths};
+use crate::growth::{Figures, Grown, Growths};
 use crate::idle::Idle;
 use crate::series::Series;
 
@@ -164,7 +164,7 @@ pub(crate) fn growth(growths: &Growths) -> Table {
         "longest hold ms",
     ];
     let mut table = Table::new(&head, 1);
-    for case in CASES {
+    for case in growths.cases() {
         let of = |figure: &dyn Fn(&Grown) -> f64| growths.spread(case, figure).map(|of| of.median);
         let three = |of_stretch: fn(Figures) -> f64, decimals| {
             let stretches: [fn(&Grown) -> Figures; 3] = [|g| g.before, |g| g.during, |g| g.after];
@@ -197,7 +197,7 @@ pub(crate) fn moves(growths: &Growths) -> Table {
         "MiB/s",
     ];
     let mut table = Table::new(&head, 1);
-    for case in CASES {
+    for case in growths.cases() {
         let of = |figure: &dyn Fn(&Grown) -> f64| growths.spread(case, figure).map(|of| of.median);
         table.push(vec![
             case.title(),

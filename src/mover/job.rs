@@ -72,6 +72,40 @@ struct Ends {
     tracker: Tracker,
 }
 
+/// Large values that change while they are copied. To copy one that always does before the hand-over is in vain.
+#[derive(Default)]
+struct Large {
+    /// Copied once more because they had changed.
+    copied: HashSet<Vec<u8>>,
+    /// Changed again since: they are left for the hand-over.
+    restless: HashSet<Vec<u8>>,
+}
+
+impl Large {
+    /// The partitions whose hand-over takes longer by them.
+    fn partitions(&self, scope: &Scope<'_>) -> HashSet<PartitionId> {
+        let wanted = self.restless.iter().filter(|key| is_wanted(key, scope));
+        wanted.map(|key| partition_of(key, scope.partitions)).collect()
+    }
+
+    /// What has changed and is to be copied before the hand-over.
+    fn open<'t>(&'t self, tracker: &'t Tracker, scope: &'t Scope<'_>) -> impl Iterator<Item = &'t Vec<u8>> {
+        let changed = tracker.changed().iter();
+        changed.filter(|key| is_wanted(key, scope) && !self.restless.contains(*key))
+    }
+
+    /// Notes which of the changed keys have large values. Those that are to be copied now.
+    fn note(&mut self, large: HashSet<Vec<u8>>, changed: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        for key in large {
+            if !self.copied.insert(key.clone()) {
+                self.restless.insert(key);
+            }
+        }
+        let is_open = |key: &Vec<u8>| !self.restless.contains(key);
+        changed.into_iter().filter(is_open).collect()
+    }
+}
+
 /// Numbers of holds.
 static HOLDS: AtomicU64 = AtomicU64::new(1);
 
@@ -108,10 +142,11 @@ impl Job<'_> {
             tracker: tracker.map_err(|error| self.of(copy.from, error))?,
         };
         self.scan(&mut ends, &scope).await?;
+        let mut large = Large::default();
         for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
-            self.catch_up(&mut ends, &scope).await?;
-            let heavy = self.heavy(&mut ends, &scope).await?;
+            self.catch_up(&mut ends, &scope, &mut large).await?;
+            let heavy = large.partitions(&scope);
             let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
             let needs_all = self.shared.library.judge.is_one_place();
             let (goes, stays) = match light.is_empty() || needs_all {
@@ -124,7 +159,7 @@ impl Job<'_> {
                 ..scope
             };
             self.shared.progress.phase(Phase::HandOver);
-            match self.hand_over(&mut ends, &scope, is_last).await {
+            match self.hand_over(&mut ends, &scope, &large, is_last).await {
                 Err(JobError::TooMany(keys)) if !is_last => {
                     debug!(keys, "many keys have changed before the hand-over: once more");
                 }
@@ -135,29 +170,27 @@ impl Job<'_> {
         Ok(Vec::new())
     }
 
-    /// Partitions of which a large value has changed since it was last copied.
-    async fn heavy(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<HashSet<PartitionId>, JobError> {
-        let keys: Vec<Vec<u8>> = ends
-            .tracker
-            .changed()
-            .iter()
-            .filter(|key| is_wanted(key, scope))
-            .cloned()
-            .collect();
+    /// Which of the keys have large values.
+    async fn large(
+        &self,
+        ends: &mut Ends,
+        keys: &[Vec<u8>],
+        scope: &Scope<'_>,
+    ) -> Result<HashSet<Vec<u8>>, JobError> {
         let said = |error| self.of(self.copy.from, error);
-        let mut heavy = HashSet::new();
+        let mut found = HashSet::new();
         if keys.is_empty() {
-            return Ok(heavy);
+            return Ok(found);
         }
         for db in databases(&mut ends.source).await.map_err(said)? {
             if db == scope.bookkeeping_db {
                 continue;
             }
-            let large = are_large(&mut ends.source, db, &keys).await.map_err(said)?;
+            let large = are_large(&mut ends.source, db, keys).await.map_err(said)?;
             let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
-            heavy.extend(large.map(|(key, _)| partition_of(key, scope.partitions)));
+            found.extend(large.map(|(key, _)| key.clone()));
         }
-        Ok(heavy)
+        Ok(found)
     }
 
     fn of(&self, node: NodeId, error: ControlError) -> JobError {
@@ -216,14 +249,17 @@ impl Job<'_> {
         caught_up.map_err(|error| self.of(self.copy.from, error))
     }
 
-    /// Copies what has changed, until few keys are left.
-    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<(), JobError> {
+    /// Copies what has changed, until few keys are left. Large values that change again and again are left out.
+    async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>, large: &mut Large) -> Result<(), JobError> {
         for _ in 0..PASSES_MAX {
             self.note_changes(&mut ends.tracker).await?;
-            if ends.tracker.changed().len() <= FEW_KEYS {
+            let open: Vec<Vec<u8>> = large.open(&ends.tracker, scope).cloned().collect();
+            let found = self.large(ends, &open, scope).await?;
+            if found.is_empty() && open.len() <= FEW_KEYS {
                 break;
             }
             let changed = changed(&mut ends.tracker, scope)?;
+            let changed = large.note(found, changed);
             self.copy_changed(ends, &changed, scope, self.pace).await?;
         }
         Ok(())
@@ -258,7 +294,13 @@ impl Job<'_> {
     }
 
     /// The last keys, under a hold; and the recipient joins.
-    async fn hand_over(&self, ends: &mut Ends, scope: &Scope<'_>, is_last: bool) -> Result<(), JobError> {
+    async fn hand_over(
+        &self,
+        ends: &mut Ends,
+        scope: &Scope<'_>,
+        large: &Large,
+        is_last: bool,
+    ) -> Result<(), JobError> {
         let hold = HoldId::of_pool(HOLDS.fetch_add(1, Relaxed));
         let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
@@ -272,7 +314,7 @@ impl Job<'_> {
         };
         let result = match held.iter().all(|outcome| *outcome == Outcome::Done) {
             true => {
-                let steps = self.under_hold(hold, ends, scope, is_last);
+                let steps = self.under_hold(hold, ends, scope, large, is_last);
                 tokio::time::timeout(longest, steps)
                     .await
                     .unwrap_or(Err(JobError::TooLong(longest)))
@@ -298,15 +340,19 @@ impl Job<'_> {
         hold: HoldId,
         ends: &mut Ends,
         scope: &Scope<'_>,
+        large: &Large,
         is_last: bool,
     ) -> Result<(), JobError> {
         let copy = self.copy;
         self.come_to_rest(hold, &[copy.from, copy.to]).await?;
         self.note_changes(&mut ends.tracker).await?;
-        if !is_last && ends.tracker.changed().len() > FEW_KEYS * 4 {
-            return Err(JobError::TooMany(ends.tracker.changed().len()));
+        let open = large.open(&ends.tracker, scope).count();
+        if !is_last && open > FEW_KEYS * 4 {
+            return Err(JobError::TooMany(open));
         }
-        let mut changed = changed(&mut ends.tracker, scope)?;
+        let mut changed: HashSet<Vec<u8>> = changed(&mut ends.tracker, scope)?.into_iter().collect();
+        changed.extend(large.restless.iter().filter(|key| is_wanted(key, scope)).cloned());
+        let mut changed: Vec<Vec<u8>> = changed.into_iter().collect();
         // Keys that are called like ours are not told of.
         let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);
         changed.extend(ours.into_iter().filter(|key| is_wanted(key, scope)));
