@@ -51,6 +51,11 @@ impl Filling {
         large: 1,
     };
 
+    /// Whether all copies can be compared in no time.
+    pub(crate) fn is_small(&self) -> bool {
+        self.strings <= Filling::QUICK.strings
+    }
+
     /// All of it, once.
     pub(crate) fn tape(&self) -> Tape {
         let [element, string] = [ELEMENT_BYTES, STRING_BYTES].map(noise);

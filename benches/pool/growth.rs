@@ -1,8 +1,8 @@
 //! Pools that change while they are used: a fourth node is added, or one of three comes back without its data.
 //!
 //! Each case has servers and a sidecar of its own, filled with some 200 MB. The same clients go on before, while and after it:
-//! what is measured is what they notice, and what the copies took. At the end all copies are compared by the sidecar itself:
-//! one that loses something is not fast.
+//! what is measured is what they notice, and what the copies took. Where the pool is small enough for that (`Filling::QUICK`),
+//! the sidecar compares all copies at the end: one that loses something is not fast.
 
 use crate::admin;
 use crate::cell::{once, rest};
@@ -173,7 +173,9 @@ fn measure(
     let moved = moved.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let after = load.drive(time)?;
     load.drain()?;
-    compare_copies(proxy.admin)?;
+    if filling.is_small() {
+        compare_copies(proxy.admin)?;
+    }
     Ok(Grown {
         before: before.into(),
         during: during?.into(),
@@ -294,7 +296,7 @@ impl Growths {
                 let began = Instant::now();
                 match measure(case, filling, time, programs, scratch) {
                     Ok(grown) => {
-                        writeln!(stderr(), "{grown:.1?}")?;
+                        writeln!(stderr(), "{grown:.0?}")?;
                         growths.entries.push((case, grown));
                     }
                     Err(error) => growths.failures.push(format!("{}: {error:#}", case.title())),
