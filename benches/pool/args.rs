@@ -1,11 +1,13 @@
 //! The command line, and which cells it asks for.
 //!
-//! By default exactly the cells that the goals (`reach.rs`) need, in less than four minutes. Naming commands, clients,
+//! By default exactly what the goals (`reach.rs`) need: the cells in less than four minutes, and pools that change in two more. Naming commands, clients,
 //! pipelines or payloads gives their product instead; `--full` is the whole matrix. Run by `cargo test` (without
 //! `--bench`, as cargo does it) everything is run once with few commands, so that the benchmark never rots.
 
 use crate::cell::{Length, Shape};
 use crate::contender::{Kind, Programs};
+use crate::filling::Filling;
+use crate::growth::{CASES, Case, Change};
 use crate::tape::Command;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ const QUICK_COMMANDS: u64 = 800;
 const QUICK_CLIENTS: usize = 10;
 const QUICK_IDLE_CLIENTS: usize = 100;
 const IDLE_CLIENTS: usize = 10_000;
+const QUICK_GROWTH: Duration = Duration::from_millis(100);
 const MINUTES_MAX: f64 = 3.7;
 const MINUTES_MAX_FULL: f64 = 60.0;
 
@@ -52,6 +55,15 @@ pub(crate) struct Args {
     /// Idle clients whose memory is measured; 0 leaves this out
     #[arg(long)]
     idle: Option<usize>,
+    /// Rounds of pools that change while they are used; 0 leaves them out
+    #[arg(long)]
+    growth: Option<usize>,
+    /// Only pools that change, and nothing of the above
+    #[arg(long)]
+    only_growth: bool,
+    /// Only pools that change in this way
+    #[arg(long, value_enum)]
+    change: Option<Change>,
     /// Everything once, with few commands
     #[arg(long)]
     quick: bool,
@@ -94,7 +106,11 @@ impl Args {
     }
 
     pub(crate) fn rounds(&self) -> usize {
-        if self.quick() { 1 } else { self.rounds.max(1) }
+        match (self.only_growth, self.quick()) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => self.rounds.max(1),
+        }
     }
 
     pub(crate) fn time_max(&self) -> Duration {
@@ -119,7 +135,7 @@ impl Args {
     }
 
     pub(crate) fn idle_clients(&self) -> usize {
-        let by_default = match (self.quick(), self.narrowed()) {
+        let by_default = match (self.quick(), self.narrowed() || self.only_growth) {
             (true, _) => QUICK_IDLE_CLIENTS,
             (false, true) => 0,
             (false, false) => IDLE_CLIENTS,
@@ -127,7 +143,30 @@ impl Args {
         self.idle.unwrap_or(by_default)
     }
 
+    /// Which pools that change are measured.
+    pub(crate) fn cases(&self) -> Vec<Case> {
+        let is_asked = |case: &Case| {
+            self.change.is_none_or(|change| change == case.change)
+                && (self.pipeline.is_empty() || self.pipeline.contains(&(case.pipeline as u32)))
+        };
+        CASES.into_iter().filter(is_asked).collect()
+    }
+
+    /// Rounds of pools that change, what they are filled with, and how long they are measured before and after.
+    pub(crate) fn growth(&self) -> (usize, Filling, Duration) {
+        if self.quick() {
+            return (1, Filling::QUICK, QUICK_GROWTH);
+        }
+        let others_only = self.narrowed() || self.full || !self.only.is_empty();
+        let by_default = usize::from(!others_only);
+        let time = Duration::from_secs_f64(self.seconds.clamp(0.1, 600.0));
+        (self.growth.unwrap_or(by_default), Filling::FULL, 2 * time)
+    }
+
     pub(crate) fn kinds(&self) -> Vec<Kind> {
+        if self.only_growth {
+            return Vec::new();
+        }
         let mut kinds = if self.only.is_empty() {
             Kind::value_variants().to_vec()
         } else {
@@ -162,6 +201,9 @@ impl Args {
             self.command.clone()
         };
         let mut cells = Vec::new();
+        if self.only_growth {
+            return cells;
+        }
         for command in commands {
             for payload_bytes in or(named(&self.payload), payloads) {
                 for clients in or(named(&self.clients), clients) {

@@ -125,7 +125,7 @@ fn housekeeping(contender: &Contender, tape: &Tape) -> Result<()> {
 }
 
 /// Sends each request of a tape once and returns the sum of the integers that came back.
-fn once(tape: &Tape, targets: Vec<SocketAddr>, commands: u64) -> Result<i64> {
+pub(crate) fn once(tape: &Tape, targets: Vec<SocketAddr>, commands: u64) -> Result<i64> {
     let mut load = Load::open(Spec {
         tape,
         quorum: targets.len(),
@@ -160,13 +160,17 @@ fn check_copies(contender: &Contender, pushed: u64) -> Result<()> {
 
 /// Waits until the processes have worked off what the last cell left them.
 fn come_to_rest(contender: &Contender) -> Result<()> {
-    let pids = [contender.proxy_pids(), contender.server_pids()].concat();
+    rest(&[contender.proxy_pids(), contender.server_pids()].concat())
+}
+
+/// Waits until these processes have worked off what is left.
+pub(crate) fn rest(pids: &[u32]) -> Result<()> {
     let deadline = Instant::now() + AT_REST_WITHIN;
     let pause = Duration::from_millis(20);
     while Instant::now() < deadline {
-        let before = cpu_ns(&pids)?;
+        let before = cpu_ns(pids)?;
         std::thread::sleep(pause);
-        if cpu_ns(&pids)? - before < pause.as_nanos() as u64 / 20 {
+        if cpu_ns(pids)? - before < pause.as_nanos() as u64 / 20 {
             break;
         }
     }

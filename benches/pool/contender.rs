@@ -86,6 +86,7 @@ impl Contender {
                     &programs.ringfence,
                     &dir.join("proxy"),
                     &addresses,
+                    addresses.len(),
                     quorum,
                 )?)
             }
@@ -136,7 +137,7 @@ impl Contender {
     }
 }
 
-fn start_redis(program: &Path, dir: &Path) -> Result<Process> {
+pub(crate) fn start_redis(program: &Path, dir: &Path) -> Result<Process> {
     let command = |_: &Path, port: u16, _| {
         let mut command = Program::new(program);
         command.args([
@@ -164,12 +165,17 @@ fn start_redis(program: &Path, dir: &Path) -> Result<Process> {
     Process::start(dir, command, answers_ping).context("redis-server")
 }
 
-fn start_ringfence(program: &Path, dir: &Path, nodes: &[SocketAddr], write_quorum: usize) -> Result<Process> {
+pub(crate) fn start_ringfence(
+    program: &Path,
+    dir: &Path,
+    nodes: &[SocketAddr],
+    replicas: usize,
+    write_quorum: usize,
+) -> Result<Process> {
     let command = |dir: &Path, port: u16, admin: u16| {
         let mut config = format!(
             "threads = 1\n\n[listen]\ntcp = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{admin}\"\n\n\
-             [pool]\nname = \"bench\"\nreplicas = {}\nwrite_quorum = {write_quorum}\n",
-            nodes.len()
+             [pool]\nname = \"bench\"\nreplicas = {replicas}\nwrite_quorum = {write_quorum}\n"
         );
         for (number, node) in nodes.iter().enumerate() {
             write!(

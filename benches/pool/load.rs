@@ -49,6 +49,8 @@ pub(crate) struct Stretch {
     pub(crate) elapsed: Duration,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// The longest that a command has waited for its reply.
+    pub(crate) longest_us: f64,
 }
 
 struct Client {
@@ -143,6 +145,11 @@ impl<'a> Load<'a> {
 
     /// Runs for so long, or until the last command that may be sent is acknowledged, and tells of this stretch alone.
     pub(crate) fn drive(&mut self, time: Duration) -> Result<Stretch> {
+        self.drive_until(time, || false)
+    }
+
+    /// The same, or until `is_done` says so, which is asked all the time.
+    pub(crate) fn drive_until(&mut self, time: Duration, is_done: impl Fn() -> bool) -> Result<Stretch> {
         self.stretch_from = Instant::now();
         self.stretch_acked = self.acked;
         self.progress_at = self.stretch_from;
@@ -153,7 +160,7 @@ impl<'a> Load<'a> {
         }
         let until = self.stretch_from + time;
         let mut now = self.stretch_from;
-        while now < until && !(self.exhausted() && self.acked == self.issued) {
+        while now < until && !is_done() && !(self.exhausted() && self.acked == self.issued) {
             now = self.turn(until)?;
         }
         Ok(Stretch {
@@ -161,6 +168,7 @@ impl<'a> Load<'a> {
             elapsed: now - self.stretch_from,
             p50_us: self.latencies_us.value_at_quantile(0.5) as f64,
             p99_us: self.latencies_us.value_at_quantile(0.99) as f64,
+            longest_us: self.latencies_us.max() as f64,
         })
     }
 
@@ -319,7 +327,7 @@ impl<'a> Load<'a> {
         let Some(client) = self.clients.get(conn.client) else {
             return Ok(());
         };
-        let goal = client.issued * self.spec.tape.request_bytes();
+        let goal = self.spec.tape.bytes_of(client.start, client.issued);
         while conn.bytes_written < goal {
             match conn
                 .stream

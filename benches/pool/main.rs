@@ -10,10 +10,14 @@
 //! error reply, a lost copy) or a contender is missing, not if a goal is missed.
 //!
 //! The way of a cell: `args` -> `contender` (`process`) -> `rounds` -> `cell` -> `load` (`tape`, `reply`) -> `series` -> `report`, `reach`.
+//! Pools that change: `args` -> `growth` (`filling`, `admin`, `load`) -> `report`, `reach`.
 
+mod admin;
 mod args;
 mod cell;
 mod contender;
+mod filling;
+mod growth;
 mod idle;
 mod load;
 mod process;
@@ -28,6 +32,7 @@ mod usage;
 use crate::args::Args;
 use crate::cell::Shape;
 use crate::contender::{Contender, Kind};
+use crate::growth::Growths;
 use crate::idle::Idle;
 use crate::series::Series;
 use anyhow::Result;
@@ -89,6 +94,16 @@ fn main() -> Result<ExitCode> {
         }
     }
 
+    let (rounds, filling, time) = args.growth();
+    let growths = Growths::run(&args.cases(), rounds, &filling, time, &programs, scratch.path())?;
+    failed |= !growths.failures.is_empty();
+    complaints.extend(
+        growths
+            .failures
+            .iter()
+            .map(|failure| format!("failed: {failure}")),
+    );
+
     for (shape, kind) in cells
         .iter()
         .flat_map(|(shape, kinds)| kinds.iter().map(move |kind| (*shape, *kind)))
@@ -108,7 +123,7 @@ fn main() -> Result<ExitCode> {
             "disturbed: others used {percent:.0} % of the machine in a round; repeat when it is quiet"
         ));
     }
-    print(&args, &cells, &series, &idle, &complaints)?;
+    print(&args, &cells, &series, &idle, &growths, &complaints)?;
     Ok(if failed {
         ExitCode::FAILURE
     } else {
@@ -121,6 +136,7 @@ fn print(
     cells: &[(Shape, Vec<Kind>)],
     series: &Series,
     idle: &[(Kind, Idle)],
+    growths: &Growths,
     complaints: &[String],
 ) -> Result<()> {
     let mut out = stdout().lock();
@@ -148,8 +164,23 @@ fn print(
             report::idle(idle).text(args.markdown)
         )?;
     }
+    if !growths.is_empty() {
+        for (heading, table) in [
+            (
+                "Pools that change: before / while / after",
+                report::growth(growths),
+            ),
+            ("What was moved for it", report::moves(growths)),
+        ] {
+            writeln!(out, "{}{}", title(heading), table.text(args.markdown))?;
+        }
+    }
     let reach = reach::table(cells, series, idle, args.idle_clients());
     if !args.quick() && !reach.is_empty() {
+        writeln!(out, "{}{}", title("Reach"), reach.text(args.markdown))?;
+    }
+    if !args.quick() && !growths.is_empty() {
+        let reach = reach::growth(growths);
         writeln!(out, "{}{}", title("Reach"), reach.text(args.markdown))?;
     }
     for complaint in complaints {

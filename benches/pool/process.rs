@@ -56,9 +56,13 @@ pub(crate) fn end_all_when_interrupted(scratch: PathBuf) -> Result<()> {
 
 /// A process that is killed when this is dropped.
 pub(crate) struct Process {
+    command: Command,
     child: Child,
     /// Where it listens for clients.
     pub(crate) address: SocketAddr,
+    /// Where it listens to whoever administers it.
+    pub(crate) admin: SocketAddr,
+    ready: fn(&Process, u16) -> Result<()>,
     log: PathBuf,
 }
 
@@ -73,8 +77,8 @@ impl Process {
         let mut attempt = 1;
         loop {
             let [port, admin] = free_ports()?;
-            let mut process = Process::spawn(dir, command(dir, port, admin)?, port)?;
-            match process.wait_until_ready(|process| ready(process, admin)) {
+            let mut process = Process::spawn(dir, command(dir, port, admin)?, [port, admin], ready)?;
+            match process.wait_until_ready() {
                 Ok(()) => return Ok(process),
                 Err(error) if attempt == STARTS_MAX => return Err(error),
                 Err(_) => attempt += 1,
@@ -82,7 +86,12 @@ impl Process {
         }
     }
 
-    fn spawn(dir: &Path, mut command: Command, port: u16) -> Result<Process> {
+    fn spawn(
+        dir: &Path,
+        mut command: Command,
+        ports: [u16; 2],
+        ready: fn(&Process, u16) -> Result<()>,
+    ) -> Result<Process> {
         let log = dir.join("log");
         let out = File::create(&log)?;
         command
@@ -90,22 +99,40 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out);
-        let mut running = running();
-        let child = command
-            .spawn()
-            .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
-        running.push(child.id());
+        let child = run(&mut command)?;
+        let [address, admin] = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(Process {
+            command,
             child,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            address,
+            admin,
+            ready,
             log,
         })
     }
 
-    fn wait_until_ready(&mut self, ready: impl Fn(&Process) -> Result<()>) -> Result<()> {
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        let mut running = running();
+        // Nothing can be done about a failure here, and one that has ended is what is wanted.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        running.retain(|pid| *pid != self.child.id());
+    }
+
+    /// Starts it once more, where it was, until it is ready.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.kill();
+        self.child = run(&mut self.command)?;
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            let Err(error) = ready(self) else { return Ok(()) };
+            let Err(error) = (self.ready)(self, self.admin.port()) else {
+                return Ok(());
+            };
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended at once ({status}): {}", self.last_words());
             }
@@ -137,12 +164,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let mut running = running();
-        // Nothing can be done about a failure here, and one that has ended is what is wanted.
-        self.child.kill().ok();
-        self.child.wait().ok();
-        running.retain(|pid| *pid != self.child.id());
+        self.kill();
     }
+}
+
+fn run(command: &mut Command) -> Result<Child> {
+    let mut running = running();
+    let child = command
+        .spawn()
+        .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
+    running.push(child.id());
+    Ok(child)
 }
 
 /// Ready: answers `PING` as Redis does.

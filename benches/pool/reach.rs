@@ -5,6 +5,7 @@
 
 use crate::cell::Shape;
 use crate::contender::Kind;
+use crate::growth::{Grown, Growths};
 use crate::idle::Idle;
 use crate::report::{Table, mib};
 use crate::series::{Figure, Series};
@@ -12,6 +13,10 @@ use crate::tape::Command;
 
 const IDLE_CLIENTS: usize = 10_000;
 const IDLE_MIB_MAX: f64 = 100.0;
+/// Throughput while copies are made, of what it was before.
+const DURING_MIN: f64 = 0.7;
+/// The longest that a client may wait for a reply meanwhile.
+const PAUSE_MS_MAX: f64 = 50.0;
 const NOT_MEASURED: [&str; 4] = ["-", "-", "-", "not measured"];
 
 #[derive(Clone, Copy)]
@@ -110,6 +115,48 @@ pub(crate) fn table(
                     row.push(bound.verdict(resident_mib));
                 }
                 None => row.extend(NOT_MEASURED.map(str::to_owned)),
+            }
+            table.push(row);
+        }
+    }
+    table
+}
+
+/// The goals of pools that change while they are used.
+pub(crate) fn growth(growths: &Growths) -> Table {
+    let head = ["goal (50 clients)", "target", "measured", "least - greatest", ""];
+    let mut table = Table::new(&head, 1);
+    type Of = fn(&Grown) -> f64;
+    let goals: [(&str, &str, Of, Bound); 3] = [
+        (
+            "throughput while / before",
+            "x",
+            |of| of.during.commands_per_s / of.before.commands_per_s,
+            Bound::AtLeast(DURING_MIN),
+        ),
+        (
+            "longest pause",
+            "ms",
+            |of| of.during.longest_us / 1000.0,
+            Bound::AtMost(PAUSE_MS_MAX),
+        ),
+        (
+            "copies / fewest",
+            "x",
+            |of| of.moves / of.ideal_moves,
+            Bound::AtMost(1.0),
+        ),
+    ];
+    for case in growths.cases() {
+        for (what, unit, figure, bound) in goals {
+            let mut row = vec![format!("{}: {what}", case.title()), bound.text(unit)];
+            match growths.spread(case, figure) {
+                Some(of) => {
+                    row.push(format!("{:.2} {unit}", of.median));
+                    row.push(format!("{:.2} - {:.2}", of.least, of.greatest));
+                    row.push(bound.verdict(of.median));
+                }
+                None => row.extend(["-", "-", "not measured"].map(str::to_owned)),
             }
             table.push(row);
         }

@@ -2,6 +2,7 @@
 
 use crate::cell::{Sample, Shape};
 use crate::contender::Kind;
+use crate::growth::{Figures, Grown, Growths};
 use crate::idle::Idle;
 use crate::series::Series;
 
@@ -147,6 +148,66 @@ pub(crate) fn idle(measured: &[(Kind, Idle)]) -> Table {
             figure(Some(mib(before)), 1, ""),
             figure(Some(mib(resident)), 1, ""),
             figure(Some(each_kib), 2, ""),
+        ]);
+    }
+    table
+}
+
+/// What clients notice while pools change: before / while / after.
+pub(crate) fn growth(growths: &Growths) -> Table {
+    let head = [
+        "what changes",
+        "k/s",
+        "ratio",
+        "p99 ms",
+        "longest ms",
+        "longest hold ms",
+    ];
+    let mut table = Table::new(&head, 1);
+    for case in growths.cases() {
+        let of = |figure: &dyn Fn(&Grown) -> f64| growths.spread(case, figure).map(|of| of.median);
+        let three = |of_stretch: fn(Figures) -> f64, decimals| {
+            let stretches: [fn(&Grown) -> Figures; 3] = [|g| g.before, |g| g.during, |g| g.after];
+            let texts = stretches.map(|stretch| figure(of(&|g| of_stretch(stretch(g))), decimals, ""));
+            texts.join(" / ")
+        };
+        let ratio = of(&|g| g.during.commands_per_s / g.before.commands_per_s);
+        table.push(vec![
+            case.title(),
+            three(|of| of.commands_per_s / 1000.0, 0),
+            figure(ratio, 2, ""),
+            three(|of| of.p99_us / 1000.0, 1),
+            three(|of| of.longest_us / 1000.0, 0),
+            figure(of(&|g| g.longest_hold_us / 1000.0), 1, ""),
+        ]);
+    }
+    table
+}
+
+/// What was moved for it.
+pub(crate) fn moves(growths: &Growths) -> Table {
+    let head = [
+        "what changes",
+        "copied s",
+        "settled s",
+        "copies",
+        "fewest",
+        "MiB",
+        "their share MiB",
+        "MiB/s",
+    ];
+    let mut table = Table::new(&head, 1);
+    for case in growths.cases() {
+        let of = |figure: &dyn Fn(&Grown) -> f64| growths.spread(case, figure).map(|of| of.median);
+        table.push(vec![
+            case.title(),
+            figure(of(&|g| g.copied_s), 1, ""),
+            figure(of(&|g| g.settled_s), 1, ""),
+            figure(of(&|g| g.moves), 0, ""),
+            figure(of(&|g| g.ideal_moves), 0, ""),
+            figure(of(&|g| mib(g.bytes)), 0, ""),
+            figure(of(&|g| mib(g.ideal_bytes)), 0, ""),
+            figure(of(&|g| mib(g.bytes) / g.copied_s), 0, ""),
         ]);
     }
     table

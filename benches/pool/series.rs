@@ -74,7 +74,7 @@ impl Series {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Spread> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Spread> {
         values.sort_unstable_by(f64::total_cmp);
         let (least, greatest) = (*values.first()?, *values.last()?);
         let (below, above) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);

@@ -1,8 +1,8 @@
 //! What the clients send, made before the clock starts.
 //!
 //! The load generator shares two cores with what it measures, so it must not build requests while it runs. A tape is
-//! a run of ready requests, all of one length and in a shuffled order of keys, that every client reads as a ring from
-//! a place of its own: what a connection has still to send is a slice of the tape, and nothing is ever copied.
+//! a run of ready requests in a shuffled order of keys, that every client reads as a ring from a place of its own: what
+//! a connection has still to send is a slice of the tape, and nothing is ever copied.
 //!
 //! Invariant: the number of requests is a multiple of the pipeline, so that a batch never wraps around the end.
 
@@ -42,10 +42,11 @@ impl Command {
     }
 }
 
-/// A ring of ready requests of one length.
+/// A ring of ready requests.
 pub(crate) struct Tape {
     bytes: Vec<u8>,
-    request_bytes: usize,
+    /// Where each request ends.
+    ends: Vec<u64>,
     /// Replies the server gives to one request: 2 where a `WAIT` follows the write.
     pub(crate) replies: u64,
 }
@@ -98,44 +99,53 @@ impl Tape {
         then: Option<&[&[u8]]>,
         mut write: impl FnMut(&mut Vec<u8>, usize),
     ) -> Tape {
-        let mut bytes = Vec::new();
-        let mut request_bytes = 0;
-        for (place, number) in numbers.iter().enumerate() {
-            write(&mut bytes, *number);
+        Tape::written(numbers.len(), if then.is_some() { 2 } else { 1 }, |out, place| {
+            write(out, numbers.get(place).copied().unwrap_or(0));
             if let Some(args) = then {
-                request(&mut bytes, args);
+                request(out, args);
             }
-            if place == 0 {
-                request_bytes = bytes.len();
-                bytes.reserve(request_bytes * numbers.len());
-            }
+        })
+    }
+
+    /// `requests` of them, each as it is written for its place, with so many replies.
+    pub(crate) fn written(requests: usize, replies: u64, mut write: impl FnMut(&mut Vec<u8>, usize)) -> Tape {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::with_capacity(requests);
+        for place in 0..requests {
+            write(&mut bytes, place);
+            ends.push(bytes.len() as u64);
         }
-        debug_assert_eq!(
-            bytes.len(),
-            request_bytes * numbers.len(),
-            "all requests of a tape have one length"
-        );
-        Tape {
-            bytes,
-            request_bytes,
-            replies: if then.is_some() { 2 } else { 1 },
-        }
+        Tape { bytes, ends, replies }
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.bytes.len() / self.request_bytes
+        self.ends.len()
     }
 
-    pub(crate) fn request_bytes(&self) -> u64 {
-        self.request_bytes as u64
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
-    /// What stands on the ring from byte `from` to byte `to` (both counted from `start`, in requests), up to its end.
+    /// Bytes of so many requests, read from request `start` on.
+    pub(crate) fn bytes_of(&self, start: usize, requests: u64) -> u64 {
+        let until = start as u64 + requests;
+        let ring = self.requests() as u64;
+        until / ring * self.bytes() + self.begin_of((until % ring) as usize) - self.begin_of(start)
+    }
+
+    /// What stands on the ring from byte `from` to byte `to` (both counted from request `start`), up to its end.
     pub(crate) fn slice(&self, start: usize, from: u64, to: u64) -> &[u8] {
-        let ring = self.bytes.len() as u64;
-        let begin = (start as u64 * self.request_bytes() + from) % ring;
+        let ring = self.bytes();
+        let begin = (self.begin_of(start) + from) % ring;
         let end = (begin + (to - from)).min(ring);
         self.bytes.get(begin as usize..end as usize).unwrap_or_default()
+    }
+
+    fn begin_of(&self, request: usize) -> u64 {
+        match request.checked_sub(1) {
+            Some(last) => self.ends.get(last).copied().unwrap_or_default(),
+            None => 0,
+        }
     }
 }
 
@@ -147,7 +157,8 @@ fn list(number: usize) -> String {
     format!("bench:list:{:08}", number % LISTS)
 }
 
-fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
+/// Writes one command.
+pub(crate) fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
     out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
     for arg in args {
         out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
@@ -157,7 +168,7 @@ fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
 }
 
 /// 0..n in an order that is the same in every run, so that contenders are given the same work.
-fn shuffled(n: usize) -> Vec<usize> {
+pub(crate) fn shuffled(n: usize) -> Vec<usize> {
     let mut numbers: Vec<usize> = (0..n).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for place in (1..n).rev() {

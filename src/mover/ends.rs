@@ -31,6 +31,10 @@ pub(super) struct Ends {
     /// Databases that have had keys since the copy began: what has been removed from one of them is removed from its copy.
     pub(super) dbs: BTreeSet<u16>,
     tracker: Tracker,
+    /// Large values that were copied once more because they had changed.
+    copied_again: HashSet<Vec<u8>>,
+    /// Those of them that have changed again since. To copy one that always does before the hand-over is in vain.
+    restless: HashSet<Vec<u8>>,
     /// Keys that are streams, or were.
     streams: HashSet<Vec<u8>>,
     /// Partitions with writes that do not name their keys.
@@ -58,6 +62,8 @@ impl Ends {
             target,
             dbs: BTreeSet::new(),
             tracker,
+            copied_again: HashSet::new(),
+            restless: HashSet::new(),
             streams: HashSet::new(),
             unnamed: HashSet::new(),
             names,
@@ -102,9 +108,53 @@ impl Ends {
         caught_up.map_err(|error| self.of_source(error))
     }
 
-    /// How many values are known to have changed since they were last taken.
-    pub(super) fn changed(&self) -> usize {
-        self.tracker.changed().len()
+    /// The values that are known to have changed since they were last taken, without those that are left for the hand-over.
+    pub(super) fn open_changes(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let changed = self.tracker.changed().iter();
+        changed.filter(|key| !self.restless.contains(*key))
+    }
+
+    /// Which of the changed values are large.
+    pub(super) async fn large_changes(&mut self, scope: &Scope<'_>) -> Result<HashSet<Vec<u8>>, JobError> {
+        let keys: Vec<Vec<u8>> = self.open_changes().cloned().collect();
+        let mut found = HashSet::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        for db in self
+            .dbs
+            .clone()
+            .into_iter()
+            .filter(|db| *db != scope.bookkeeping_db)
+        {
+            let large = are_large(&mut self.source, db, &keys).await;
+            let large = large.map_err(|error| self.of_source(error))?;
+            let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
+            found.extend(large.map(|(key, _)| key.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Those of the changed keys that are to be copied now, when these of them have large values.
+    pub(super) fn to_be_copied(&mut self, large: HashSet<Vec<u8>>, changed: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        for key in large {
+            if !self.copied_again.insert(key.clone()) {
+                self.restless.insert(key);
+            }
+        }
+        let is_open = |key: &Vec<u8>| !self.restless.contains(key);
+        changed.into_iter().filter(is_open).collect()
+    }
+
+    /// Keys that were left for the hand-over.
+    pub(super) fn restless(&self, scope: &Scope<'_>) -> impl Iterator<Item = &Vec<u8>> {
+        self.restless.iter().filter(|key| is_wanted(key, scope))
+    }
+
+    /// The partitions whose hand-over takes longer by them.
+    pub(super) fn heavy(&self, scope: &Scope<'_>) -> HashSet<PartitionId> {
+        let restless = self.restless(scope);
+        restless.map(|key| partition_of(key, scope.partitions)).collect()
     }
 
     /// The keys that have changed since that was last asked for, as far as anybody tells.
@@ -169,27 +219,6 @@ impl Ends {
             }
         }
         Ok(found)
-    }
-
-    /// Partitions of which a large value has changed since it was last copied.
-    pub(super) async fn heavy(&mut self, scope: &Scope<'_>) -> Result<HashSet<PartitionId>, JobError> {
-        let keys: Vec<Vec<u8>> = self.tracker.changed().iter().cloned().collect();
-        let mut heavy = HashSet::new();
-        if keys.is_empty() {
-            return Ok(heavy);
-        }
-        for db in self
-            .dbs
-            .clone()
-            .into_iter()
-            .filter(|db| *db != scope.bookkeeping_db)
-        {
-            let large = are_large(&mut self.source, db, &keys).await;
-            let large = large.map_err(|error| self.of_source(error))?;
-            let large = keys.iter().zip(large).filter(|(_, is_large)| *is_large);
-            heavy.extend(large.map(|(key, _)| partition_of(key, scope.partitions)));
-        }
-        Ok(heavy)
     }
 }
 

@@ -86,14 +86,16 @@ impl Job<'_> {
         }
         self.come_to_rest(hold, &[copy.to]).await?;
         ends.catch_up().await?;
-        if !is_last && ends.changed() > FEW_KEYS * 4 {
-            return Err(JobError::TooMany(ends.changed()));
+        let open = ends.open_changes().count();
+        if !is_last && open > FEW_KEYS * 4 {
+            return Err(JobError::TooMany(open));
         }
         let mut changed: HashSet<Vec<u8>> = ends
             .take_changed(self.shared, hold, scope)
             .await?
             .into_iter()
             .collect();
+        changed.extend(ends.restless(scope).cloned());
         changed.extend(ends.streams_in_doubt(scope).await?);
         // Keys that are called like ours are not told of.
         let ours = [account::APPLIED, account::TOUCHED].map(<[u8]>::to_vec);

@@ -113,7 +113,7 @@ impl Job<'_> {
             let hasty = (trips + took * 2)
                 .min(SLOW_HAND_OVER_MAX)
                 .max(config.timeouts.node);
-            let heavy = ends.heavy(&scope).await?;
+            let heavy = ends.heavy(&scope);
             let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
             let needs_all = self.shared.library.judge.is_one_place();
             let (goes, stays) = match light.is_empty() || needs_all {
@@ -185,16 +185,19 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Copies what has changed, until few keys are left: how long that took, the last time.
+    /// Copies what has changed, until few keys are left: how long that took, the last time. Large values that change again and
+    /// again are left out.
     async fn catch_up(&self, ends: &mut Ends, scope: &Scope<'_>) -> Result<Duration, JobError> {
         let mut took = Duration::ZERO;
         for pass in 0..PASSES_MAX {
             ends.catch_up().await?;
-            if pass > 0 && ends.changed() <= FEW_KEYS {
+            let large = ends.large_changes(scope).await?;
+            if pass > 0 && large.is_empty() && ends.open_changes().count() <= FEW_KEYS {
                 break;
             }
             let began = Instant::now();
             let changed = ends.take_changed(self.shared, HoldId::NONE, scope).await?;
+            let changed = ends.to_be_copied(large, changed);
             self.copy_changed(ends, &changed, scope, self.pace).await?;
             took = began.elapsed();
         }

@@ -16,6 +16,9 @@ use crate::resp::{ReplyScanner, encode};
 /// Nesting that a decoded reply may have: the library's decoder calls itself. `COMMAND` reaches 6.
 const DEPTH_MAX: usize = 16;
 
+/// What is read at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+
 /// Why a control command has no reply.
 #[derive(Debug, Error)]
 pub enum ControlError {
@@ -177,7 +180,13 @@ impl Control {
         let mut scanner = ReplyScanner::default();
         while replies.len() < count {
             match scanner.scan(&self.buf, 1).map_err(|_| ControlError::Protocol)? {
-                None => closed(self.read.read_buf(&mut self.buf).await?)?,
+                None => {
+                    // Else a large reply would be read in steps of a few bytes, and moved with each.
+                    if self.buf.capacity() - self.buf.len() < READ_BYTES / 4 {
+                        self.buf.reserve(READ_BYTES);
+                    }
+                    closed(self.read.read_buf(&mut self.buf).await?)?;
+                }
                 Some((len, _)) => replies.push(self.buf.split_to(len).freeze()),
             }
         }

@@ -38,8 +38,8 @@ use self::wire::{Batch, Stop};
 use super::control::{Control, ControlError};
 use crate::request::PartitionId;
 
-/// Keys that are looked at in one round trip.
-const CHUNK_KEYS: usize = 64;
+/// Keys that are looked at in one round trip. Where many small values change all the time, round trips are what a copy waits for.
+const CHUNK_KEYS: usize = 256;
 
 /// What is read at once, in bytes, as far as can be told in advance.
 const CHUNK_BYTES: usize = 1024 * 1024;

@@ -25,7 +25,7 @@
 use redis_protocol::resp3::types::BytesFrame;
 
 use super::look::{Expiry, Kind, Seen, expiries_before_7};
-use super::wire::{Batch, Stop, items_of, scanned, unless_changed};
+use super::wire::{Batch, Stop, items_of, scanned, strings_of, unless_changed};
 use super::{CHUNK_BYTES, Copy};
 use crate::node::control::{bytes_of, text_of};
 
@@ -140,23 +140,28 @@ impl Copy<'_> {
         }
     }
 
+    /// The next range is read while the last one is written. Elements stand in a reply as they do in a command, so they are
+    /// handed on as they came.
     async fn list(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
         let mut stride = Stride::new(seen, LIST_ELEMENTS);
         let mut pos = 0;
+        let mut write = Batch::default();
         while pos < seen.len {
             let (first, last) = (pos.to_string(), (pos + stride.count() - 1).to_string());
-            let reply = self
-                .read(&[b"LRANGE", key, first.as_bytes(), last.as_bytes()])
-                .await?;
-            let elements = items_of(reply)?;
-            let elements: Vec<&[u8]> = elements.iter().map(bytes_of).collect();
-            let bytes = self.put(&[b"RPUSH", key], &elements, 1, LIST_ELEMENTS).await?;
-            pos += elements.len();
-            if elements.len() < stride.count() {
+            let range: [&[u8]; 4] = [b"LRANGE", key, first.as_bytes(), last.as_bytes()];
+            let reply = self.write_and_read(std::mem::take(&mut write), &range).await?;
+            let (count, elements) = strings_of(&reply)?;
+            self.spend(elements.len()).await;
+            if count > 0 {
+                write.push_wire(&[b"RPUSH", key], count, elements);
+            }
+            pos += count;
+            if count < stride.count() {
                 break;
             }
-            stride.learn(elements.len(), bytes);
+            stride.learn(count, elements.len());
         }
+        self.write(write).await?;
         Ok(())
     }
 

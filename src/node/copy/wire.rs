@@ -1,6 +1,6 @@
 //! What is asked of the source and written to the target, and when a key's copy stops.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use redis_protocol::resp3::types::BytesFrame;
 
 use super::{CHUNK_BYTES, Copy, CopyError};
@@ -31,6 +31,17 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn push(&mut self, args: &[&[u8]]) {
         encode::command(&mut self.wire, args);
+        self.commands += 1;
+    }
+
+    /// `head` with `count` more arguments, which stand in `wire` as a node has sent them.
+    pub(super) fn push_wire(&mut self, head: &[&[u8]], count: usize, wire: &[u8]) {
+        self.wire.reserve(wire.len() + 64);
+        encode::header(&mut self.wire, b'*', head.len() + count);
+        for arg in head {
+            encode::bulk(&mut self.wire, arg);
+        }
+        self.wire.extend_from_slice(wire);
         self.commands += 1;
     }
 
@@ -70,11 +81,14 @@ impl Copy<'_> {
 
     /// Writes to the target; an error is a failure, since nobody else writes there.
     pub(super) async fn write(&mut self, batch: Batch) -> Result<Vec<BytesFrame>, CopyError> {
-        let replies = batch.send(self.target).await?;
-        match replies.iter().find(|reply| is_error(reply)) {
-            Some(error) => Err(CopyError::Restore(text_of(error))),
-            None => Ok(replies),
-        }
+        written(batch.send(self.target).await?)
+    }
+
+    /// Writes to the target while the source is asked about a key: its reply as it came.
+    pub(super) async fn write_and_read(&mut self, batch: Batch, args: &[&[u8]]) -> Result<Bytes, Stop> {
+        let (replies, read) = tokio::join!(batch.send(self.target), self.source.call_bytes(args));
+        written(replies?)?;
+        Ok(read?)
     }
 
     /// So much has been read; waits until it may be written.
@@ -84,17 +98,46 @@ impl Copy<'_> {
     }
 }
 
+/// The replies of the target, unless one is an error.
+fn written(replies: Vec<BytesFrame>) -> Result<Vec<BytesFrame>, CopyError> {
+    match replies.iter().find(|reply| is_error(reply)) {
+        Some(error) => Err(CopyError::Restore(text_of(error))),
+        None => Ok(replies),
+    }
+}
+
 /// The reply of the source, unless it is an error.
 pub(super) fn unless_changed(reply: BytesFrame) -> Result<BytesFrame, Stop> {
     if !is_error(&reply) {
         return Ok(reply);
     }
-    let text = text_of(&reply);
+    Err(refusal(text_of(&reply)))
+}
+
+/// What an error of the source means.
+pub(super) fn refusal(text: String) -> Stop {
     // A group that was destroyed, a key that is no more (`XINFO`).
     let changed = ["WRONGTYPE", "NOGROUP"].iter().any(|code| text.starts_with(code));
     match changed || text.contains("no such key") {
-        true => Err(Stop::Changed),
-        false => Err(ControlError::Refused(text).into()),
+        true => Stop::Changed,
+        false => ControlError::Refused(text).into(),
+    }
+}
+
+/// An array of strings as it came: how many, and their bytes, which a command has as well.
+pub(super) fn strings_of(reply: &[u8]) -> Result<(usize, &[u8]), Stop> {
+    let end = reply
+        .iter()
+        .position(|&b| b == b'\n')
+        .ok_or(ControlError::Protocol)?;
+    let (line, strings) = reply.split_at_checked(end + 1).unwrap_or_default();
+    let line = String::from_utf8_lossy(line.trim_ascii_end());
+    match line.strip_prefix('*') {
+        Some(digits) => Ok((digits.parse().map_err(|_| ControlError::Protocol)?, strings)),
+        None => Err(match line.strip_prefix('-') {
+            Some(error) => refusal(error.to_owned()),
+            None => ControlError::Protocol.into(),
+        }),
     }
 }
 
