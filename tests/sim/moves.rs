@@ -66,6 +66,8 @@ enum Phase {
     Last,
     Account,
     Join,
+    /// Nodes leave: nothing of a copy or a sweep.
+    Leave,
 }
 
 /// A copy, or a sweep (then there is no source).
@@ -208,12 +210,16 @@ impl World {
 
     /// The next small step of what the sidecar moves. `well`: nothing goes wrong.
     pub fn move_on(&mut self, s: usize, well: bool) -> Result<(), String> {
+        if !well && !self.late.is_empty() && self.rng.percent(15) {
+            self.deliver_late();
+        }
         let Some(mut job) = self.serving(s).and_then(|serving| serving.mover.job.take()) else {
             return self.next_move(s);
         };
         self.hear(s, &mut job);
-        // A hold is waited for, however long that takes.
-        let went = if !well && job.phase != Phase::Hold && self.fails() {
+        // These are waited for, however long that takes.
+        let waits = matches!(job.phase, Phase::Hold | Phase::Leave);
+        let went = if !well && !waits && self.fails() {
             Went::Wrong("it takes too long")
         } else if job.open.is_empty() {
             self.job_step(s, &mut job, well)?
@@ -229,6 +235,7 @@ impl World {
                 }
                 return Ok(());
             }
+            Went::Done if job.phase == Phase::Leave => {}
             Went::Done if job.source.is_some() => self.tally.joined += job.partitions.len() as u64,
             Went::Done => {
                 if let Some(serving) = self.serving(s) {
@@ -306,7 +313,7 @@ impl World {
         if !self.alive(s, control) || self.nodes[control.node].refusing {
             return false;
         }
-        if !well && self.fails() {
+        if !well && (self.fails() || self.fails()) {
             self.late.push(Late {
                 owner: self.sidecars[s].claim.instance,
                 node: control.node,
@@ -340,13 +347,21 @@ impl World {
                 self.begin(s, copy.to, Some(copy.from), copy.partitions)?;
             }
             Some(Step::Leave(leaving)) => {
+                let (_, first) = leaving[0];
+                let Some(mut job) = self.new_job(s, first, None, Vec::new()) else {
+                    return Ok(());
+                };
+                job.phase = Phase::Leave;
                 for (partition, node) in leaving {
                     tell!(self, "{me}: node {node} leaves {partition}");
                     self.tally.left += 1;
-                    self.ask(s, None, partition, HoldId::NONE, Action::Leave(node))?;
+                    self.ask(s, Some(&mut job), partition, HoldId::NONE, Action::Leave(node))?;
                     if let Some(serving) = self.serving(s) {
                         serving.mover.swept.remove(&node);
                     }
+                }
+                if let Some(serving) = self.serving(s) {
+                    serving.mover.job = Some(job);
                 }
             }
             None => self.sweep(s, &places, &able)?,
@@ -354,28 +369,22 @@ impl World {
         Ok(())
     }
 
-    fn begin(
+    fn new_job(
         &mut self,
         s: usize,
         to: NodeId,
         from: Option<NodeId>,
         mut partitions: Vec<PartitionId>,
-    ) -> Result<(), String> {
+    ) -> Option<Job> {
         partitions.sort_unstable();
-        let Some(control) = self.control(s, to) else {
-            return Ok(());
+        let control = Control {
+            node: to.into(),
+            boot: self.nodes[usize::from(to)].boot,
         };
-        let me = self.sidecars[s].claim.instance;
-        let Some(serving) = self.serving(s) else {
-            return Ok(());
-        };
+        let serving = self.serving(s)?;
         serving.mover.jobs += 1;
         let number = serving.mover.jobs;
-        tell!(
-            self,
-            "{me}: move {number} begins, from {from:?} to {to}: {partitions:?}"
-        );
-        let mut job = Job {
+        Some(Job {
             number,
             to: control,
             from: None,
@@ -396,7 +405,28 @@ impl World {
             seen: 0,
             passes: 0,
             positions: None,
+        })
+    }
+
+    fn begin(
+        &mut self,
+        s: usize,
+        to: NodeId,
+        from: Option<NodeId>,
+        partitions: Vec<PartitionId>,
+    ) -> Result<(), String> {
+        let me = self.sidecars[s].claim.instance;
+        let Some(mut job) = self.new_job(s, to, from, partitions) else {
+            return Ok(());
         };
+        if !self.alive(s, job.to) {
+            return Ok(());
+        }
+        let (number, partitions) = (job.number, job.partitions.clone());
+        tell!(
+            self,
+            "{me}: move {number} begins, from {from:?} to {to}: {partitions:?}"
+        );
         if from.is_none() {
             self.ask(s, Some(&mut job), 0, HoldId::NONE, Action::OnNode(to, ping()))?;
         }
@@ -447,6 +477,7 @@ impl World {
         let answered = |outcome: &Outcome| matches!(outcome, Outcome::Reply { .. });
         let is_sweep = job.source.is_none();
         match job.phase {
+            Phase::Leave => return Ok(Went::Done),
             Phase::Announce => {
                 let announce = Change::Announce(job.partitions.clone());
                 if !self.change(s, job.to, announce, well) {
@@ -574,6 +605,15 @@ impl World {
                     .any(|outcome| matches!(outcome, Outcome::Refused(_)))
                 {
                     return Ok(Went::Wrong("coming to rest under the hold"));
+                }
+                if !well && self.rng.percent(10) {
+                    // Too much has changed: once more, and clients go on meanwhile.
+                    for partition in job.partitions.clone() {
+                        self.ask(s, None, partition, job.hold, Action::Release)?;
+                    }
+                    job.held = 0;
+                    job.phase = Phase::CatchUp;
+                    return Ok(Went::On);
                 }
                 let unseen = self.nodes[from.node].changes.len() - job.seen;
                 self.take_changes(from.node, job, unseen);
