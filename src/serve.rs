@@ -141,7 +141,7 @@ async fn start(
 ) -> Result<Arc<Shared>, ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
-        .chain(std::iter::once("c".to_owned()))
+        .chain(["c".to_owned(), "m".to_owned()])
         .collect();
     let opened = open(config, &roles).await?;
     let keeper = Keeper::new(

@@ -8,8 +8,8 @@
 //!    given some of them no more), the last keys go over, the recipient's account gets the source's position, and it joins the
 //!    replica sets. Then clients go on; they have waited for a few ms.
 //!
-//! Whatever fails, the hold ends, and the copy is begun anew some time later. All connections are those of users that a successor
-//! fences.
+//! Whatever fails, the hold ends, and the copy is begun anew some time later, when nothing of the last attempt can arrive any more.
+//! All connections are those of users that a successor fences.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -86,7 +86,8 @@ impl Job<'_> {
             wanted: &wanted,
             bookkeeping_db: config.pool.bookkeeping_db,
         };
-        let mut target = self.connect(copy.to).await?;
+        let target = self.shared.keeper.connect_anew(copy.to).await;
+        let mut target = target.map_err(|error| self.of(copy.to, error))?;
         announce(&mut target, scope.bookkeeping_db, &copy.partitions)
             .await
             .map_err(|error| self.of(copy.to, error))?;

@@ -66,7 +66,7 @@ impl Mover {
         // What was sent before the node left has been executed when it has answered this, and its account tells of it.
         self.come_to_rest(node).await?;
         let bookkeeping_db = self.shared.config.pool.bookkeeping_db;
-        let mut control = self.shared.keeper.connect(node).await.map_err(said)?;
+        let mut control = self.shared.keeper.connect_anew(node).await.map_err(said)?;
         let db = bookkeeping_db.to_string();
         control.call(&[b"SELECT", db.as_bytes()]).await.map_err(said)?;
         let mut strangers: BTreeSet<PartitionId> = BTreeSet::new();

@@ -177,15 +177,29 @@ impl Keeper {
         Some(node_of(&self.config, node))
     }
 
-    /// A control connection to a node that is claimed, as a user that a successor can fence.
+    /// A connection of the mover to a node that is claimed, as a user that a successor can fence.
     ///
     /// # Errors
     /// What the node, or the way to it, has against it.
     pub async fn connect(&self, id: NodeId) -> Result<Control, ControlError> {
         let node = self.access(id).ok_or(ControlError::Protocol)?;
-        let user = self.instance.user("c");
+        let user = self.instance.user("m");
         let login = Some((user.as_str(), self.instance.secret.as_str()));
         Control::connect(&node.address, login, self.config.timeouts.connect).await
+    }
+
+    /// The same, when all that the mover has sent to the node before has been executed, or never will be (invariant 5): what was
+    /// given up in the middle may still be in the node's buffers.
+    ///
+    /// # Errors
+    /// What the node, or the way to it, has against it.
+    pub async fn connect_anew(&self, id: NodeId) -> Result<Control, ControlError> {
+        let mut control = self.connect(id).await?;
+        let user = self.instance.user("m");
+        control
+            .call(&[b"CLIENT", b"KILL", b"USER", user.as_bytes(), b"SKIPME", b"yes"])
+            .await?;
+        Ok(control)
     }
 
     /// Looks after one node, as long as it is in the pool.
