@@ -210,7 +210,7 @@ impl World {
 
     /// The next small step of what the sidecar moves. `well`: nothing goes wrong.
     pub fn move_on(&mut self, s: usize, well: bool) -> Result<(), String> {
-        if !well && !self.late.is_empty() && self.rng.percent(15) {
+        if !well && !self.late.is_empty() && self.rng.percent(2) {
             self.deliver_late();
         }
         let Some(mut job) = self.serving(s).and_then(|serving| serving.mover.job.take()) else {
@@ -422,6 +422,10 @@ impl World {
         if !self.alive(s, job.to) {
             return Ok(());
         }
+        // What was given up before never comes.
+        let owner = self.sidecars[s].claim.instance;
+        self.late
+            .retain(|late| late.node != job.to.node || late.owner != owner);
         let (number, partitions) = (job.number, job.partitions.clone());
         tell!(
             self,
