@@ -26,14 +26,14 @@ impl Mover {
             self.shared.admissions.set_strangers(false);
             return false;
         };
-        // As long as the record has a node where it is about to leave, nothing can be removed there, and it would pass for looked
+        // As long as a record may have a node where it is about to leave, nothing can be removed there, and it would pass for looked
         // through.
         let is_leaving = |node: NodeId| {
             let mut holds = table.partitions_of(node).map(|(partition, _)| partition);
             holds.any(|partition| {
                 let place = places.get(usize::from(partition));
                 place.is_some_and(|place| !place.replicas.contains(&node))
-            })
+            }) || places.iter().any(|place| place.leaving.contains(&node))
         };
         let due = table.members().map(|(node, _)| node).find(|node| {
             able.contains(node) && self.swept.get(node) != Some(&life(*node)) && !is_leaving(*node)
