@@ -171,6 +171,7 @@ impl World {
                 live: view.live.to_vec(),
                 out: view.out.to_vec(),
                 recorded: view.recorded.to_vec(),
+                leaving: view.leaving.to_vec(),
                 target,
             }
         };
@@ -450,6 +451,7 @@ impl World {
         let is_leaving = |n: &NodeId| {
             let mut all = table.rows.iter().zip(places);
             all.any(|(row, place)| row.replicas.contains(n) && !place.replicas.contains(n))
+                || places.iter().any(|place| place.leaving.contains(n))
         };
         let is_due =
             |n: &NodeId| serving.mover.swept.get(n) != Some(&boots[usize::from(*n)]) && !is_leaving(n);
