@@ -9,8 +9,8 @@
 //!    given some of them no more), the last keys go over, the recipient's account gets the source's position, and it joins the
 //!    replica sets. Then clients go on; they have waited for a few ms.
 //!
-//! Whatever fails, the hold ends, and the copy is begun anew some time later. All connections are those of users that a successor
-//! fences.
+//! Whatever fails, the hold ends, and the copy is begun anew some time later, when nothing of the last attempt can arrive any more.
+//! All connections are those of users that a successor fences.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

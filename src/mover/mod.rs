@@ -359,6 +359,7 @@ fn places(views: &[WorkerView], target: &[ReplicaSet]) -> Vec<Place> {
             place.live = view.live.to_vec();
             place.out = view.out.to_vec();
             place.recorded = view.recorded.to_vec();
+            place.leaving = view.leaving.to_vec();
         }
     }
     places

@@ -20,6 +20,8 @@ pub struct Place {
     pub out: Vec<NodeId>,
     /// Nodes that are in sync by a record that a successor may find: what they have must not be touched.
     pub recorded: Vec<NodeId>,
+    /// Nodes that are about to leave, but may still be found in a record.
+    pub leaving: Vec<NodeId>,
     /// The nodes that should hold it.
     pub target: Vec<NodeId>,
 }

@@ -26,12 +26,13 @@ impl Mover {
             self.shared.admissions.set_strangers(false);
             return false;
         };
-        // Whose leaving is not recorded yet is looked through afterwards.
+        // As long as a record may have a node where it is about to leave, nothing can be removed there, and it would pass for looked
+        // through.
         let is_leaving = |node: NodeId| {
             table.partitions_of(node).any(|(partition, _)| {
                 let place = places.get(usize::from(partition));
                 place.is_some_and(|place| !place.replicas.contains(&node))
-            })
+            }) || places.iter().any(|place| place.leaving.contains(&node))
         };
         let due = table.members().map(|(node, _)| node).find(|node| {
             able.contains(node) && self.swept.get(node) != Some(&life(*node)) && !is_leaving(*node)

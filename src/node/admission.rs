@@ -40,7 +40,7 @@ impl Instance {
         }
     }
 
-    /// Name of its user for a purpose: `w<n>` for worker n's streams, `c` for control connections.
+    /// Name of its user for a purpose: `w<n>` for worker n's streams, `c` for control connections, `m` for those of the mover.
     pub fn user(&self, role: &str) -> String {
         format!("{USER_PREFIX}{}-{role}", self.id)
     }

@@ -57,6 +57,8 @@ pub struct PartitionView {
     pub out: SmallVec<[NodeId; 7]>,
     /// Nodes that are in sync by a record that a successor may find: the last safe one, or that on its way.
     pub recorded: SmallVec<[NodeId; 7]>,
+    /// Nodes that are about to leave: until a record without them is safe.
+    pub leaving: SmallVec<[NodeId; 7]>,
 }
 
 impl Sequencer {
@@ -394,6 +396,7 @@ impl Sequencer {
             live: p.nodes_of(p.in_sync & p.live),
             out,
             recorded: p.nodes_of(p.recorded | p.recording.unwrap_or(0)),
+            leaving: p.nodes_of(p.leaving),
         })
     }
 

@@ -573,3 +573,47 @@ fn a_read_is_its_own_proof_for_its_node() {
     pool.executes(reader, second);
     assert!(pool.is_answered(2));
 }
+
+/// No position at all is the beginning, where a partition that nothing was written to still stands. A mark is not.
+#[test]
+fn a_marked_node_stands_nowhere() {
+    let start = PartitionStart {
+        partition: 0,
+        position: Position { epoch: 5, seq: 0 },
+        since: 0,
+        replicas: smallvec![0, 1, 2],
+        in_sync: 0b011,
+    };
+    let mut sequencer = Sequencer::new(settings(LARGE), 3, &[start]);
+    assert_eq!(sequencer.link_up(1, &HashMap::new()).equal, 1);
+    let marked = HashMap::from([(0, Position::NOWHERE)]);
+    assert_eq!(sequencer.link_up(2, &marked).out, 1);
+    assert_eq!(sequencer.partition_view(0).unwrap().out.as_slice(), [2]);
+}
+
+/// What a node acknowledges that is about to leave must not count: the record that is on its way does not name it.
+#[test]
+fn who_leaves_is_not_taken_back_by_a_new_stream() {
+    let mut pool = Pool::new(LARGE);
+    for id in 0..3 {
+        pool.connect(id, Some(START));
+    }
+    pool.sequencer.order(Request {
+        partition: 0,
+        db: 0,
+        under: HoldId::NONE,
+        action: Action::Leave(2),
+        reply_to: ReplyTo {
+            worker: 0,
+            part: 0,
+            client: 0,
+            generation: 0,
+            slot: 0,
+        },
+    });
+    pool.sequencer.link_down(2);
+    pool.connect(2, Some(START));
+    let view = pool.sequencer.partition_view(0).unwrap();
+    assert_eq!(view.in_sync.as_slice(), [0, 1]);
+    assert_eq!(pool.sequencer.node_view(2).streaming, 0);
+}

@@ -46,7 +46,7 @@ use plan::Tally;
 use world::World;
 
 /// Takes ten to twenty seconds in a debug build.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 1200;
 
 #[test]
 fn nothing_that_was_told_is_untrue() {

@@ -66,6 +66,8 @@ enum Phase {
     Last,
     Account,
     Join,
+    /// Nodes leave: nothing of a copy or a sweep.
+    Leave,
 }
 
 /// A copy, or a sweep (then there is no source).
@@ -169,6 +171,7 @@ impl World {
                 live: view.live.to_vec(),
                 out: view.out.to_vec(),
                 recorded: view.recorded.to_vec(),
+                leaving: view.leaving.to_vec(),
                 target,
             }
         };
@@ -208,12 +211,16 @@ impl World {
 
     /// The next small step of what the sidecar moves. `well`: nothing goes wrong.
     pub fn move_on(&mut self, s: usize, well: bool) -> Result<(), String> {
+        if !well && !self.late.is_empty() && self.rng.percent(2) {
+            self.deliver_late();
+        }
         let Some(mut job) = self.serving(s).and_then(|serving| serving.mover.job.take()) else {
             return self.next_move(s);
         };
         self.hear(s, &mut job);
-        // A hold is waited for, however long that takes.
-        let went = if !well && job.phase != Phase::Hold && self.fails() {
+        // These are waited for, however long that takes.
+        let waits = matches!(job.phase, Phase::Hold | Phase::Leave);
+        let went = if !well && !waits && self.fails() {
             Went::Wrong("it takes too long")
         } else if job.open.is_empty() {
             self.job_step(s, &mut job, well)?
@@ -229,6 +236,7 @@ impl World {
                 }
                 return Ok(());
             }
+            Went::Done if job.phase == Phase::Leave => {}
             Went::Done if job.source.is_some() => self.tally.joined += job.partitions.len() as u64,
             Went::Done => {
                 if let Some(serving) = self.serving(s) {
@@ -306,7 +314,7 @@ impl World {
         if !self.alive(s, control) || self.nodes[control.node].refusing {
             return false;
         }
-        if !well && self.fails() {
+        if !well && (self.fails() || self.fails()) {
             self.late.push(Late {
                 owner: self.sidecars[s].claim.instance,
                 node: control.node,
@@ -342,13 +350,21 @@ impl World {
                 self.begin(s, copy.to, Some(copy.from), copy.partitions)?;
             }
             Some(Step::Leave(leaving)) => {
+                let (_, first) = leaving[0];
+                let Some(mut job) = self.new_job(s, first, None, Vec::new()) else {
+                    return Ok(());
+                };
+                job.phase = Phase::Leave;
                 for (partition, node) in leaving {
                     tell!(self, "{me}: node {node} leaves {partition}");
                     self.tally.left += 1;
-                    self.ask(s, None, partition, HoldId::NONE, Action::Leave(node))?;
+                    self.ask(s, Some(&mut job), partition, HoldId::NONE, Action::Leave(node))?;
                     if let Some(serving) = self.serving(s) {
                         serving.mover.swept.remove(&node);
                     }
+                }
+                if let Some(serving) = self.serving(s) {
+                    serving.mover.job = Some(job);
                 }
             }
             None => self.sweep(s, &places, &able)?,
@@ -356,28 +372,22 @@ impl World {
         Ok(())
     }
 
-    fn begin(
+    fn new_job(
         &mut self,
         s: usize,
         to: NodeId,
         from: Option<NodeId>,
         mut partitions: Vec<PartitionId>,
-    ) -> Result<(), String> {
+    ) -> Option<Job> {
         partitions.sort_unstable();
-        let Some(control) = self.control(s, to) else {
-            return Ok(());
+        let control = Control {
+            node: to.into(),
+            boot: self.nodes[usize::from(to)].boot,
         };
-        let me = self.sidecars[s].claim.instance;
-        let Some(serving) = self.serving(s) else {
-            return Ok(());
-        };
+        let serving = self.serving(s)?;
         serving.mover.jobs += 1;
         let number = serving.mover.jobs;
-        tell!(
-            self,
-            "{me}: move {number} begins, from {from:?} to {to}: {partitions:?}"
-        );
-        let mut job = Job {
+        Some(Job {
             number,
             to: control,
             from: None,
@@ -398,7 +408,32 @@ impl World {
             seen: 0,
             passes: 0,
             positions: None,
+        })
+    }
+
+    fn begin(
+        &mut self,
+        s: usize,
+        to: NodeId,
+        from: Option<NodeId>,
+        partitions: Vec<PartitionId>,
+    ) -> Result<(), String> {
+        let me = self.sidecars[s].claim.instance;
+        let Some(mut job) = self.new_job(s, to, from, partitions) else {
+            return Ok(());
         };
+        if !self.alive(s, job.to) {
+            return Ok(());
+        }
+        // What was given up before never comes.
+        let owner = self.sidecars[s].claim.instance;
+        self.late
+            .retain(|late| late.node != job.to.node || late.owner != owner);
+        let (number, partitions) = (job.number, job.partitions.clone());
+        tell!(
+            self,
+            "{me}: move {number} begins, from {from:?} to {to}: {partitions:?}"
+        );
         if from.is_none() {
             self.ask(s, Some(&mut job), 0, HoldId::NONE, Action::OnNode(to, ping()))?;
         }
@@ -418,6 +453,7 @@ impl World {
         let is_leaving = |n: &NodeId| {
             let mut all = table.rows.iter().zip(places);
             all.any(|(row, place)| row.replicas.contains(n) && !place.replicas.contains(n))
+                || places.iter().any(|place| place.leaving.contains(n))
         };
         let is_due =
             |n: &NodeId| serving.mover.swept.get(n) != Some(&boots[usize::from(*n)]) && !is_leaving(n);
@@ -449,6 +485,7 @@ impl World {
         let answered = |outcome: &Outcome| matches!(outcome, Outcome::Reply { .. });
         let is_sweep = job.source.is_none();
         match job.phase {
+            Phase::Leave => return Ok(Went::Done),
             Phase::Announce => {
                 let announce = Change::Announce(job.partitions.clone());
                 if !self.change(s, job.to, announce, well) {
@@ -576,6 +613,15 @@ impl World {
                     .any(|outcome| matches!(outcome, Outcome::Refused(_)))
                 {
                     return Ok(Went::Wrong("coming to rest under the hold"));
+                }
+                if !well && self.rng.percent(10) {
+                    // Too much has changed: once more, and clients go on meanwhile.
+                    for partition in job.partitions.clone() {
+                        self.ask(s, None, partition, job.hold, Action::Release)?;
+                    }
+                    job.held = 0;
+                    job.phase = Phase::CatchUp;
+                    return Ok(Went::On);
                 }
                 let unseen = self.nodes[from.node].changes.len() - job.seen;
                 self.take_changes(from.node, job, unseen);

@@ -152,7 +152,7 @@ impl World {
         let done = self.history.ops[to.slot as usize].end == Some(End::Done);
         self.tally.joint += u64::from(done && kind.is_joint());
         if done && kind.pushes() && !self.damaged {
-            self.check_holders(s, to.slot)?;
+            self.check_holders(to.slot)?;
         }
         if done && kind == Kind::Settled && !self.damaged {
             self.check_settled(to.slot)?;
@@ -225,26 +225,20 @@ impl World {
         Ok(())
     }
 
-    /// At the moment of an acknowledgement W nodes in sync have the value.
-    fn check_holders(&mut self, s: usize, id: u64) -> Result<(), String> {
+    /// At the moment of an acknowledgement W nodes in sync have the value, by every record that a successor could find. (The owner's
+    /// own set may have changed since, in the same step.)
+    fn check_holders(&mut self, id: u64) -> Result<(), String> {
         let write_quorum = self.plan.settings.write_quorum as usize;
         let op = &self.history.ops[id as usize];
         let lists = op.lists.clone();
         let partitions = [Some(op.partition), op.other].into_iter().flatten();
         let value = id.to_string().into_bytes();
         for (list, partition) in lists.iter().zip(partitions.collect::<Vec<_>>()) {
-            let Some(view) = self
-                .serving(s)
-                .and_then(|s| s.sequencer.partition_view(partition))
-            else {
-                return Ok(());
-            };
             let has = |n: &NodeId| match self.nodes[usize::from(*n)].data.get(list) {
                 Some(Value::List(values)) => values.contains(&value),
                 _ => false,
             };
-            let mut sets = vec![view.in_sync.to_vec()];
-            sets.extend(
+            let sets = Vec::from_iter(
                 self.findable()
                     .map(|record| record.rows[usize::from(partition)].nodes_in_sync().to_vec()),
             );

@@ -160,7 +160,7 @@ impl Plan {
             open_max: *rng.pick(&[4, 12, 40]),
             moves,
             move_percent: *rng.pick(&[20, 50, 90]),
-            move_fails: *rng.pick(&[0, 3, 15]),
+            move_fails: *rng.pick(&[0, 3, 15, 40]),
             group_max: *rng.pick(&[1, 2, 5]),
         }
     }
