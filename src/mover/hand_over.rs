@@ -8,7 +8,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use tracing::info;
 
 use super::ends::Ends;
-use super::job::{FEW_KEYS, Job, JobError, LAST_HAND_OVER_MAX, announce};
+use super::job::{FEW_KEYS, Job, JobError, LAST_HAND_OVER_MAX, mark};
 use crate::account::{self, Position};
 use crate::node::{Control, ControlError, Pace, Scope, bytes_of, is_error, text_of};
 use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
@@ -204,7 +204,7 @@ impl Job<'_> {
         self.recorded(&partitions, |row| row.contains(&self.copy.to))
             .await?;
         // By this it is known later what is to be removed there.
-        announce(source, scope.bookkeeping_db, &partitions)
+        mark(source, scope.bookkeeping_db, &partitions)
             .await
             .map_err(|error| JobError::Node {
                 node: self.shared.node_name(self.copy.from),

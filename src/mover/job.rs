@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 use tracing::debug;
 
@@ -24,7 +25,8 @@ use super::plan::Copy;
 use super::progress::Phase;
 use crate::account;
 use crate::node::{
-    Control, ControlError, CopyError, Pace, Scope, databases, is_error, remove_partitions, scan_step, text_of,
+    Control, ControlError, CopyError, Pace, Scope, bytes_of, databases, pairs_of, remove_partitions,
+    scan_step,
 };
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId};
 use crate::shared::Shared;
@@ -97,11 +99,20 @@ impl Job<'_> {
             bookkeeping_db: config.pool.bookkeeping_db,
         };
         let mut ends = Ends::open(self.shared, copy, &scope).await?;
-        announce(&mut ends.target, scope.bookkeeping_db, &copy.partitions)
+        mark(&mut ends.target, scope.bookkeeping_db, &copy.partitions)
             .await
             .map_err(|error| ends.of_target(error))?;
         self.note_changes(true).await;
         self.come_to_rest(HoldId::NONE, &[copy.to]).await?;
+        if self.is_relied_on().await {
+            unmark(&mut ends.target, scope.bookkeeping_db, &copy.partitions)
+                .await
+                .map_err(|error| ends.of_target(error))?;
+            return Err(JobError::Refused("a copy to a node that has come back by itself"));
+        }
+        forget(&mut ends.target, scope.bookkeeping_db, &copy.partitions)
+            .await
+            .map_err(|error| ends.of_target(error))?;
         ends.while_listening(async |_, target| remove_partitions(target, &scope, self.pace).await)
             .await?;
         self.scan(&mut ends, &scope).await?;
@@ -136,6 +147,17 @@ impl Job<'_> {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Whether what the recipient has counts, or may by a record: it has come back by itself since somebody looked. Once there is a
+    /// mark, it does not do that any more.
+    async fn is_relied_on(&self) -> bool {
+        let views = self.shared.views().await;
+        let mut all = views.iter().flat_map(|view| &view.partitions);
+        all.any(|view| {
+            let counts = view.in_sync.contains(&self.copy.to) || view.recorded.contains(&self.copy.to);
+            counts && self.copy.partitions.contains(&view.partition)
+        })
     }
 
     /// Has the owners note which keys are written, or no more.
@@ -247,25 +269,59 @@ pub(super) async fn come_to_rest(shared: &Shared, under: HoldId, nodes: &[NodeId
 }
 
 /// Marks partitions on a node as what no position tells of.
-pub(super) async fn announce(
+pub(super) async fn mark(
     control: &mut Control,
     bookkeeping_db: u16,
     partitions: &[PartitionId],
 ) -> Result<(), ControlError> {
-    let db = bookkeeping_db.to_string();
     let names: Vec<Vec<u8>> = partitions.iter().map(|p| p.to_string().into_bytes()).collect();
     let mut mark: Vec<&[u8]> = vec![b"HSET", account::REPAIR];
-    let mut forget: Vec<&[u8]> = vec![b"HDEL", account::APPLIED];
     for name in &names {
         mark.extend([name.as_slice(), b""]);
-        forget.push(name);
     }
-    let select: [&[u8]; 2] = [b"SELECT", db.as_bytes()];
-    let replies = control
-        .call_all([&select[..], &[b"MULTI"], &mark, &forget, &[b"EXEC"]])
-        .await?;
-    match replies.into_iter().find(is_error) {
-        Some(error) => Err(ControlError::Refused(text_of(&error))),
-        None => Ok(()),
+    control.select(bookkeeping_db).await?;
+    control.call(&mark).await.map(drop)
+}
+
+/// Takes marks back.
+pub(super) async fn unmark(
+    control: &mut Control,
+    bookkeeping_db: u16,
+    partitions: &[PartitionId],
+) -> Result<(), ControlError> {
+    let names: Vec<Vec<u8>> = partitions.iter().map(|p| p.to_string().into_bytes()).collect();
+    let mut unmark: Vec<&[u8]> = vec![b"HDEL", account::REPAIR];
+    unmark.extend(names.iter().map(Vec::as_slice));
+    control.select(bookkeeping_db).await?;
+    control.call(&unmark).await.map(drop)
+}
+
+/// Removes what a node's account says of marked partitions: its position there, and what its last batches touched. (Seqs of an earlier
+/// time may come again, with other keys.)
+pub(super) async fn forget(
+    control: &mut Control,
+    bookkeeping_db: u16,
+    partitions: &[PartitionId],
+) -> Result<(), ControlError> {
+    control.select(bookkeeping_db).await?;
+    let touched = pairs_of(control.call(&[b"HGETALL", account::TOUCHED]).await?);
+    let is_of_them = |records: &BytesFrame| {
+        let records = account::parse_touched(bytes_of(records));
+        records.is_none_or(|records| records.iter().any(|r| partitions.contains(&r.partition)))
+    };
+    let batches: Vec<&[u8]> = touched
+        .iter()
+        .filter(|(_, records)| is_of_them(records))
+        .map(|(batch, _)| bytes_of(batch))
+        .collect();
+    let names: Vec<Vec<u8>> = partitions.iter().map(|p| p.to_string().into_bytes()).collect();
+    let mut positions: Vec<&[u8]> = vec![b"HDEL", account::APPLIED];
+    positions.extend(names.iter().map(Vec::as_slice));
+    control.call(&positions).await?;
+    if !batches.is_empty() {
+        let mut forget: Vec<&[u8]> = vec![b"HDEL", account::TOUCHED];
+        forget.extend(batches);
+        control.call(&forget).await?;
     }
+    Ok(())
 }

@@ -68,8 +68,7 @@ impl Mover {
         }
         let bookkeeping_db = self.shared.config.pool.bookkeeping_db;
         let mut control = self.shared.keeper.connect_alone(node, ROLE).await.map_err(said)?;
-        let db = bookkeeping_db.to_string();
-        control.call(&[b"SELECT", db.as_bytes()]).await.map_err(said)?;
+        control.select(bookkeeping_db).await.map_err(said)?;
         let mut strangers: BTreeSet<PartitionId> = BTreeSet::new();
         for hash in [account::APPLIED, account::REPAIR] {
             let fields = pairs_of(control.call(&[b"HGETALL", hash]).await.map_err(said)?);
@@ -95,7 +94,10 @@ impl Mover {
         });
         let strangers: Vec<PartitionId> = strangers.into_iter().collect();
         let result = async {
-            job::announce(&mut control, bookkeeping_db, &strangers)
+            job::mark(&mut control, bookkeeping_db, &strangers)
+                .await
+                .map_err(said)?;
+            job::forget(&mut control, bookkeeping_db, &strangers)
                 .await
                 .map_err(said)?;
             let wanted: HashSet<PartitionId> = strangers.iter().copied().collect();
@@ -107,11 +109,9 @@ impl Mover {
             let removed = remove_partitions(&mut control, &scope, &self.pace)
                 .await
                 .map_err(|error| error.to_string())?;
-            control.call(&[b"SELECT", db.as_bytes()]).await.map_err(said)?;
-            let names: Vec<Vec<u8>> = strangers.iter().map(|p| p.to_string().into_bytes()).collect();
-            let mut forget: Vec<&[u8]> = vec![b"HDEL", account::REPAIR];
-            forget.extend(names.iter().map(Vec::as_slice));
-            control.call(&forget).await.map_err(said)?;
+            job::unmark(&mut control, bookkeeping_db, &strangers)
+                .await
+                .map_err(said)?;
             Ok::<u64, String>(removed)
         }
         .await;
