@@ -147,7 +147,8 @@ impl Copy<'_> {
         let mut pos = 0;
         let mut write = Batch::default();
         while pos < seen.len {
-            let (first, last) = (pos.to_string(), (pos + stride.count() - 1).to_string());
+            let asked = stride.count().min(seen.len - pos);
+            let (first, last) = (pos.to_string(), (pos + asked - 1).to_string());
             let range: [&[u8]; 4] = [b"LRANGE", key, first.as_bytes(), last.as_bytes()];
             let reply = self.write_and_read(std::mem::take(&mut write), &range).await?;
             let (count, elements) = strings_of(&reply)?;
@@ -156,7 +157,7 @@ impl Copy<'_> {
                 write.push_wire(&[b"RPUSH", key], count, elements);
             }
             pos += count;
-            if count < stride.count() {
+            if count < asked {
                 break;
             }
             stride.learn(count, elements.len());
