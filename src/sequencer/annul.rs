@@ -53,7 +53,7 @@ impl Sequencer {
         entry.refused = 0;
         if !entry.released {
             entry.reply = Some((Bytes::from(text), false));
-            release(entry, &mut self.effects);
+            release(entry, &mut self.effects, &mut self.again);
         }
         let parts: Vec<(PartitionId, u64)> = entry.parts().collect();
         for (partition, seq) in parts {

@@ -507,25 +507,7 @@ impl Sequencer {
         if !safe || entry.released {
             return differs;
         }
-        if let Some(chance) = &entry.commands.second_chance
-            && let Some((reply, _)) = &entry.reply
-            && second_chance(RewriteRule::Add, &chance.args(), reply).is_some()
-        {
-            entry.released = true;
-            if let Some(chance) = entry.commands.second_chance.take() {
-                let action = Action::Decide(chance);
-                let (partition, db, reply_to) = (entry.partition, entry.db, entry.reply_to);
-                self.again.push(Request {
-                    partition,
-                    db,
-                    action,
-                    under: HoldId::NONE,
-                    reply_to,
-                });
-            }
-            return differs;
-        }
-        release(entry, &mut self.effects);
+        release(entry, &mut self.effects, &mut self.again);
         differs
     }
 
@@ -559,18 +541,30 @@ impl Sequencer {
                 p.is_none_or(|p| p.acks(seq) >= write_quorum)
             };
             if entry.parts().all(is_safe) {
-                release(entry, &mut self.effects);
+                release(entry, &mut self.effects, &mut self.again);
             }
         }
+        self.order_again();
     }
 }
 
-/// Answers the client of a safe write.
-fn release(entry: &mut Entry, effects: &mut Vec<Effect>) {
+/// Answers the client of a safe write; or, if all nodes have refused a form of ours, has it ordered again in another one.
+fn release(entry: &mut Entry, effects: &mut Vec<Effect>, again: &mut Vec<Request>) {
     entry.released = true;
     let Some((frames, resp3)) = entry.reply.take() else {
         return;
     };
+    if let Some(chance) = entry.commands.second_chance.take()
+        && second_chance(RewriteRule::Add, &chance.args(), &frames).is_some()
+    {
+        return again.push(Request {
+            partition: entry.partition,
+            db: entry.db,
+            action: Action::Decide(chance),
+            under: HoldId::NONE,
+            reply_to: entry.reply_to,
+        });
+    }
     let outcome = match entry.conclusion.take() {
         None => Outcome::Reply { frames, resp3 },
         Some(conclusion) => {
