@@ -1,8 +1,8 @@
 //! Everything at once: all kinds of work, and all kinds of harm in random order.
 //!
 //! A round is one pool, one seed, and some time; a long run is one round after the other, each with a seed of its own, which is printed
-//! and gives the same pool and the same harm again (`SEED=n`; what threads do in between is up to the machine). `make test` runs one
-//! short round, `make soak` rounds for an hour (`SOAK_SECONDS`).
+//! (`SEED=n`). It gives the same pool and the same draws again; since what is drawn from depends on how far moves are, the harm may
+//! become another one after some steps. `make test` runs one short round, `make soak` rounds for an hour (`SOAK_SECONDS`).
 
 mod front;
 mod hand;
