@@ -230,10 +230,11 @@ impl Worker {
         let table = self.shared().table.load();
         let is_settled = !self.shared().admissions.may_have_strangers();
         is_settled
+            && table.members().all(|(node, _)| core.sequencer.is_up(node))
             && table.rows.iter().enumerate().all(|(partition, row)| {
                 let view = core.sequencer.partition_view(partition as PartitionId);
                 let in_sync = view.map_or_else(|| row.nodes_in_sync(), |view| view.in_sync);
-                in_sync.len() == row.replicas.len() && row.replicas.iter().all(|n| core.sequencer.is_up(*n))
+                in_sync.len() == row.replicas.len()
             })
     }
 

@@ -79,10 +79,12 @@ impl Sequencer {
 
     /// The partition's nodes, if they should be recorded now. Not while another record is on its way, and not before every
     /// write that was acknowledged with the help of a node that has left the set is on W nodes that are still in it
-    /// (invariant 7). The caller makes the record, however long it takes, and says so ([`Self::recorded`]).
+    /// (invariant 7). Where fewer than W are left at all, each of them must have those writes: then the record says that nobody else
+    /// can be relied on. The caller makes the record, however long it takes, and says so ([`Self::recorded`]).
     pub fn to_record(&mut self, partition: PartitionId) -> Option<Membership> {
         let p = self.partitions.get_mut(usize::from(partition))?.as_mut()?;
-        if p.recording.is_some() || p.holders(p.in_sync, p.committed) < self.settings.write_quorum {
+        let needed = self.settings.write_quorum.min(p.in_sync.count_ones()).max(1);
+        if p.recording.is_some() || p.holders(p.in_sync, p.committed) < needed {
             return None;
         }
         p.recording = Some(p.in_sync);
