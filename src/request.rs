@@ -224,6 +224,8 @@ pub enum Action {
     /// Nothing else of the partition is ordered until [`Action::Release`], but what carries the same [`Request::under`].
     /// Answered ([`Outcome::Done`]) when that is so.
     Hold,
+    /// Whether enough nodes are there to write ([`Outcome::Done`]), before the first of several writes.
+    Writable,
     /// Ends a hold. Not answered.
     Release,
     /// Answered ([`Outcome::Done`]) when this node has executed all writes of the partition that are ordered before; refused if

@@ -230,6 +230,12 @@ impl Across {
                 outcome => return Ok(outcome),
             }
         }
+        let mut written: Vec<PartitionId> = self.written.iter().map(|&key| self.at(key as usize)).collect();
+        written.sort_unstable();
+        written.dedup();
+        if written.len() > 1 {
+            p.make_sure(&written).await?;
+        }
         match self.special {
             Special::Lmove | Special::Blmove => match (side(self.arg(3)), side(self.arg(4))) {
                 (Some(from), Some(to)) => self.move_element(p, from, to).await,

@@ -180,6 +180,14 @@ impl Unit {
             Self::Flush(..) => (0..partitions).collect(),
         }
     }
+
+    /// Those of them that it may write.
+    fn written(&self, partitions: u16) -> Vec<PartitionId> {
+        match self {
+            Self::Group(group) if !group.write => Vec::new(),
+            _ => self.partitions(partitions),
+        }
+    }
 }
 
 /// All of a transaction.
@@ -509,6 +517,12 @@ async fn in_steps(
     p.worker.forget_watch(watch);
     if changed {
         return Ok(None);
+    }
+    let mut written: Vec<PartitionId> = units.iter().flat_map(|unit| unit.written(all)).collect();
+    written.sort_unstable();
+    written.dedup();
+    if written.len() > 1 {
+        p.make_sure(&written).await?;
     }
     let mut parts = Vec::with_capacity(units.len());
     let mut together = Vec::new();

@@ -283,6 +283,23 @@ impl Procedure {
         Ok(())
     }
 
+    /// Makes sure, as far as can be told, that none of the writes to these partitions is refused after others have been executed.
+    pub(super) async fn make_sure(&self, partitions: &[PartitionId]) -> Step<()> {
+        let asked = partitions
+            .iter()
+            .map(|&p| (p, self.db, Action::Writable))
+            .collect();
+        match self
+            .ask_all(asked)
+            .await
+            .into_iter()
+            .find(|o| *o != Outcome::Done)
+        {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
     /// Lets others go on with what is held.
     pub(super) fn release(&mut self) {
         for partition in std::mem::take(&mut self.held) {

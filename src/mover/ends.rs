@@ -136,7 +136,7 @@ impl Ends {
     }
 
     /// Those of the changed keys that are to be copied now, when these of them have large values.
-    pub(super) fn to_be_copied(&mut self, large: HashSet<Vec<u8>>, changed: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    pub(super) fn sort_out(&mut self, large: HashSet<Vec<u8>>, changed: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         for key in large {
             if !self.copied_again.insert(key.clone()) {
                 self.restless.insert(key);

@@ -219,7 +219,7 @@ impl Job<'_> {
             }
             let began = Instant::now();
             let changed = ends.take_changed(self.shared, HoldId::NONE, scope).await?;
-            let changed = ends.to_be_copied(large, changed);
+            let changed = ends.sort_out(large, changed);
             self.copy_changed(ends, &changed, scope, self.pace).await?;
             took = began.elapsed();
         }

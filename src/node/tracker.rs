@@ -16,6 +16,9 @@ use crate::account;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::resp::{ReplyScanner, encode};
 
+/// Tells keys of interest from others.
+type Filter = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 impl std::fmt::Debug for Tracker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tracker").finish_non_exhaustive()
@@ -25,7 +28,7 @@ impl std::fmt::Debug for Tracker {
 /// A connection that is told of changes.
 pub struct Tracker {
     /// Which keys are of interest.
-    is_wanted: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    is_wanted: Filter,
     read: ReadHalf,
     write: WriteHalf,
     buf: BytesMut,

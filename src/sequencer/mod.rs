@@ -319,6 +319,13 @@ impl Sequencer {
                 self.hold(partition, under);
                 self.effects.push(Effect::Complete(reply_to, Outcome::Done));
             }
+            Action::Writable => {
+                let is_writable = p.available() >= self.settings.min_in_sync;
+                match is_writable {
+                    true => self.effects.push(Effect::Complete(reply_to, Outcome::Done)),
+                    false => self.refuse(reply_to, Refusal::TooFewNodes),
+                }
+            }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
             Action::NoteChanges(begins) => self.order_note_changes(partition, begins, reply_to),
             Action::TakeChanges => self.order_take_changes(partition, reply_to),
