@@ -51,6 +51,11 @@ impl Mover {
             let place = places.get(usize::from(*partition));
             holds.contains(partition) || place.is_some_and(|place| place.replicas.contains(&node))
         };
+        // What was sent before the node left has been executed when it has answered this, and its account tells of it.
+        if !job::come_to_rest(&self.shared, HoldId::NONE, &[node]).await {
+            // It is just being connected to, or has just gone.
+            return false;
+        }
         match self.sweep_node(node, stays).await {
             Ok(()) => {
                 self.swept.insert(node, claims);
@@ -62,10 +67,6 @@ impl Mover {
 
     async fn sweep_node(&self, node: NodeId, stays: impl Fn(&PartitionId) -> bool) -> Result<(), String> {
         let said = |error: ControlError| error.to_string();
-        // What was sent before the node left has been executed when it has answered this, and its account tells of it.
-        if !job::come_to_rest(&self.shared, HoldId::NONE, &[node]).await {
-            return Err("its streams are not connected".into());
-        }
         let bookkeeping_db = self.shared.config.pool.bookkeeping_db;
         let mut control = self.shared.keeper.connect_alone(node, ROLE).await.map_err(said)?;
         control.select(bookkeeping_db).await.map_err(said)?;
