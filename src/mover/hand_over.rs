@@ -103,7 +103,8 @@ impl Job<'_> {
         let changed: Vec<Vec<u8>> = changed.into_iter().collect();
         let left = self.copy_changed(ends, &changed, scope, &Pace::new(0)).await?;
         if left > 0 {
-            return Err(JobError::TooMany(left));
+            // They are taken from those that are known to have changed, so there is no trying once more.
+            return Err(JobError::Refused("copying the last keys"));
         }
         let positions = self.hand_account_over(ends, scope).await?;
         // It may have been taken out of the pool meanwhile; and is not, while this is held.

@@ -7,6 +7,7 @@ use crate::convergence::contents;
 use crate::harness::{Node, NodeEntry, Pool, Sidecar, SidecarConfig, binary, seed, wait_until};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How long a few thousand keys may take to find their place.
@@ -140,6 +141,95 @@ fn who_stays_away_is_replaced() {
         !contents(&mut pool.nodes[1].client()).is_empty(),
         "it is used again"
     );
+}
+
+/// What happens to consumer groups is no change of a stream to the node that is copied from.
+#[test]
+fn consumer_groups_are_copied_as_they_are_at_the_end() {
+    let mut pool = Pool::start(3);
+    // Slow enough for the streams to be copied long before the end.
+    let config = SidecarConfig::of(&pool, 2).with("limits", "copy_rate = \"64KiB\"");
+    let sidecar = Sidecar::start(&config);
+    let mut client = sidecar.client();
+    let streams: Vec<String> = (0..40).map(|at| format!("stream-{at}")).collect();
+    for stream in &streams {
+        client.call(crate::cmd!["XGROUP", "CREATE", stream, "group", "$", "MKSTREAM"]);
+        for at in 1..=30 {
+            client.call(crate::cmd!["XADD", stream, format!("{at}-1"), "f", "v"]);
+        }
+    }
+    for at in 0..400 {
+        client.call(crate::cmd!["SET", format!("filling-{at}"), "x".repeat(1000)]);
+    }
+    let read = |stream: &str| {
+        crate::cmd![
+            "XREADGROUP",
+            "GROUP",
+            "group",
+            "c",
+            "COUNT",
+            1,
+            "STREAMS",
+            stream,
+            ">"
+        ]
+    };
+    let script = "return redis.call('XACK', KEYS[1], 'group', ARGV[1])";
+    let node = pool.start_another();
+    add(&sidecar, node);
+    let mut at = 0;
+    wait_until("it is settled", MOVE_MAX, || {
+        at += 1;
+        for stream in &streams {
+            client.call(read(stream));
+            let id = format!("{at}-1");
+            match at % 3 {
+                0 => client.call(crate::cmd!["EVAL", script, 1, stream, id]),
+                1 => client.call(crate::cmd!["XACK", stream, "group", id]),
+                _ => client.call(crate::cmd!["XCLAIM", stream, "group", "d", 0, id]),
+            };
+        }
+        let ring = sidecar.admin("/v1/ring");
+        ring["state"] == "settled" && ring["nodes"][3]["holds"] == ring["nodes"][3]["wanted"]
+    });
+    assert!(at > 3, "nothing happened meanwhile");
+    crate::convergence::assert_converged(&pool, &sidecar);
+}
+
+/// Commands that need partitions of several owners, and hand-overs that do, too.
+#[test]
+fn nobody_waits_for_ever_for_partitions() {
+    let mut pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2).threads(3));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for worker in 0..6 {
+            let (sidecar, stop, done) = (&sidecar, &stop, &done);
+            scope.spawn(move || {
+                let mut client = sidecar.client();
+                let mut at = worker;
+                while !stop.load(Relaxed) {
+                    at += 7;
+                    let key = |n: usize| format!("key-{}", (at * 31 + n * 17) % 64);
+                    client.call(crate::cmd!["MSETNX", key(0), 1, key(1), 2, key(2), 3]);
+                    client.call(crate::cmd!["RENAME", key(0), key(3)]);
+                    client.call(crate::cmd!["DEL", key(1), key(2), key(3)]);
+                    done.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        for name in ["d", "e"] {
+            let node = pool.start_another();
+            assert_eq!(node.name, name);
+            add(&sidecar, node);
+            sidecar.wait_settled(MOVE_MAX);
+            let before = done.load(Relaxed);
+            wait_until("clients go on", MOVE_MAX, || done.load(Relaxed) > before + 20);
+        }
+        stop.store(true, Relaxed);
+    });
+    crate::convergence::assert_converged(&pool, &sidecar);
 }
 
 /// The commands of `ringfence nodes` and `ringfence ring` against a sidecar that serves.
