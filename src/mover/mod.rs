@@ -273,8 +273,9 @@ impl Mover {
         let pause = RETRY_PAUSE_MAX.min(RETRY_PAUSE_MIN * 2u32.saturating_pow(times.min(10)));
         self.failures
             .insert(node, (times.saturating_add(1), Instant::now() + pause));
-        // Each time anew would be the same line again and again.
-        if times == 0 && self.shared.keeper.is_news(node, &why) {
+        // The first time it may only have met a node that was just going, which is said elsewhere; and each time anew would be the same
+        // line again and again.
+        if times == 1 && self.shared.keeper.is_news(node, &why) {
             warn!(node = self.shared.node_name(node), "not moved yet: {why}");
         }
         self.shared.progress.lock().reason = Some(why);
