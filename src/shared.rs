@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -279,21 +279,33 @@ impl Shared {
         outcomes
     }
 
-    /// Holds these partitions, which are sorted, if that is possible in that time: whether all are. Each owner is asked when the one
-    /// before has done it, so that no two wait for each other: procedures of clients take theirs in the same order, whoever owns
-    /// them. What is held, or still waited for, is to be [released](Action::Release) in any case.
-    pub async fn hold(&self, by: HoldId, partitions: &[PartitionId], patience: Duration) -> bool {
-        let holding = async {
-            for run in partitions.chunk_by(|a, b| self.owner_of(*a) == self.owner_of(*b)) {
-                let actions = run.iter().map(|&partition| (partition, Action::Hold));
-                let outcomes = self.operate(by, 0, actions.collect()).await;
-                if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
-                    return false;
+    /// Holds these partitions, which are sorted, so many at once, if that is possible in that time. Owners are asked one after the
+    /// other, so that no two wait for each other: procedures of clients take theirs in the same order, whoever owns them. What is
+    /// held, or still waited for, is to be [released](Action::Release) in any case.
+    ///
+    /// # Errors
+    /// The first of those that somebody else holds for longer.
+    pub async fn hold(
+        &self,
+        by: HoldId,
+        partitions: &[PartitionId],
+        at_once: usize,
+        patience: Duration,
+    ) -> Result<(), PartitionId> {
+        let end = Instant::now() + patience;
+        for run in partitions.chunk_by(|a, b| self.owner_of(*a) == self.owner_of(*b)) {
+            for some in run.chunks(at_once.max(1)) {
+                let actions = some.iter().map(|&partition| (partition, Action::Hold));
+                let asked = self.operate(by, 0, actions.collect());
+                let left = end.saturating_duration_since(Instant::now());
+                let outcomes = tokio::time::timeout(left, asked).await.unwrap_or_default();
+                let is_held = outcomes.iter().all(|outcome| *outcome == Outcome::Done);
+                if outcomes.len() != some.len() || !is_held {
+                    return Err(some.first().copied().unwrap_or_default());
                 }
             }
-            true
-        };
-        tokio::time::timeout(patience, holding).await.unwrap_or(false)
+        }
+        Ok(())
     }
 
     /// Name of a node.

@@ -42,14 +42,21 @@ impl Job<'_> {
         let mut partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         partitions.sort_unstable();
         let began = Instant::now();
-        let result = match self.shared.hold(hold, &partitions, HOLD_PATIENCE).await {
-            true => {
-                let steps = self.under_hold(hold, ends, scope, longest == LAST_HAND_OVER_MAX);
+        let is_last = longest == LAST_HAND_OVER_MAX;
+        let patience = if is_last { longest } else { HOLD_PATIENCE };
+        // All at once where it would not help to know which one cannot be held.
+        let at_once = match self.shared.library.judge.is_one_place() {
+            true => usize::MAX,
+            false => 1,
+        };
+        let result = match self.shared.hold(hold, &partitions, at_once, patience).await {
+            Ok(()) => {
+                let steps = self.under_hold(hold, ends, scope, is_last);
                 tokio::time::timeout(longest, steps)
                     .await
                     .unwrap_or(Err(JobError::TooLong(longest)))
             }
-            false => Err(JobError::Held),
+            Err(partition) => Err(JobError::Held(partition)),
         };
         let release = partitions.iter().map(|&p| (p, Action::Release)).collect();
         self.shared.operate(hold, 0, release).await;

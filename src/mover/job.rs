@@ -67,8 +67,8 @@ pub(super) enum JobError {
     Refused(&'static str),
     #[error("the hand-over took longer than {0:?}")]
     TooLong(Duration),
-    #[error("clients hold some of the partitions for long")]
-    Held,
+    #[error("clients hold partition {0} for long")]
+    Held(PartitionId),
     #[error("too many keys change at once: {0}")]
     TooMany(usize),
 }
@@ -81,8 +81,8 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes it. What is left are partitions with large values that change all the time, if there are others: their hand-over
-    /// takes longer, and nobody else should wait for it.
+    /// Makes it. What is left are partitions with large values that change all the time, and those that clients hold for long, if there
+    /// are others: their hand-over takes longer, and nobody else should wait for it.
     pub(super) async fn run(&self) -> Result<Vec<PartitionId>, JobError> {
         let result = self.copy_and_hand_over().await;
         self.note_changes(false).await;
@@ -117,6 +117,7 @@ impl Job<'_> {
             .await?;
         self.scan(&mut ends, &scope).await?;
         let trips = self.trip(&mut ends).await? * HAND_OVER_TRIPS;
+        let mut blocked = HashSet::new();
         for attempt in 0.. {
             self.shared.progress.phase(Phase::CatchUp);
             // What is left will take about as long as what was copied last.
@@ -124,7 +125,8 @@ impl Job<'_> {
             let hasty = (trips + took * 2)
                 .min(SLOW_HAND_OVER_MAX)
                 .max(config.timeouts.node);
-            let heavy = ends.heavy(&scope);
+            let mut heavy = ends.heavy(&scope);
+            heavy.extend(&blocked);
             let light: HashSet<PartitionId> = wanted.difference(&heavy).copied().collect();
             let needs_all = self.shared.library.judge.is_one_place();
             let (goes, stays) = match light.is_empty() || needs_all {
@@ -139,8 +141,11 @@ impl Job<'_> {
             let longest = if is_last { LAST_HAND_OVER_MAX } else { hasty };
             self.shared.progress.phase(Phase::HandOver);
             match self.hand_over(&mut ends, &scope, longest).await {
-                Err(why @ (JobError::TooMany(_) | JobError::Held)) if attempt < HASTY_TRIES => {
+                Err(why @ (JobError::TooMany(_) | JobError::Held(_))) if attempt < HASTY_TRIES => {
                     debug!(%why, "not handed over yet: once more");
+                    if let JobError::Held(partition) = why {
+                        blocked.insert(partition);
+                    }
                 }
                 // A connection that was given up in the middle of an answer is of no use any more.
                 ended => return ended.map(|()| stays),

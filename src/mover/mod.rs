@@ -61,7 +61,7 @@ pub struct Mover {
     failures: BTreeMap<NodeId, (u32, Instant)>,
     /// Where partitions should be, and what that was computed from: it takes some ms.
     target: Option<(Vec<TableNode>, BTreeSet<NodeId>, Vec<ReplicaSet>)>,
-    /// Partitions with large values that change all the time.
+    /// Partitions that are copied by themselves: with large values that change all the time, or that clients hold for long.
     heavy: BTreeSet<PartitionId>,
     /// When copying from a node has last failed.
     sources: BTreeMap<NodeId, Instant>,
@@ -295,8 +295,9 @@ impl Mover {
         let mut outcomes = Vec::new();
         if self
             .shared
-            .hold(hold, &partitions, hand_over::HOLD_PATIENCE)
+            .hold(hold, &partitions, usize::MAX, hand_over::HOLD_PATIENCE)
             .await
+            .is_ok()
             && tokio::time::timeout(LEAVE_MAX, job::come_to_rest(&self.shared, hold, &connected))
                 .await
                 .is_ok()

@@ -283,6 +283,9 @@ impl Sequencer {
                 return self.order_joint(partitions, db, commands, parted, under, reply_to);
             }
             Action::Release => return self.let_go(partition, under),
+            // Questions, whoever holds the partition.
+            Action::NoteChanges(begins) => return self.order_note_changes(partition, begins, reply_to),
+            Action::TakeChanges => return self.order_take_changes(partition, reply_to),
             // About clients that wait, and a hold may be waiting for just that.
             Action::Forget(waiter, key) => return self.order_forget(partition, db, &waiter, key),
             Action::LookAgain(key) => return self.order_look_again(partition, db, key),
@@ -327,8 +330,6 @@ impl Sequencer {
                 }
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
-            Action::NoteChanges(begins) => self.order_note_changes(partition, begins, reply_to),
-            Action::TakeChanges => self.order_take_changes(partition, reply_to),
             Action::Join(node, position) => self.order_join(partition, node, position, reply_to),
             Action::Leave(node) => self.order_leave(partition, node, reply_to),
             Action::Wait(wait) => self.order_wait(partition, db, wait, reply_to),
@@ -336,6 +337,8 @@ impl Sequencer {
             | Action::Everywhere(..)
             | Action::Joint(..)
             | Action::Release
+            | Action::NoteChanges(_)
+            | Action::TakeChanges
             | Action::Forget(..)
             | Action::LookAgain(_) => {}
         }

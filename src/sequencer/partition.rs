@@ -114,6 +114,11 @@ impl Partition {
         self.in_sync & self.recorded & self.recording.unwrap_or(u8::MAX)
     }
 
+    /// Whether writes are open that cannot become safe with the nodes that are there: what comes after them cannot be told then.
+    pub(crate) fn is_stuck(&self, write_quorum: u32) -> bool {
+        self.committed < self.last && (self.counted() & self.streaming).count_ones() < write_quorum
+    }
+
     /// Replicas that count and have the write `seq`.
     pub(crate) fn acks(&self, seq: u64) -> u32 {
         self.holders(self.counted(), seq)

@@ -152,6 +152,9 @@ impl Sequencer {
     /// A live node in sync for a read, and pings for the nodes that must confirm it. `None`: not enough are there.
     fn choose(&mut self, partition: PartitionId) -> Option<NodeId> {
         let p = self.partitions.get(usize::from(partition))?.as_ref()?;
+        if p.is_stuck(self.settings.write_quorum) {
+            return None;
+        }
         let able = p.in_sync & p.live;
         let needed = if self.settings.linearizable {
             p.confirmations(self.settings.write_quorum)
