@@ -44,7 +44,9 @@ fn exchange(admin: SocketAddr, method: &str, path: &str, body: &str) -> Result<(
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     let length = body.len();
     // Of HTTP/1.0, so that the answer comes in one piece and ends with the connection.
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
     stream.write_all((head + body).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

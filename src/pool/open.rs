@@ -413,9 +413,7 @@ pub(super) async fn read_table(
     control: &mut Control,
     bookkeeping_db: u16,
 ) -> Result<Option<Table>, ControlError> {
-    control
-        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-        .await?;
+    control.select(bookkeeping_db).await?;
     let reply = control.call(&[b"GET", account::TABLE]).await?;
     match bytes_of(&reply) {
         [] => Ok(None),
@@ -429,9 +427,7 @@ pub(super) async fn write_table(
     bookkeeping_db: u16,
     record: &[u8],
 ) -> Result<(), ControlError> {
-    control
-        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-        .await?;
+    control.select(bookkeeping_db).await?;
     control.call(&[b"SET", account::TABLE, record]).await?;
     Ok(())
 }

@@ -107,13 +107,13 @@ impl Shelf {
         bookkeeping_db: u16,
         change: Option<&Change>,
     ) -> Result<(), ControlError> {
+        control.select(bookkeeping_db).await?;
         let mut wire = BytesMut::new();
         let mut count = 0;
         let mut say = |args: &[&[u8]]| {
             encode::command(&mut wire, args);
             count += 1;
         };
-        say(&[b"SELECT", bookkeeping_db.to_string().as_bytes()]);
         say(&[b"MULTI"]);
         match change {
             None => {
@@ -150,9 +150,7 @@ impl Shelf {
     ) -> Result<(Self, bool), ControlError> {
         let mut found = Vec::new();
         for control in controls.iter_mut() {
-            control
-                .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-                .await?;
+            control.select(bookkeeping_db).await?;
             found.push(Self::read(control).await?);
         }
         let newest = found

@@ -1,7 +1,7 @@
 //! What is kept on nodes and on disk: accounts, the table, the configuration file.
 
 use bytes::BytesMut;
-use ringfence::account::{self as format, Position};
+use ringfence::account::{self as format, Position, Touch};
 use ringfence::config::Config;
 use ringfence::limits;
 use ringfence::pool::table::Table;
@@ -11,13 +11,12 @@ pub fn account(data: &[u8]) {
     if let Some(records) = format::parse_touched(data) {
         let mut again = BytesMut::new();
         for record in &records {
-            format::put_touched(
-                &mut again,
-                record.partition,
-                record.db,
-                record.seq,
-                record.key.as_deref(),
-            );
+            let what = match &record.what {
+                Touch::Key(key) => Touch::Key(&key[..]),
+                Touch::Nothing => Touch::Nothing,
+                Touch::Partition => Touch::Partition,
+            };
+            format::put_touched(&mut again, record.partition, record.db, record.seq, what);
         }
         assert_eq!(&again[..], data);
     }

@@ -133,8 +133,7 @@ pub async fn copy_keys(
 
 /// Which of the keys are so large that they are copied by ranges: what takes longer than a round trip or two.
 pub async fn are_large(source: &mut Control, db: u16, keys: &[Vec<u8>]) -> Result<Vec<bool>, ControlError> {
-    let number = db.to_string();
-    source.call(&[b"SELECT", number.as_bytes()]).await?;
+    source.select(db).await?;
     let mut large = Vec::with_capacity(keys.len());
     for chunk in keys.chunks(CHUNK_KEYS) {
         let seen = look(source, chunk).await?;

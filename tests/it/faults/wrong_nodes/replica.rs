@@ -3,15 +3,19 @@
 use super::*;
 use crate::harness::{Endpoint, NodeOptions, seed, wait_until};
 
+/// A server that is not of the pool, with data of its own.
+fn elsewhere() -> Node {
+    let options = NodeOptions::default().with("repl-diskless-sync-delay", "0");
+    let node = Node::start("elsewhere", options);
+    assert!(node.client().call(cmd!["SET", "from-elsewhere", 1]).is_ok());
+    node
+}
+
 #[test]
 fn it_is_not_used_until_it_is_a_server_of_its_own() {
     let seed = seed();
     let pool = Pool::start(3);
-    let elsewhere = Node::start(
-        "elsewhere",
-        NodeOptions::default().with("repl-diskless-sync-delay", "0"),
-    );
-    elsewhere.client().call(cmd!["SET", "from-elsewhere", 1]);
+    let elsewhere = elsewhere();
     elsewhere.client().call(cmd!["SET", "register", "wrong"]);
     let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
     let Endpoint::Tcp(address) = elsewhere.endpoint() else {
@@ -43,11 +47,7 @@ fn it_is_not_used_until_it_is_a_server_of_its_own() {
 fn one_that_was_started_so_is_used_when_it_is_empty() {
     let seed = seed();
     let pool = Pool::start(3);
-    let elsewhere = Node::start(
-        "elsewhere",
-        NodeOptions::default().with("repl-diskless-sync-delay", "0"),
-    );
-    elsewhere.client().call(cmd!["SET", "from-elsewhere", 1]);
+    let elsewhere = elsewhere();
     let (sidecar, workload) = under_load(&pool, &SidecarConfig::of(&pool, 3), seed);
     let address = elsewhere.endpoint().to_string().replace(':', " ");
     pool.nodes[1].launch(&[("replicaof", &address)]);
