@@ -11,6 +11,8 @@
 //!                     key length 2^32-2, no key: nothing
 //! ```
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::request::PartitionId;
@@ -86,6 +88,13 @@ impl Position {
             epoch: epoch.parse().ok()?,
             seq: seq.parse().ok()?,
         })
+    }
+}
+
+impl fmt::Display for Position {
+    /// As [`Position::put`] writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.seq)
     }
 }
 

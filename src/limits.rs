@@ -41,6 +41,9 @@ pub const SCRIPTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// `busy-reply-threshold` (5 s).
 pub const KILL_WAIT_MS: u64 = 10_000;
 
+/// A node that has been silent for so long since it was sent a script executes it, as far as anybody can tell; in ms.
+pub const SCRIPT_NOTICED_MS: u64 = 20;
+
 /// How long a node may execute a script without having said that it does, in ms: some more than `busy-reply-threshold`.
 pub const SCRIPT_SILENCE_MS: u64 = 8_000;
 

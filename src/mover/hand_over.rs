@@ -162,17 +162,14 @@ impl Job<'_> {
         let BytesFrame::Array { data: texts, .. } = found else {
             return Err(JobError::Refused("reading the source's account"));
         };
-        let positions: Vec<(PartitionId, Option<Position>)> = wanted
-            .iter()
-            .zip(&texts)
-            .map(|(partition, text)| (*partition, Position::parse(bytes_of(text))))
-            .collect();
-        if positions.len() != wanted.len() || positions.iter().any(|(_, position)| position.is_none()) {
+        let positions: Option<Vec<Position>> = texts.iter().map(position_of).collect();
+        let Some(positions) = positions.filter(|positions| positions.len() == wanted.len()) else {
             return Err(JobError::Refused("reading the source's account"));
-        }
-        let texts: Vec<&[u8]> = texts.iter().map(bytes_of).collect();
+        };
+        let texts: Vec<String> = positions.iter().map(Position::to_string).collect();
+        let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
         self.clear_marks(ends, scope, &wanted, &texts).await?;
-        Ok(positions)
+        Ok(wanted.into_iter().zip(positions.into_iter().map(Some)).collect())
     }
 
     /// Takes the marks of these partitions from the recipient, and gives it these positions there, in one transaction.
@@ -248,5 +245,14 @@ impl Job<'_> {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+}
+
+/// The position that an account's field tells. A node of which it has never been noted is at the beginning: it may have been emptied
+/// while the partition was empty, and then it lacks nothing.
+fn position_of(field: &BytesFrame) -> Option<Position> {
+    match field {
+        BytesFrame::Null => Some(Position::default()),
+        text => Position::parse(bytes_of(text)),
     }
 }

@@ -3,7 +3,8 @@
 //! A server answers nobody while it executes a script. To take that for a hang would cut off all nodes at once (they execute
 //! the same script) and leave the outcome of everything in flight unknown. So a node that has been sent a script is *excused*:
 //! as long as nobody has answered it, for as long as a server takes to say that it is busy ([`limits::SCRIPT_SILENCE_MS`]), and
-//! after that as long as it says so. Meanwhile no write and no read comes to its deadline.
+//! after that as long as it says so. Meanwhile the clock stands still by which writes and reads come to their deadlines. (Only
+//! while a script takes long: where short ones are executed all the time, that clock would never go on.)
 //!
 //! The streams of other workers to the same node wait too; they learn of it through [`Sequencer::excuse`].
 
@@ -33,7 +34,8 @@ impl Sequencer {
             .expected
             .iter()
             .take_while(|expect| !matches!(expect, Expect::End { .. }));
-        self.now_ms.saturating_sub(sent_ms.max(node.heard_ms)) < limits::SCRIPT_SILENCE_MS
+        let silent_ms = self.now_ms.saturating_sub(sent_ms.max(node.heard_ms));
+        (limits::SCRIPT_NOTICED_MS..limits::SCRIPT_SILENCE_MS).contains(&silent_ms)
             && owed.into_iter().any(|expect| match expect {
                 Expect::Item(item, _) => self.is_unanswered_script(*item),
                 _ => false,
@@ -56,18 +58,50 @@ impl Sequencer {
 
     /// The node executes a script, of this worker or another one.
     pub fn excuse(&mut self, id: NodeId) {
-        self.busy_ms = self.now_ms;
+        self.patience.is_busy = true;
         if let Some(node) = self.nodes.get_mut(usize::from(id)) {
             node.excused_ms = self.now_ms;
         }
     }
+}
 
-    /// What was asked before this moment has waited for longer than it may, in ms of the worker's clock.
-    pub(super) fn deadline_ms(&self) -> u64 {
-        let patience = self.settings.write_timeout_ms;
-        match self.now_ms.saturating_sub(self.busy_ms) < patience && self.busy_ms > 0 {
-            true => 0,
-            false => self.now_ms.saturating_sub(patience),
+/// The clock by which writes and reads come to their deadlines, in ms: it stands still while a node executes a script.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    now_ms: u64,
+    ticked_ms: u64,
+    /// A node has executed a script since the last tick.
+    is_busy: bool,
+}
+
+impl Patience {
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The worker's clock says `now_ms`.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        let passed_ms = now_ms.saturating_sub(self.ticked_ms);
+        self.ticked_ms = now_ms;
+        if !std::mem::take(&mut self.is_busy) {
+            self.now_ms += passed_ms;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_not_lost_while_a_script_is_executed() {
+        let mut patience = Patience::default();
+        patience.tick(10);
+        assert_eq!(patience.now_ms(), 10);
+        patience.is_busy = true;
+        patience.tick(5_000);
+        assert_eq!(patience.now_ms(), 10);
+        patience.tick(5_010);
+        assert_eq!(patience.now_ms(), 20);
     }
 }

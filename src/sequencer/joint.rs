@@ -60,7 +60,7 @@ impl Sequencer {
         let Some(&(first, seq)) = seqs.first() else {
             return;
         };
-        let mut entry = Entry::new(first, db, seq, commands, reply_to, self.now_ms);
+        let mut entry = Entry::new(first, db, seq, commands, reply_to, self.patience.now_ms());
         entry.joint = Some(Box::new(Joint {
             seqs: seqs.into(),
             is_flush: false,

@@ -305,7 +305,11 @@ impl Sequencer {
             let late: Vec<Item> = sent.chain(node.todo.iter().copied()).filter(elsewhere).collect();
             self.reroute(late.into_iter());
         }
-        let deadline = self.deadline_ms();
+        self.patience.tick(now);
+        let deadline = self
+            .patience
+            .now_ms()
+            .saturating_sub(self.settings.write_timeout_ms);
         while let Some(pos) = self.log.first_open() {
             let Some(entry) = self.log.get_mut(pos).filter(|e| e.ordered_ms < deadline) else {
                 break;

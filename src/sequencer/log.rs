@@ -37,7 +37,7 @@ pub(crate) struct Entry {
     pub(crate) sent: u8,
     /// Replicas (by bit) that refused to queue it.
     pub(crate) refused: u8,
-    /// When it was ordered, in ms of the worker's clock.
+    /// When it was ordered, by the clock of deadlines.
     pub(crate) ordered_ms: u64,
     /// What it costs, for the backlog's bound.
     cost_bytes: usize,

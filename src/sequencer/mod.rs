@@ -41,6 +41,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use self::busy::Patience;
 use self::log::{Entry, Joint, Log, LogPos};
 use self::node::{Item, Node};
 use self::partition::{Partition, Replica};
@@ -167,8 +168,8 @@ pub struct Sequencer {
     now_ms: u64,
     /// The pool's clock in ms since 1970, for decisions that depend on time.
     pool_ms: u64,
-    /// When a node was last known to be executing a script.
-    busy_ms: u64,
+    /// The clock by which requests come to their deadlines.
+    patience: Patience,
     nodes: Vec<Node>,
     partitions: Vec<Option<Partition>>,
     log: Log,
@@ -230,7 +231,7 @@ impl Sequencer {
         Self {
             now_ms: 0,
             pool_ms: 0,
-            busy_ms: 0,
+            patience: Patience::default(),
             nodes: (0..nodes).map(|_| Node::default()).collect(),
             partitions,
             log: Log::new(backlog_bytes),
@@ -372,7 +373,7 @@ impl Sequencer {
         }
         p.last += 1;
         p.note_write(&commands);
-        let mut entry = Entry::new(partition, db, p.last, commands, reply_to, self.now_ms);
+        let mut entry = Entry::new(partition, db, p.last, commands, reply_to, self.patience.now_ms());
         entry.conclusion = conclusion;
         let pos = self.log.push(entry);
         for (i, replica) in p.replicas.iter().enumerate() {
@@ -412,7 +413,7 @@ impl Sequencer {
             in_multi: false,
             second_chance: None,
         };
-        let mut entry = Entry::new(0, db, 0, commands, reply_to, self.now_ms);
+        let mut entry = Entry::new(0, db, 0, commands, reply_to, self.patience.now_ms());
         entry.joint = Some(Box::new(Joint {
             seqs: seqs.into(),
             is_flush: true,

@@ -50,6 +50,7 @@ pub(super) struct Read {
     pub(super) after: u64,
     round: u64,
     pub(super) reply: Option<(Bytes, bool)>,
+    /// By the clock of deadlines.
     asked_ms: u64,
     /// How often it has been taken to another node.
     pub(super) moves: u8,
@@ -134,7 +135,7 @@ impl Sequencer {
             after: 0,
             round: self.round,
             reply: None,
-            asked_ms: self.now_ms,
+            asked_ms: self.patience.now_ms(),
             moves: 0,
         }
     }
@@ -335,7 +336,10 @@ impl Sequencer {
 
     /// Refuses reads that have waited too long, and asks every node for a sign while any wait.
     pub(super) fn tick_reads(&mut self) {
-        let deadline = self.deadline_ms();
+        let deadline = self
+            .patience
+            .now_ms()
+            .saturating_sub(self.settings.write_timeout_ms);
         let late: Vec<usize> = self
             .reads
             .iter()

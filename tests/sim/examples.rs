@@ -16,7 +16,7 @@ use smallvec::smallvec;
 use crate::node::{BOOKKEEPING_DB, Node, Session, Value};
 
 const LIST: &[u8] = b"L0";
-const START: Position = Position { epoch: 5, seq: 10 };
+pub(super) const START: Position = Position { epoch: 5, seq: 10 };
 /// Writes that two of three nodes have acknowledged when the third comes.
 const WRITES: u64 = 4;
 
@@ -114,6 +114,17 @@ const RETURNS: &[Returns] = &[
     },
 ];
 
+/// A client's place for an answer.
+pub(super) fn to_slot(slot: u64) -> ReplyTo {
+    ReplyTo {
+        worker: 0,
+        part: 0,
+        client: 0,
+        generation: 0,
+        slot,
+    }
+}
+
 fn settings(backlog_bytes: usize) -> Settings {
     Settings {
         worker: 0,
@@ -134,14 +145,14 @@ fn settings(backlog_bytes: usize) -> Settings {
 }
 
 /// Three nodes and their owner, without delays.
-struct Pool {
-    sequencer: Sequencer,
+pub(super) struct Pool {
+    pub(super) sequencer: Sequencer,
     nodes: Vec<(Node, Session)>,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Pool {
-    fn new(backlog_bytes: usize) -> Self {
+    pub(super) fn new(backlog_bytes: usize) -> Self {
         let start = PartitionStart {
             partition: 0,
             position: START,
@@ -161,14 +172,14 @@ impl Pool {
         }
     }
 
-    fn connect(&mut self, id: usize, stands: Option<Position>) -> LinkReport {
+    pub(super) fn connect(&mut self, id: usize, stands: Option<Position>) -> LinkReport {
         let applied: BTreeMap<u16, Position> = stands.into_iter().map(|position| (0, position)).collect();
         self.nodes[id].0.begin_epoch(applied, std::iter::empty());
         let applied: HashMap<u16, Position> = self.nodes[id].0.account().applied;
         self.sequencer.link_up(id as u16, &applied)
     }
 
-    fn push(&mut self, value: u64) {
+    pub(super) fn push(&mut self, value: u64) {
         let text = value.to_string();
         let frame = encode::command_frame(&[b"RPUSH", LIST, text.as_bytes()]);
         let key = ringfence::resp::Span { start: 19, len: 2 };
@@ -179,13 +190,7 @@ impl Pool {
             touched: Touched::Keys(smallvec![key]),
             ..Commands::one(frame)
         };
-        let reply_to = ReplyTo {
-            worker: 0,
-            part: 0,
-            client: 0,
-            generation: 0,
-            slot: value,
-        };
+        let reply_to = to_slot(value);
         self.sequencer.order(Request {
             partition: 0,
             db: 0,
@@ -197,13 +202,7 @@ impl Pool {
 
     fn range(&mut self, slot: u64) {
         let range = Commands::one(encode::command_frame(&[b"LRANGE", LIST, b"0", b"-1"]));
-        let reply_to = ReplyTo {
-            worker: 0,
-            part: 0,
-            client: 0,
-            generation: 0,
-            slot,
-        };
+        let reply_to = to_slot(slot);
         self.sequencer.order(Request {
             partition: 0,
             db: 0,
@@ -214,7 +213,7 @@ impl Pool {
     }
 
     /// The node's next batch as bytes; empty if there is none.
-    fn batch(&mut self, id: usize) -> Vec<u8> {
+    pub(super) fn batch(&mut self, id: usize) -> Vec<u8> {
         let mut out = OutBuf::default();
         let mut wire = Vec::new();
         self.sequencer.next_batch(id as u16, &mut out);
@@ -234,7 +233,7 @@ impl Pool {
     }
 
     /// The node executes what it was sent, and its answer comes back.
-    fn executes(&mut self, id: usize, wire: &[u8]) {
+    pub(super) fn executes(&mut self, id: usize, wire: &[u8]) {
         let (node, session) = &mut self.nodes[id];
         let mut answer = Vec::new();
         node.feed(session, wire, &mut answer);
@@ -244,7 +243,7 @@ impl Pool {
         self.effects.append(self.sequencer.effects());
     }
 
-    fn is_answered(&self, slot: u64) -> bool {
+    pub(super) fn is_answered(&self, slot: u64) -> bool {
         self.effects
             .iter()
             .any(|e| matches!(e, Effect::Complete(to, _) if to.slot == slot))
@@ -603,13 +602,7 @@ fn who_leaves_is_not_taken_back_by_a_new_stream() {
         db: 0,
         under: HoldId::NONE,
         action: Action::Leave(2),
-        reply_to: ReplyTo {
-            worker: 0,
-            part: 0,
-            client: 0,
-            generation: 0,
-            slot: 0,
-        },
+        reply_to: to_slot(0),
     });
     pool.sequencer.link_down(2);
     pool.connect(2, Some(START));

@@ -20,6 +20,7 @@
 
 mod clients;
 mod commands;
+mod deadlines;
 mod examples;
 mod faults;
 mod history;

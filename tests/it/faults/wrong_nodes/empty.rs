@@ -66,3 +66,27 @@ fn one_that_somebody_empties_in_service() {
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     assert_converged(&pool, &sidecar);
 }
+
+/// Where nothing was ever written, an emptied node lacks nothing, and tells of no position: others can be given copies of its partitions
+/// all the same.
+#[test]
+fn it_is_a_source_of_what_nothing_was_written_to() {
+    let mut pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    allow_node_trouble(&sidecar);
+    for node in &pool.nodes {
+        node.restart_empty();
+        sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    }
+    let node = pool.start_another();
+    let body = json!({"name": node.name, "address": node.endpoint().to_string()});
+    let (status, answer) = sidecar.ask("POST", "/v1/nodes", &body);
+    assert_eq!(status, 200, "{answer}");
+    sidecar.wait_settled(RECOVERY_MAX);
+    let mut client = sidecar.client();
+    for i in 0..500 {
+        assert_eq!(client.call(cmd!["RPUSH", format!("q{i}"), i]).error(), None);
+    }
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    assert_converged(&pool, &sidecar);
+}
