@@ -93,6 +93,7 @@ fn reply_scanner(c: &mut Criterion) {
 
 fn lookup_and_route(c: &mut Criterion) {
     let mut group = c.benchmark_group("router");
+    let keyspace = ringfence::ring::Keyspace::plain(PARTITIONS);
     let table = CommandTable::builtin();
     let two: [&[u8]; 5] = [b"MSET", b"{q}a", b"1", b"{q}b", b"2"];
     for (name, frame) in [
@@ -108,7 +109,7 @@ fn lookup_and_route(c: &mut Criterion) {
                 };
                 let command = table.lookup(&args).unwrap();
                 assert!(matches!(
-                    route(command, &args, PARTITIONS),
+                    route(command, &args, &keyspace),
                     Route::One { write: true, .. }
                 ));
             });
@@ -193,7 +194,7 @@ impl Pool {
     fn new(replicas: u16, write_quorum: u32, pipeline: usize) -> Self {
         let settings = Settings {
             worker: 0,
-            partitions: PARTITIONS,
+            keyspace: ringfence::ring::Keyspace::plain(PARTITIONS),
             replicas: replicas.into(),
             write_quorum,
             min_in_sync: write_quorum,

@@ -36,6 +36,7 @@ pub mod mover;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod profile;
 pub mod pubsub;
 pub mod request;
 pub mod resp;

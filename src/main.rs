@@ -38,12 +38,19 @@ fn main() -> ExitCode {
             }
             Err(mistakes) => complain(&mistakes),
         },
-        Command::Serve { config } => match Config::load(&config) {
+        Command::Serve { config, profile } => match Config::load_with(&config, profile.as_deref()) {
             Ok(config) => run(async {
                 serve::run(config, Extras::default(), end_signal())
                     .await
                     .map_err(Into::into)
             }),
+            Err(mistakes) => complain(&mistakes),
+        },
+        Command::Explain(asked) => match cli::explain(&asked) {
+            Ok(told) => {
+                print!("{told}");
+                ExitCode::SUCCESS
+            }
             Err(mistakes) => complain(&mistakes),
         },
         Command::Dev(options) => run(dev(options)),
@@ -117,8 +124,16 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
         .collect();
     let text = format!(
         "threads = {}\n[listen]\ntcp = \"{}\"\nadmin = \"{}\"\n[pool]\nname = \"dev\"\nreplicas = {replicas}\n\
-         write_quorum = {quorum}\npartitions = {}\n{nodes}",
-        options.threads, options.listen, options.admin, options.partitions
+         write_quorum = {quorum}\npartitions = {}\nprofile = {:?}\n{}{nodes}",
+        options.threads,
+        options.listen,
+        options.admin,
+        options.partitions,
+        options.profile,
+        options
+            .segment_len
+            .map(|len| format!("segment_len = {len}\n"))
+            .unwrap_or_default()
     );
     let result = match Config::parse(&text) {
         Ok(config) => {

@@ -8,7 +8,7 @@ use crate::command::sort_reads_other_keys;
 use crate::command::spec::{Class, Command, Flags, Merge, Pool, Split, Timeout};
 use crate::request::PartitionId;
 use crate::resp::{Args, encode};
-use crate::ring::partition_of;
+use crate::ring::Keyspace;
 
 /// Where a command goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,13 +63,13 @@ const SORT_PATTERNS: &str = "ERR SORT with a BY or GET pattern reads keys that m
                              available yet; sort in the client";
 
 /// Finds the route of a command whose arity has been checked.
-pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
+pub fn route(command: &Command, args: &Args<'_>, keyspace: &Keyspace) -> Route {
     match command.class(args) {
         Class::Local => Route::Local,
         Class::Transaction => Route::Transaction,
-        Class::Read => by_keys(command, args, partitions, false),
-        Class::Write => by_keys(command, args, partitions, true),
-        Class::Split(split) => several(command, args, partitions, split),
+        Class::Read => by_keys(command, args, keyspace, false),
+        Class::Write => by_keys(command, args, keyspace, true),
+        Class::Split(split) => several(command, args, keyspace, split),
         Class::Pool(pool) => Route::Pool(pool),
         Class::Blocking(timeout) => Route::Blocking(timeout),
         Class::PubSub => Route::PubSub,
@@ -78,20 +78,20 @@ pub fn route(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
 }
 
 /// The same in a transaction, where nothing waits.
-pub fn route_at_once(command: &Command, args: &Args<'_>, partitions: u16) -> Route {
+pub fn route_at_once(command: &Command, args: &Args<'_>, keyspace: &Keyspace) -> Route {
     match command.class(args) {
-        Class::Blocking(_) => by_keys(command, args, partitions, command.special != Special::Xread),
-        _ => route(command, args, partitions),
+        Class::Blocking(_) => by_keys(command, args, keyspace, command.special != Special::Xread),
+        _ => route(command, args, keyspace),
     }
 }
 
-fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> Route {
+fn by_keys(command: &Command, args: &Args<'_>, keyspace: &Keyspace, write: bool) -> Route {
     if matches!(command.special, Special::Sort | Special::SortRo) && sort_reads_other_keys(args) {
         return Route::Refused(encode::error(SORT_PATTERNS));
     }
     if let Some(key) = command.first_key() {
         return Route::One {
-            partition: partition_of(args.arg(key), partitions),
+            partition: keyspace.partition_of(args.arg(key)),
             write,
         };
     }
@@ -101,18 +101,16 @@ fn by_keys(command: &Command, args: &Args<'_>, partitions: u16, write: bool) -> 
     };
     let mut all = keys
         .iter()
-        .map(|&key| partition_of(args.arg(key as usize), partitions));
+        .map(|&key| keyspace.partition_of(args.arg(key as usize)));
     // Without a key (a script that only computes) any partition will do, but always the same one.
-    let partition = all
-        .next()
-        .unwrap_or_else(|| partition_of(args.arg(1), partitions));
+    let partition = all.next().unwrap_or_else(|| keyspace.partition_of(args.arg(1)));
     if all.any(|other| other != partition) {
         return Route::Across;
     }
     Route::One { partition, write }
 }
 
-fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) -> Route {
+fn several(command: &Command, args: &Args<'_>, keyspace: &Keyspace, split: Split) -> Route {
     let write = command.flags.contains(Flags::WRITE);
     let keys = match command.keys(args) {
         Ok(keys) => keys,
@@ -125,11 +123,11 @@ fn several(command: &Command, args: &Args<'_>, partitions: u16, split: Split) ->
     let mut parts: Vec<(PartitionId, Vec<u32>)> = Vec::new();
     // The place of each partition in `parts`: few are looked for there, for many there is an index.
     let mut index: Vec<Option<u16>> = match keys.len() > SEARCHED_KEYS_MAX {
-        true => vec![None; usize::from(partitions)],
+        true => vec![None; usize::from(keyspace.partitions)],
         false => Vec::new(),
     };
     for &key in &keys {
-        let partition = partition_of(args.arg(key as usize), partitions);
+        let partition = keyspace.partition_of(args.arg(key as usize));
         let place = match index.get(usize::from(partition)) {
             Some(place) => place.map(usize::from),
             None => parts.iter().position(|(p, _)| *p == partition),
@@ -172,6 +170,7 @@ mod tests {
     use super::*;
     use crate::command::CommandTable;
     use crate::resp::{CommandScanner, Scanned};
+    use crate::ring::partition_of;
 
     fn of(line: &str) -> Route {
         let table = CommandTable::builtin();
@@ -184,7 +183,7 @@ mod tests {
             bytes: &frame,
             spans: &spans,
         };
-        route(table.lookup(&args).unwrap(), &args, 256)
+        route(table.lookup(&args).unwrap(), &args, &Keyspace::plain(256))
     }
 
     #[test]

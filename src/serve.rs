@@ -211,6 +211,7 @@ async fn start(
         workers: senders,
         keeper: keeper.clone(),
         config: config.clone(),
+        keyspace: Arc::new(opened.table.keyspace()),
         table: ArcSwap::from_pointee(opened.table),
     });
     let table = shared.table.load();

@@ -22,6 +22,7 @@ use crate::pool::Admissions;
 use crate::pool::table::Table;
 use crate::pubsub::{Delivery, Publication, Registry};
 use crate::request::{Action, HoldId, Membership, NodeId, Outcome, PartitionId, ReplyTo, Request};
+use crate::ring::Keyspace;
 use crate::sequencer::{NodeView, PartitionView};
 use crate::verify::Verifier;
 
@@ -108,6 +109,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The table, as it was last recorded.
     pub table: ArcSwap<Table>,
+    /// How keys are divided into partitions.
+    pub keyspace: Arc<Keyspace>,
     /// The commands all nodes know.
     pub commands: Arc<CommandTable>,
     /// Who we are to the nodes.

@@ -43,6 +43,9 @@ pub enum Command {
         /// The configuration.
         #[arg(long, default_value = "proxy.toml")]
         config: PathBuf,
+        /// Take this profile instead of pool.profile.
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
     },
     /// Print every mistake of a configuration.
     Check {
@@ -50,6 +53,8 @@ pub enum Command {
         #[arg(long, default_value = "proxy.toml")]
         config: PathBuf,
     },
+    /// Print where a command goes, and why, by a profile.
+    Explain(Explain),
     /// Start local redis-servers and serve them, for trying things out.
     Dev(Dev),
     /// Operate a sidecar that runs.
@@ -69,6 +74,12 @@ pub struct Dev {
     /// W: copies that acknowledge a write [default: the majority of R].
     #[arg(long)]
     pub write_quorum: Option<usize>,
+    /// What is known of the driver: generic, zaqar, celery, rq, sidekiq, bullmq; fixed when the pool in DIR is made.
+    #[arg(long, value_name = "NAME", default_value = "generic")]
+    pub profile: String,
+    /// Entries of a segment of a queue that the profile spreads over nodes [default: the profile's].
+    #[arg(long, value_name = "N")]
+    pub segment_len: Option<u64>,
     /// Slices of the key space; fixed when the pool in DIR is made.
     #[arg(long, default_value_t = 256)]
     pub partitions: u16,
@@ -87,4 +98,18 @@ pub struct Dev {
     /// Let the nodes answer DEBUG, for comparing their contents.
     #[arg(long)]
     pub enable_debug: bool,
+}
+
+/// A command that is only looked at.
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// A configuration: its profile, partitions and nodes count [default: none of it is needed].
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// The profile [default: pool.profile of the configuration, or generic].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }

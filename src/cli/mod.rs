@@ -9,6 +9,7 @@
 mod args;
 mod client;
 mod documents;
+mod explain;
 mod failure;
 mod follow;
 mod nodes;
@@ -24,7 +25,8 @@ mod tests;
 
 use std::time::Duration;
 
-pub use args::{Cli, Command, Dev};
+pub use args::{Cli, Command, Dev, Explain};
+pub use explain::explain;
 pub use operate::{
     Add, Drain, Name, Nodes, NodesCommand, Operate, Ring, RingCommand, Set, Target, Verify, Watch,
 };

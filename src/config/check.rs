@@ -7,8 +7,8 @@
 
 use super::address::{NodeAddress, check_unix_path};
 use super::mistake::{Mistake, nearest};
-use super::rules;
 use super::settings::{self, Kind, NAME_BYTES_MAX};
+use super::{profiles, rules};
 use bytesize::ByteSize;
 use humantime_serde::re::humantime;
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ pub(super) fn mistakes(text: &str, file: &str) -> Vec<Mistake> {
         Ok(document) => {
             findings.table("", "", document.get_ref());
             rules::check(&mut findings);
+            profiles::check(&mut findings);
         }
     }
     findings.mistakes.sort_by_key(|mistake| mistake.line);
@@ -66,7 +67,7 @@ pub(super) enum Value {
 
 /// What the passes have found so far.
 pub(super) struct Findings<'t> {
-    text: &'t str,
+    pub(super) text: &'t str,
     file: &'t str,
     mistakes: Vec<Mistake>,
     /// By dotted path as shown, such as `pool.replicas` or `nodes[0].name`.
@@ -113,6 +114,8 @@ impl Findings<'_> {
                     }
                 };
                 self.noted.insert(shown, Noted { line, value });
+            } else if section.is_empty() && key == "profiles" {
+                self.noted.insert(shown, Noted { line, value: None });
             } else if section.is_empty() && settings::sections().any(|section| section == key) {
                 self.section(key, line, value);
             } else {
@@ -156,7 +159,7 @@ impl Findings<'_> {
 
 fn unknown(section: &str, key: &str, value: &DeValue<'_>) -> String {
     if section.is_empty() && matches!(value, DeValue::Table(_) | DeValue::Array(_)) {
-        return match nearest(key, settings::sections()) {
+        return match nearest(key, settings::sections().chain(["profiles"])) {
             Some("nodes") => "there is no such section: did you mean [[nodes]]?".to_owned(),
             Some(section) => format!("there is no such section: did you mean [{section}]?"),
             None => "there is no such section: remove it".to_owned(),

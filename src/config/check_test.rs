@@ -182,6 +182,40 @@ fn unknown_settings_and_sections_come_with_advice() {
 }
 
 #[test]
+fn profiles_are_checked_and_chosen() {
+    let own = "[pool]\nprofile = \"mine\"\n[[profiles.mine.key]]\npattern = \"job:{id}\"\nroute = \"job\"\n";
+    let config = Config::parse(&with(own)).unwrap();
+    assert_eq!(config.profile().keys.len(), 1);
+    assert!(
+        Config::parse(&with("[pool]\nprofile = \"zaqar\"\n"))
+            .unwrap()
+            .profile()
+            .is_striped()
+    );
+    for (section, beginning) in [
+        (
+            "[pool]\nprofile = \"zakar\"\n",
+            "proxy.toml:2: pool.profile: there is no profile \"zakar\": take one of generic, zaqar,",
+        ),
+        (
+            "[profiles.rq]\nabout = \"x\"\n",
+            "proxy.toml:1: profiles.rq: is built in: give your own profile another name",
+        ),
+        (
+            "[profiles.mine]\nabot = \"x\"\n",
+            "proxy.toml:1: profiles.mine: unknown field `abot`",
+        ),
+        (
+            "[[profiles.mine.key]]\npattern = \"a:{b}\"\nroute = \"{c}\"\n",
+            "proxy.toml:1: profiles.mine: key[0].route: {c} is not a place of the pattern",
+        ),
+        ("profiles = 3\n", "proxy.toml:1: profiles: write [profiles.NAME]"),
+    ] {
+        assert_mistake(&with(section), beginning);
+    }
+}
+
+#[test]
 fn copies_must_fit_together() {
     for (section, beginning) in [
         (

@@ -14,6 +14,7 @@
 mod address;
 mod check;
 mod mistake;
+mod profiles;
 mod rules;
 mod secret;
 mod settings;
@@ -21,10 +22,13 @@ mod settings;
 pub use address::{AddressError, NodeAddress};
 pub use check::is_name;
 pub use mistake::Mistake;
+pub use profiles::unknown as unknown_profile;
 pub use secret::Secret;
 
+use crate::profile::{self, Profile};
 use bytesize::ByteSize;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +61,9 @@ pub struct Config {
     /// How long to wait for what.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// Profiles of one's own, by name.
+    #[serde(default)]
+    pub profiles: BTreeMap<String, Profile>,
     /// The pool's nodes: at least `pool.replicas`, with distinct names and addresses.
     pub nodes: Vec<Node>,
 }
@@ -102,6 +109,11 @@ pub struct Pool {
     pub partitions: u16,
     /// Who keeps the table.
     pub coordinator: Coordinator,
+    /// What is known of the driver's keys and scripts: one of [`crate::profile::builtin_names`], or of `profiles`. Fixed when the
+    /// pool is made.
+    pub profile: String,
+    /// Entries of a segment of a queue that the profile spreads over nodes. 0: the profile's.
+    pub segment_len: u64,
     /// The nodes' logical database for our own account of what they hold. Never 0.
     pub bookkeeping_db: u16,
     /// What a read promises.
@@ -239,6 +251,8 @@ impl Default for Pool {
             min_in_sync: majority(3),
             partitions: 256,
             coordinator: Coordinator::default(),
+            profile: profile::default_name(),
+            segment_len: 0,
             bookkeeping_db: 15,
             reads: Reads::default(),
             read_from: ReadFrom::default(),
@@ -276,6 +290,21 @@ impl Default for Timeouts {
 }
 
 impl Config {
+    /// What is known of the driver.
+    pub fn profile(&self) -> Profile {
+        let name = &self.pool.profile;
+        let own = self.profiles.get(name).cloned();
+        let profile = own.or_else(|| profile::named(name)).unwrap_or_default();
+        Profile {
+            name: name.clone(),
+            segment_len: match self.pool.segment_len {
+                0 => profile.segment_len,
+                len => len,
+            },
+            ..profile
+        }
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -291,6 +320,26 @@ impl Config {
                 message,
             }]),
         }
+    }
+
+    /// The same with another profile than the file's, if there is one.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; or that there is no such profile.
+    pub fn load_with(path: &Path, profile: Option<&str>) -> Result<Config, Vec<Mistake>> {
+        let mut config = Self::load(path)?;
+        if let Some(name) = profile {
+            if profile::builtin(name).is_none() && !config.profiles.contains_key(name) {
+                return Err(vec![Mistake {
+                    file: path.display().to_string(),
+                    line: None,
+                    setting: "--profile".to_owned(),
+                    message: profiles::unknown(name),
+                }]);
+            }
+            name.clone_into(&mut config.pool.profile);
+        }
+        Ok(config)
     }
 
     /// Checks the text of a file; mistakes call it `proxy.toml`.

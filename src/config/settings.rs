@@ -3,7 +3,7 @@
 //! The check walks a file beside this table, and the tests hold the structs in `mod.rs` and the commented `proxy.toml`
 //! against it, so that a setting cannot exist in one of the three alone.
 
-use crate::limits;
+use crate::{limits, profile};
 use std::time::Duration;
 
 /// One setting.
@@ -80,6 +80,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     ),
     setting("pool.coordinator", Kind::Word(&["pool"])),
+    setting("pool.profile", Kind::Name),
+    // Counted in 24 bits of a marker.
+    setting(
+        "pool.segment_len",
+        Kind::Number {
+            min: 0,
+            max: profile::SEGMENT_LEN_MAX,
+        },
+    ),
     // 0 is the applications' own. The nodes' `databases` has the last word.
     setting("pool.bookkeeping_db", Kind::Number { min: 1, max: 4095 }),
     setting("pool.reads", Kind::Word(&["linearizable", "fast"])),

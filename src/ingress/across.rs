@@ -18,7 +18,7 @@ use crate::command::{Command, KeyPositions, Special, dump};
 use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted};
 use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
-use crate::ring::{partition_of, routing_key};
+use crate::ring::{Keyspace, routing_key};
 use crate::router::CROSSSLOT;
 use crate::worker::{Core, Worker};
 
@@ -43,7 +43,7 @@ pub(super) struct Across {
     joint: Option<(Box<[PartitionId]>, Commands)>,
     /// Whether there is another way.
     can_be_in_steps: bool,
-    partitions: u16,
+    keyspace: Arc<Keyspace>,
     databases_max: u16,
 }
 
@@ -108,7 +108,7 @@ impl Worker {
             scripts: commands.scripts.clone(),
             joint: together.map(|partitions| (partitions, commands)),
             can_be_in_steps,
-            partitions: self.shared().table.load().partitions(),
+            keyspace: self.shared().keyspace.clone(),
             databases_max: self.shared().databases,
         };
         let open = |client: &mut super::Client, now_us| match finish {
@@ -152,7 +152,7 @@ impl Worker {
             scripts: None,
             joint,
             can_be_in_steps: true,
-            partitions: self.shared().table.load().partitions(),
+            keyspace: self.shared().keyspace.clone(),
             databases_max: self.shared().databases,
         })
     }
@@ -168,7 +168,6 @@ impl Worker {
         {
             return Vec::new();
         }
-        let partitions = self.shared().table.load().partitions();
         let part = |i: usize| {
             let (part, key) = command.part(args, keys, i);
             let commands = Commands {
@@ -178,7 +177,7 @@ impl Worker {
             };
             let key = Bytes::copy_from_slice(part.get(key).copied().unwrap_or_default());
             Part {
-                partition: partition_of(&key, partitions),
+                partition: self.shared().keyspace.partition_of(&key),
                 key,
                 action: match command.special {
                     Special::Xread => Action::Read(commands),
@@ -211,7 +210,7 @@ impl Across {
     }
 
     fn at(&self, key: usize) -> PartitionId {
-        partition_of(self.arg(key), self.partitions)
+        self.keyspace.partition_of(self.arg(key))
     }
 
     /// The partitions that it needs.

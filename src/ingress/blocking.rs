@@ -25,7 +25,6 @@ use crate::command::{Command, Special};
 use crate::request::{Action, Attempt, Commands, Outcome, Wait, Waiter};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
-use crate::ring::partition_of;
 use crate::shared::Shared;
 use crate::worker::{Core, Worker};
 
@@ -93,10 +92,9 @@ impl Worker {
         if moves {
             // Both keys belong to the one part that there is.
             parts.truncate(1);
-            let partitions = self.shared().table.load().partitions();
             let mut of_keys = keys
                 .iter()
-                .map(|&key| partition_of(args.arg(key as usize), partitions));
+                .map(|&key| self.shared().keyspace.partition_of(args.arg(key as usize)));
             if of_keys.next() != of_keys.next() {
                 across = match self.across(core, command, frame, spans) {
                     Ok(across) => Some(across),

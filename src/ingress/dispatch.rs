@@ -16,7 +16,7 @@ use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
-use crate::ring::partition_of;
+use crate::ring::Keyspace;
 use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
 
@@ -194,7 +194,7 @@ impl Worker {
         if command.special == Special::Copy && self.copies_out_of_sight(args) {
             return Route::Invalid(encode::error(DB_RANGE));
         }
-        route(command, args, self.shared().table.load().partitions())
+        route(command, args, &self.shared().keyspace)
     }
 
     /// The same for a command that must not wait, whatever it says.
@@ -202,7 +202,7 @@ impl Worker {
         if command.special == Special::Copy && self.copies_out_of_sight(args) {
             return Route::Invalid(encode::error(DB_RANGE));
         }
-        router::route_at_once(command, args, self.shared().table.load().partitions())
+        router::route_at_once(command, args, &self.shared().keyspace)
     }
 
     fn has_fault(&self, core: &Core, id: u32) -> bool {
@@ -230,7 +230,7 @@ impl Worker {
     /// Whether a node that the command would go to is nearly out of memory.
     fn is_full(&self, route: &Route, command: &Command, args: &Args<'_>) -> bool {
         let table = self.shared().table.load();
-        any_partition(route, command, args, table.partitions(), |partition| {
+        any_partition(route, command, args, &self.shared().keyspace, |partition| {
             let row = table.rows.get(usize::from(partition));
             self.shared()
                 .admissions
@@ -242,7 +242,7 @@ impl Worker {
     fn is_busy(&self, route: &Route, command: &Command, args: &Args<'_>) -> bool {
         let table = self.shared().table.load();
         let needed = (table.write_quorum).max(table.replicas + 1 - table.write_quorum.min(table.replicas));
-        any_partition(route, command, args, table.partitions(), |partition| {
+        any_partition(route, command, args, &self.shared().keyspace, |partition| {
             let row = table.rows.get(usize::from(partition));
             let replicas = row.into_iter().flat_map(|row| row.replicas.iter());
             let free = replicas.filter(|node| !self.shared().admissions.is_busy(**node));
@@ -470,7 +470,7 @@ fn any_partition(
     route: &Route,
     command: &Command,
     args: &Args<'_>,
-    partitions: u16,
+    keyspace: &Keyspace,
     is_so: impl Fn(PartitionId) -> bool,
 ) -> bool {
     match route {
@@ -478,7 +478,7 @@ fn any_partition(
         Route::Several { parts, .. } => parts.iter().any(|(partition, _)| is_so(*partition)),
         Route::Across | Route::Blocking(_) => {
             let mut keys = command.keys(args).into_iter().flatten();
-            keys.any(|key| is_so(partition_of(args.arg(key as usize), partitions)))
+            keys.any(|key| is_so(keyspace.partition_of(args.arg(key as usize))))
         }
         _ => false,
     }

@@ -17,7 +17,6 @@ use crate::command::spec::Downgrade;
 use crate::request::{Action, Commands, NodeId, Outcome, PartitionId, Refusal};
 use crate::resp::walk::text;
 use crate::resp::{Args, encode};
-use crate::ring::partition_of;
 use crate::worker::{Core, Worker};
 
 /// Keys that are listed at once.
@@ -134,7 +133,7 @@ async fn remove_all(p: &Procedure, db: u16, listers: &[NodeId]) -> Step<()> {
             cursor = fields.next().and_then(text).unwrap_or(b"0").to_vec();
             let mut keys: BTreeMap<PartitionId, Vec<&[u8]>> = BTreeMap::new();
             for key in fields.next().into_iter().flat_map(elements).filter_map(text) {
-                let partition = partition_of(key, listers.len() as u16);
+                let partition = p.worker.shared().keyspace.partition_of(key);
                 if listers.get(usize::from(partition)) == Some(&node) {
                     keys.entry(partition).or_default().push(key);
                 }

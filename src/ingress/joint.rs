@@ -11,7 +11,6 @@ use super::scripts::ScriptUse;
 use crate::command::Command;
 use crate::request::{Action, HoldId, PartitionId, Request, WhereParted};
 use crate::resp::{Args, Spans};
-use crate::ring::partition_of;
 use crate::worker::{Core, Worker};
 
 impl Worker {
@@ -27,7 +26,7 @@ impl Worker {
             true => (0..table.partitions()).collect(),
             false => {
                 let keys = command.keys(args).ok()?;
-                let partition = |key: &u32| partition_of(args.arg(*key as usize), table.partitions());
+                let partition = |key: &u32| self.shared().keyspace.partition_of(args.arg(*key as usize));
                 keys.iter().map(partition).collect()
             }
         };

@@ -15,13 +15,14 @@ use crate::command::spec::{Downgrade, Pool};
 use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, Request};
 use crate::resp::walk::text;
 use crate::resp::{Args, Spans, encode};
-use crate::ring::partition_of;
+use crate::ring::Keyspace;
 use crate::worker::{Core, Worker};
 
 /// Which of a node's keys count.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFilter {
     listers: Arc<[Option<NodeId>]>,
+    keyspace: Arc<Keyspace>,
     /// The node behind each part.
     nodes: Vec<NodeId>,
     /// What is told of them.
@@ -38,9 +39,10 @@ enum Shown {
 
 impl KeyFilter {
     /// For the keys of one node after the other.
-    pub(super) fn of(listers: Arc<[Option<NodeId>]>) -> Self {
+    pub(super) fn of(listers: Arc<[Option<NodeId>]>, keyspace: Arc<Keyspace>) -> Self {
         Self {
             listers,
+            keyspace,
             nodes: Vec::new(),
             shown: Shown::All,
         }
@@ -48,7 +50,7 @@ impl KeyFilter {
 
     pub(super) fn keeps(&self, node: NodeId, element: &[u8]) -> bool {
         let key = text(element).unwrap_or_default();
-        let partition = partition_of(key, self.listers.len() as u16);
+        let partition = self.keyspace.partition_of(key);
         self.listers.get(usize::from(partition)).copied().flatten() == Some(node)
     }
 
@@ -135,6 +137,7 @@ impl Worker {
             Pool::Keys => {
                 let filter = KeyFilter {
                     listers,
+                    keyspace: self.shared().keyspace.clone(),
                     nodes: nodes.clone(),
                     shown: Shown::All,
                 };
@@ -249,6 +252,7 @@ impl Worker {
     ) -> Flow {
         let filter = KeyFilter {
             listers,
+            keyspace: self.shared().keyspace.clone(),
             nodes: nodes.clone(),
             shown,
         };

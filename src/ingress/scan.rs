@@ -108,7 +108,7 @@ impl Worker {
             node: from.node,
             view,
             next_node,
-            filter: Some(KeyFilter::of(listers.clone())),
+            filter: Some(KeyFilter::of(listers.clone(), self.shared().keyspace.clone())),
         };
         let at = from.at.to_string();
         let mut all: Vec<&[u8]> = args.iter().collect();

@@ -19,7 +19,6 @@ use crate::command::spec::Downgrade;
 use crate::node::{Control, ControlError};
 use crate::request::{Action, NodeId, Outcome, PartitionId, Refusal};
 use crate::resp::{Args, encode};
-use crate::ring::partition_of;
 use crate::worker::{Core, Worker};
 
 /// Connections to nodes that are kept for the next client that watches something.
@@ -124,7 +123,7 @@ impl Worker {
     /// `WATCH key …`.
     pub(super) fn watch(self: &Rc<Self>, core: &mut Core, id: u32, args: &Args<'_>) -> Flow {
         let keys: Vec<Bytes> = args.iter().skip(1).map(Bytes::copy_from_slice).collect();
-        let partitions = self.shared().table.load().partitions();
+        let keyspace = self.shared().keyspace.clone();
         self.proceed(core, id, Downgrade::Generic, move |procedure| async move {
             let mut watch = procedure
                 .with_client(|client, _| client.session.watch.take())
@@ -132,7 +131,7 @@ impl Worker {
                 .unwrap_or_default();
             let mut outcome = answer(OK);
             for key in keys {
-                let added = watch.add(&procedure, &key, partition_of(&key, partitions)).await;
+                let added = watch.add(&procedure, &key, keyspace.partition_of(&key)).await;
                 if let Err(refused) = added {
                     outcome = match refused {
                         Outcome::Refused(_) => answer(encode::error(WATCHED_NOWHERE)),

@@ -18,7 +18,6 @@ use crate::node::{
     Control, ControlError, Copied, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys, text_of,
 };
 use crate::request::{Action, HoldId, Outcome, PartitionId};
-use crate::ring::partition_of;
 use crate::shared::Shared;
 
 /// Keys that are asked about at once.
@@ -54,8 +53,8 @@ impl Ends {
         let source = keeper.connect_alone(copy.from, ROLE).await.map_err(of(0))?;
         let target = keeper.connect_alone(copy.to, ROLE).await.map_err(of(1))?;
         let tracking = keeper.connect(copy.from, ROLE).await.map_err(of(0))?;
-        let (wanted, partitions) = (scope.wanted.clone(), scope.partitions);
-        let is_wanted = move |key: &[u8]| wanted.contains(&partition_of(key, partitions));
+        let (wanted, keyspace) = (scope.wanted.clone(), scope.keyspace.clone());
+        let is_wanted = move |key: &[u8]| wanted.contains(&keyspace.partition_of(key));
         let tracker = Tracker::start(tracking, is_wanted).await.map_err(of(0))?;
         Ok(Self {
             source,
@@ -154,7 +153,7 @@ impl Ends {
     /// The partitions whose hand-over takes longer by them.
     pub(super) fn heavy(&self, scope: &Scope<'_>) -> HashSet<PartitionId> {
         let restless = self.restless(scope);
-        restless.map(|key| partition_of(key, scope.partitions)).collect()
+        restless.map(|key| scope.keyspace.partition_of(key)).collect()
     }
 
     /// The keys that have changed since that was last asked for, as far as anybody tells.
@@ -196,7 +195,7 @@ impl Ends {
     /// Streams with consumer groups of which nobody can tell whether they have changed.
     pub(super) async fn streams_in_doubt(&mut self, scope: &Scope<'_>) -> Result<Vec<Vec<u8>>, JobError> {
         let in_doubt = |key: &&Vec<u8>| {
-            let partition = partition_of(key, scope.partitions);
+            let partition = scope.keyspace.partition_of(key);
             scope.wanted.contains(&partition) && self.unnamed.contains(&partition)
         };
         let streams: Vec<Vec<u8>> = self.streams.iter().filter(in_doubt).cloned().collect();
@@ -224,7 +223,7 @@ impl Ends {
 
 /// Whether the key is of one of these partitions.
 pub(super) fn is_wanted(key: &[u8], scope: &Scope<'_>) -> bool {
-    scope.wanted.contains(&partition_of(key, scope.partitions))
+    scope.wanted.contains(&scope.keyspace.partition_of(key))
 }
 
 /// Asks the same about several keys of a database; error replies are answers like any other.

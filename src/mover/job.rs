@@ -94,7 +94,7 @@ impl Job<'_> {
         let wanted: HashSet<PartitionId> = copy.partitions.iter().copied().collect();
         let config = &self.shared.config;
         let scope = Scope {
-            partitions: self.shared.table.load().partitions(),
+            keyspace: &self.shared.keyspace,
             wanted: &wanted,
             bookkeeping_db: config.pool.bookkeeping_db,
         };

@@ -103,7 +103,7 @@ impl Mover {
                 .map_err(said)?;
             let wanted: HashSet<PartitionId> = strangers.iter().copied().collect();
             let scope = Scope {
-                partitions,
+                keyspace: &self.shared.keyspace,
                 wanted: &wanted,
                 bookkeeping_db,
             };

@@ -18,6 +18,7 @@ use crate::node::{
     text_of,
 };
 use crate::request::{NodeId, PartitionId};
+use crate::ring::Keyspace;
 
 /// Why the pool cannot serve yet.
 #[derive(Debug, Error)]
@@ -117,7 +118,7 @@ pub(super) async fn recover_all(
             }
         }
     }
-    let scope_partitions = table.partitions();
+    let keyspace = table.keyspace();
     let mut failed: HashSet<(NodeId, PartitionId)> = HashSet::new();
     for ((winner, node), plan) in plans {
         let (Some(mut source), Some(mut target)) = (controls.remove(&winner), controls.remove(&node)) else {
@@ -132,7 +133,7 @@ pub(super) async fn recover_all(
             "bringing a node up to date"
         );
         let done = plan
-            .carry_out(&mut source, &mut target, scope_partitions, bookkeeping_db)
+            .carry_out(&mut source, &mut target, &keyspace, bookkeeping_db)
             .await;
         if let Err(error) = done {
             warn!(node = to, %error, "the node could not be brought up to date and stays out of sync");
@@ -185,7 +186,7 @@ impl Plan {
         &self,
         source: &mut Control,
         target: &mut Control,
-        partitions: u16,
+        keyspace: &Keyspace,
         bookkeeping_db: u16,
     ) -> Result<(), CopyError> {
         let mut announce: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::REPAIR.to_vec()];
@@ -217,7 +218,7 @@ impl Plan {
         }
         if !self.whole.is_empty() {
             let scope = Scope {
-                partitions,
+                keyspace,
                 wanted: &self.whole,
                 bookkeeping_db,
             };

@@ -4,12 +4,15 @@
 //! only where partitions should be ([`Table::target`]): the table is made from it when the pool is created, and follows it
 //! partition by partition when nodes come and go.
 
-use serde::{Deserialize, Serialize, Serializer};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use crate::config::{NodeAddress, Secret};
+use crate::profile::KeyRule;
 use crate::request::{Membership, NodeId, PartitionId};
-use crate::ring::{self, RingNode};
+use crate::ring::{self, Keyspace, RingNode};
 
 /// A node of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +136,17 @@ pub struct Table {
     /// What the nodes' shares were before the changes that are under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Vec<FormerShare>>,
+    /// The profile that the pool was made with.
+    #[serde(default = "crate::profile::default_name")]
+    pub profile: String,
+    /// Its rules of where keys live.
+    #[serde(
+        default,
+        skip_serializing_if = "no_rules",
+        serialize_with = "slice",
+        deserialize_with = "arc"
+    )]
+    pub rules: Arc<[KeyRule]>,
     /// One row a partition.
     pub rows: Vec<Row>,
 }
@@ -168,6 +182,8 @@ impl Table {
             nodes,
             paused: false,
             before: None,
+            profile: crate::profile::default_name(),
+            rules: Arc::default(),
             rows,
         }
     }
@@ -211,6 +227,14 @@ impl Table {
             }
         }
         self.nodes.retain(|node| !node.removed);
+    }
+
+    /// How keys are divided over its partitions.
+    pub fn keyspace(&self) -> Keyspace {
+        Keyspace {
+            partitions: self.partitions(),
+            rules: self.rules.clone(),
+        }
     }
 
     /// Number of partitions.
@@ -282,6 +306,18 @@ fn place(
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn no_rules(rules: &Arc<[KeyRule]>) -> bool {
+    rules.is_empty()
+}
+
+fn slice<S: Serializer>(rules: &Arc<[KeyRule]>, serializer: S) -> Result<S::Ok, S::Error> {
+    rules[..].serialize(serializer)
+}
+
+fn arc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[KeyRule]>, D::Error> {
+    Vec::deserialize(deserializer).map(Arc::from)
 }
 
 fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {

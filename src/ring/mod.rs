@@ -15,9 +15,11 @@
 //!
 //! What is here does not know addresses, connections, who is in sync, or the table.
 
+mod keyspace;
 mod partition;
 mod placement;
 mod share;
 
-pub use partition::{partition_of, routing_key};
+pub use keyspace::Keyspace;
+pub use partition::{PIN, partition_of, pinned_to, routing_key};
 pub use placement::{ReplicaSet, RingNode, place};

@@ -6,6 +6,9 @@
 //! The routing key is hashed with XXH3 (64 bits, no seed), and the 64-bit range is cut into `P` stretches of equal
 //! length, numbered from 0: `partition = hash * P >> 64`. A multiplication, not a division, and no bias for any `P`.
 //!
+//! A key that begins with `rf@` and four hexadecimal digits is *pinned*: it belongs to the partition of that number, modulo `P`. So are
+//! named, on the nodes, the parts of a queue that is spread over several of them.
+//!
 //! **This must never change.** Data on the nodes lies where these functions said it lies; a release that answered
 //! differently would look for it elsewhere. The golden test below pins the answer.
 
@@ -17,6 +20,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Redis Cluster's rule (`CLUSTER KEYSLOT`), so drivers written with hash tags keep their keys together.
 #[inline]
 pub fn routing_key(key: &[u8]) -> &[u8] {
+    if let Some((pin, _)) = pin_of(key) {
+        return pin;
+    }
     let Some(after_open) = find(key, b'{').and_then(|open| key.get(open + 1..)) else {
         return key;
     };
@@ -30,9 +36,43 @@ pub fn routing_key(key: &[u8]) -> &[u8] {
 /// there is only partition 0.
 #[inline]
 pub fn partition_of(key: &[u8], partitions: u16) -> u16 {
-    let hash = xxh3_64(routing_key(key));
+    match pinned_to(key) {
+        Some(partition) => partition.checked_rem(partitions).unwrap_or(0),
+        None => partition_of_route(routing_key(key), partitions),
+    }
+}
+
+/// The partition of a routing key.
+#[inline]
+pub(super) fn partition_of_route(route: &[u8], partitions: u16) -> u16 {
+    let hash = xxh3_64(route);
     // The product is below 2^64 * partitions, so its upper half is below `partitions` and fits.
     ((u128::from(hash) * u128::from(partitions)) >> 64) as u16
+}
+
+/// What pinned keys begin with.
+pub const PIN: &[u8] = b"rf@";
+
+/// Length of a pin: `rf@` and four digits.
+const PIN_LEN: usize = 7;
+
+/// The number that a pinned key names.
+#[inline]
+pub fn pinned_to(key: &[u8]) -> Option<u16> {
+    pin_of(key).map(|(_, partition)| partition)
+}
+
+#[inline]
+fn pin_of(key: &[u8]) -> Option<(&[u8], u16)> {
+    if !key.starts_with(PIN) {
+        return None;
+    }
+    let pin = key.get(..PIN_LEN)?;
+    let digits = std::str::from_utf8(pin.get(PIN.len()..)?).ok()?;
+    let is_hex = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    Some((pin, u16::from_str_radix(digits, 16).ok().filter(|_| is_hex)?))
 }
 
 /// Where `byte` first stands in `text`. Eight bytes at a time: this runs for every key of every command, most keys have
@@ -101,6 +141,27 @@ mod tests {
         ("5083c0f1-0e9c-4a1c-8d1e-5c9a7f1f0b11", 117, 1881, 5),
         ("{}{}", 151, 2418, 7),
     ];
+
+    #[test]
+    fn a_pinned_key_names_its_partition() {
+        for (key, partition) in [
+            ("rf@0007:5083c0f1-0e9c-4a1c-8d1e-5c9a7f1f0b11", Some(7)),
+            ("rf@00ff.0001:p.q.messages", Some(255)),
+            ("rf@00FF:x", None),
+            ("rf@00f", None),
+            ("rf@+0ff:x", None),
+            ("rf@:x", None),
+            ("xrf@0007:x", None),
+        ] {
+            assert_eq!(pinned_to(key.as_bytes()), partition, "{key}");
+            if let Some(partition) = partition {
+                assert_eq!(partition_of(key.as_bytes(), 4096), partition);
+                assert_eq!(partition_of(key.as_bytes(), 5), partition % 5);
+                assert_eq!(routing_key(key.as_bytes()), &key.as_bytes()[..PIN_LEN]);
+            }
+        }
+        assert_eq!(partition_of(b"rf@0007:x", 0), 0);
+    }
 
     /// XXH3 changes its method above 16, 128 and 240 bytes.
     #[test]

@@ -9,7 +9,6 @@ use crate::account::{self, Position, Touch};
 use crate::limits;
 use crate::request::{Commands, NodeId, Touched};
 use crate::resp::{OutBuf, encode};
-use crate::ring::partition_of;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
@@ -159,7 +158,7 @@ impl Sequencer {
                                     let key = entry.commands.frame.get(at).unwrap_or_default();
                                     // Of several partitions each names its own keys.
                                     if entry.joint.is_none()
-                                        || partition_of(key, self.settings.partitions) == partition
+                                        || self.settings.keyspace.partition_of(key) == partition
                                     {
                                         is_named = true;
                                         let key = Touch::Key(key);

@@ -12,7 +12,7 @@ use super::partition::Partition;
 use crate::limits;
 use crate::request::{Commands, Outcome, PartitionId, ReplyTo, Touched};
 use crate::resp::encode;
-use crate::ring::partition_of;
+use crate::ring::Keyspace;
 
 /// What has been written since somebody began to ask.
 #[derive(Debug, Default)]
@@ -64,9 +64,9 @@ impl Partition {
     }
 
     /// Notes a write of several partitions.
-    pub(super) fn note_joint(&mut self, commands: &Commands, own: PartitionId, partitions: u16) {
+    pub(super) fn note_joint(&mut self, commands: &Commands, own: PartitionId, keyspace: &Keyspace) {
         if let Some(changes) = &mut self.changes {
-            changes.note(commands, |key| partition_of(key, partitions) == own);
+            changes.note(commands, |key| keyspace.partition_of(key) == own);
         }
     }
 }

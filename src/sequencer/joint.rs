@@ -53,7 +53,7 @@ impl Sequencer {
         for &partition in &partitions {
             if let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) {
                 p.last += 1;
-                p.note_joint(&commands, partition, self.settings.partitions);
+                p.note_joint(&commands, partition, &self.settings.keyspace);
                 seqs.push((partition, p.last));
             }
         }

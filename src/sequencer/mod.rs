@@ -55,14 +55,15 @@ use crate::request::{
     Action, Brings, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
 };
 use crate::resp::ReplyScanner;
+use crate::ring::Keyspace;
 
 /// What the sequencer is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This worker's number: its name in the nodes' account.
     pub worker: u16,
-    /// Number of partitions of the pool.
-    pub partitions: u16,
+    /// How the pool's keys are divided into partitions.
+    pub keyspace: Keyspace,
     /// R. With one copy there is nothing to reconcile, so no account is kept.
     pub replicas: u32,
     /// W.
@@ -192,7 +193,8 @@ pub struct Sequencer {
 impl Sequencer {
     /// A sequencer for `nodes` nodes, none of them connected, that owns the given partitions.
     pub fn new(settings: Settings, nodes: usize, starts: &[PartitionStart]) -> Self {
-        let mut partitions: Vec<Option<Partition>> = (0..settings.partitions).map(|_| None).collect();
+        let mut partitions: Vec<Option<Partition>> =
+            (0..settings.keyspace.partitions).map(|_| None).collect();
         for start in starts {
             let replicas: SmallVec<[Replica; 3]> = start
                 .replicas

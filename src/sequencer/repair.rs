@@ -12,7 +12,6 @@ use super::{Sequencer, log::LogPos};
 use crate::command::dump;
 use crate::command::spec::Compare;
 use crate::request::{Action, Commands, HoldId, PartitionId, ReplyTo, Request, Touched};
-use crate::ring::partition_of;
 
 /// Nobody waits for a repair.
 pub(super) const NOBODY: ReplyTo = ReplyTo {
@@ -36,7 +35,7 @@ impl Sequencer {
             let at = span.start as usize..(span.start + span.len) as usize;
             let key = Bytes::copy_from_slice(entry.commands.frame.get(at).unwrap_or_default());
             let partition = match &entry.joint {
-                Some(_) => partition_of(&key, self.settings.partitions),
+                Some(_) => self.settings.keyspace.partition_of(&key),
                 None => entry.partition,
             };
             let db = entry.db;

@@ -23,7 +23,6 @@ use crate::node::{Control, Scope, are_large, databases, scan_step, text_of};
 use crate::request::{Action, Commands, HoldId, NodeId, Outcome, PartitionId, Touched};
 use crate::resp::frame_of;
 use crate::resp::walk::is_error;
-use crate::ring::partition_of;
 use crate::shared::Shared;
 
 /// The question.
@@ -184,13 +183,13 @@ impl Verifier {
     async fn compare_all(&self, shared: &Shared) -> Result<bool, String> {
         let partitions = shared.table.load().partitions();
         self.lock().report.partitions_total = usize::from(partitions);
-        let mut pass = Pass::new(shared, partitions).await;
+        let mut pass = Pass::new(shared).await;
         let mut nodes: Vec<NodeId> = pass.holds.keys().copied().collect();
         nodes.sort_unstable();
         for node in nodes {
             let wanted = pass.holds.remove(&node).unwrap_or_default();
             let scope = Scope {
-                partitions,
+                keyspace: &shared.keyspace,
                 wanted: &wanted,
                 bookkeeping_db: shared.config.pool.bookkeeping_db,
             };
@@ -276,7 +275,6 @@ impl Verifier {
 /// that the first one does not have.
 struct Pass<'a> {
     shared: &'a Shared,
-    partitions: u16,
     /// Which node lists each partition.
     listers: BTreeMap<PartitionId, NodeId>,
     /// What each node has.
@@ -285,10 +283,9 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    async fn new(shared: &'a Shared, partitions: u16) -> Self {
+    async fn new(shared: &'a Shared) -> Self {
         let mut pass = Self {
             shared,
-            partitions,
             listers: BTreeMap::new(),
             holds: BTreeMap::new(),
             controls: BTreeMap::new(),
@@ -335,7 +332,7 @@ impl<'a> Pass<'a> {
         let mut elsewhere: BTreeMap<NodeId, Vec<Vec<u8>>> = BTreeMap::new();
         let mut page = Vec::new();
         for key in found {
-            match self.listers.get(&partition_of(&key, self.partitions)) {
+            match self.listers.get(&self.shared.keyspace.partition_of(&key)) {
                 Some(lister) if *lister != node => elsewhere.entry(*lister).or_default().push(key),
                 _ => page.push(key),
             }
@@ -367,7 +364,6 @@ impl<'a> Pass<'a> {
 
 /// Has all nodes digest these keys: the first one's answers.
 async fn ask(shared: &Shared, db: u16, keys: &[Key]) -> Vec<Outcome> {
-    let partitions = shared.table.load().partitions();
     let question = |key: &Key| {
         let (elements_max, bytes_max): (&[u8], &[u8]) = match key.is_large {
             true => (b"0", b"0"),
@@ -380,7 +376,7 @@ async fn ask(shared: &Shared, db: u16, keys: &[Key]) -> Vec<Outcome> {
             touched: Touched::Keys(smallvec![at]),
             ..Commands::one(frame)
         };
-        (partition_of(&key.name, partitions), Action::Write(commands))
+        (shared.keyspace.partition_of(&key.name), Action::Write(commands))
     };
     shared
         .operate(HoldId::NONE, db, keys.iter().map(question).collect())

@@ -36,6 +36,7 @@ use crate::net::{ReadHalf, WriteHalf};
 use crate::pubsub::Subscribers;
 use crate::request::{NodeId, PartitionId, Request};
 use crate::resp::OutBuf;
+use crate::ring::Keyspace;
 use crate::sequencer::{Broken, LinkReport, PartitionStart, Sequencer, Settings};
 use crate::shared::{Message, Shared};
 use crate::stream;
@@ -152,7 +153,7 @@ impl Worker {
         let config = &shared.config;
         let settings = Settings {
             worker: id,
-            partitions: shared.table.load().partitions(),
+            keyspace: Keyspace::clone(&shared.keyspace),
             replicas: config.pool.replicas as u32,
             write_quorum: config.pool.write_quorum as u32,
             min_in_sync: config.pool.min_in_sync as u32,

@@ -15,14 +15,12 @@ use crate::ingress::Client;
 use crate::pubsub::{Delivery, Kind, Publication, Subscriber, message, pattern_message};
 use crate::request::{Outcome, ReplyTo};
 use crate::resp::encode;
-use crate::ring::partition_of;
 use crate::shared::Message;
 
 impl Worker {
     /// The worker that orders a channel's publications.
     pub(crate) fn owner_of_channel(&self, channel: &[u8]) -> u16 {
-        let partitions = self.shared.table.load().partitions();
-        self.shared.owner_of(partition_of(channel, partitions))
+        self.shared.owner_of(self.shared.keyspace.partition_of(channel))
     }
 
     /// Sends a publication on its way. `publisher` is answered with the number of receivers when all have it.

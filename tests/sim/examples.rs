@@ -128,7 +128,7 @@ pub(super) fn to_slot(slot: u64) -> ReplyTo {
 fn settings(backlog_bytes: usize) -> Settings {
     Settings {
         worker: 0,
-        partitions: 1,
+        keyspace: ringfence::ring::Keyspace::plain(1),
         replicas: 3,
         write_quorum: 2,
         min_in_sync: 2,

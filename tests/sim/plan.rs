@@ -116,7 +116,7 @@ impl Plan {
         let partitions = if splits { 1 } else { rng.between(1, 5) } as u16;
         let settings = Settings {
             worker: 0,
-            partitions,
+            keyspace: ringfence::ring::Keyspace::plain(partitions),
             replicas: replicas as u32,
             write_quorum: replicas as u32 / 2 + 1,
             min_in_sync: replicas as u32 / 2 + 1,

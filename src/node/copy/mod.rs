@@ -37,6 +37,7 @@ pub use self::partitions::{copy_partitions, databases, remove_partitions, scan_s
 use self::wire::{Batch, Stop};
 use super::control::{Control, ControlError};
 use crate::request::PartitionId;
+use crate::ring::Keyspace;
 
 /// Keys that are looked at in one round trip. Where many small values change all the time, round trips are what a copy waits for.
 const CHUNK_KEYS: usize = 256;
@@ -88,8 +89,8 @@ pub enum CopyError {
 /// Which partitions.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    /// Number of partitions of the pool.
-    pub partitions: u16,
+    /// How the pool's keys are divided into partitions.
+    pub keyspace: &'a Keyspace,
     /// Those to be copied.
     pub wanted: &'a HashSet<PartitionId>,
     /// Not a client's database.

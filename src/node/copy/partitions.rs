@@ -11,7 +11,6 @@ use redis_protocol::resp3::types::BytesFrame;
 use super::wire::{Batch, number_of, scanned};
 use super::{CHUNK_KEYS, Copied, CopyError, Pace, Scope, copy_keys};
 use crate::node::control::{Control, ControlError, bytes_of, is_error, text_of};
-use crate::ring::partition_of;
 
 /// `COUNT` of a `SCAN`.
 const SCAN_COUNT: &[u8] = b"512";
@@ -37,7 +36,7 @@ pub async fn scan_step(
     let mut replies = checked(batch.send(control).await?)?;
     let (next, keys) = scanned(replies.pop().ok_or(ControlError::Protocol)?)?;
     *cursor = bytes_of(&next).to_vec();
-    let wanted = |key: &&[u8]| scope.wanted.contains(&partition_of(key, scope.partitions));
+    let wanted = |key: &&[u8]| scope.wanted.contains(&scope.keyspace.partition_of(key));
     Ok(keys
         .iter()
         .map(bytes_of)

@@ -70,14 +70,19 @@ pub(super) fn find_table(
     let pool = &config.pool;
     let id = format!("{:016x}", rand::rng().random::<u64>());
     info!(pool = pool.name, id, "making a new pool");
-    Ok(Table::create(
-        &pool.name,
-        id,
-        nodes,
-        pool.partitions,
-        pool.replicas as u32,
-        pool.write_quorum as u32,
-    ))
+    let profile = config.profile();
+    Ok(Table {
+        profile: pool.profile.clone(),
+        rules: profile.keys.into(),
+        ..Table::create(
+            &pool.name,
+            id,
+            nodes,
+            pool.partitions,
+            pool.replicas as u32,
+            pool.write_quorum as u32,
+        )
+    })
 }
 
 /// A node may have moved; its name is what counts, and `proxy.toml` says where it is.
@@ -112,6 +117,14 @@ pub(super) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenErr
             pool.write_quorum.to_string(),
             table.write_quorum.to_string(),
         ),
+        differs("profile", format!("{:?}", pool.profile), format!("{:?}", table.profile)),
+        (pool.profile == table.profile && config.profile().keys[..] != table.rules[..]).then(|| {
+            format!(
+                "the keys of profile {:?} are others than those that the pool was made with: what is in the pool would be looked for \
+                 elsewhere. Take the former rules ([[key]]), or make a new pool of other nodes",
+                pool.profile
+            )
+        }),
     ]
     .into_iter()
     .flatten()

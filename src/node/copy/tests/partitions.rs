@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::ring::partition_of;
 
 const PARTITIONS: u16 = 4;
 const BOOKKEEPING_DB: u16 = 15;
@@ -34,7 +33,7 @@ async fn keys_of(control: &mut Control, scope: &Scope<'_>) -> (BTreeSet<(u16, Ve
         };
         for key in data {
             let key = bytes_of(&key).to_vec();
-            if db != scope.bookkeeping_db && scope.wanted.contains(&partition_of(&key, scope.partitions)) {
+            if db != scope.bookkeeping_db && scope.wanted.contains(&scope.keyspace.partition_of(&key)) {
                 inside.insert((db, key));
             } else {
                 outside += 1;
@@ -48,8 +47,9 @@ async fn keys_of(control: &mut Control, scope: &Scope<'_>) -> (BTreeSet<(u16, Ve
 async fn partitions_are_copied_and_removed_and_no_others() {
     let mut two = Two::start().await;
     let wanted = HashSet::from([1, 2]);
+    let keyspace = Keyspace::plain(PARTITIONS);
     let scope = Scope {
-        partitions: PARTITIONS,
+        keyspace: &keyspace,
         wanted: &wanted,
         bookkeeping_db: BOOKKEEPING_DB,
     };
