@@ -46,6 +46,7 @@ pub mod sequencer;
 pub mod serve;
 pub mod shared;
 pub mod stream;
+pub mod stripe;
 #[cfg(test)]
 mod testserver;
 pub mod verify;

@@ -31,6 +31,7 @@ use crate::pubsub::Registry;
 use crate::request::{NodeId, PartitionId};
 use crate::sequencer::PartitionStart;
 use crate::shared::{Message, Shared, unix_ms};
+use crate::stripe::Stripes;
 use crate::worker::Worker;
 
 /// Events of the pool that may wait to be heard.
@@ -163,7 +164,8 @@ async fn start(
         opened.table.partitions(),
         config.threads == 1 && opened.table.nodes.len() == config.pool.replicas,
         &opened.version,
-    );
+    )
+    .with_items(config.profile().is_striped());
     let mut functions = Functions::default();
     for (text, registered) in opened.libraries {
         let taken = FunctionLibrary::new(&judge, text, registered).map_err(str::to_owned);
@@ -177,6 +179,7 @@ async fn start(
         }
     }
     let limits = &config.limits;
+    let profile = config.profile();
     let shared = Arc::new(Shared {
         metrics: (0..config.threads)
             .map(|_| Arc::new(WorkerMetrics::new(commands.len())))
@@ -212,6 +215,7 @@ async fn start(
         keeper: keeper.clone(),
         config: config.clone(),
         keyspace: Arc::new(opened.table.keyspace()),
+        stripes: profile.is_striped().then(|| Arc::new(Stripes::new(profile))),
         table: ArcSwap::from_pointee(opened.table),
     });
     let table = shared.table.load();

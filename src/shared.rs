@@ -24,6 +24,7 @@ use crate::pubsub::{Delivery, Publication, Registry};
 use crate::request::{Action, HoldId, Membership, NodeId, Outcome, PartitionId, ReplyTo, Request};
 use crate::ring::Keyspace;
 use crate::sequencer::{NodeView, PartitionView};
+use crate::stripe::Stripes;
 use crate::verify::Verifier;
 
 /// What a worker is told by others.
@@ -111,6 +112,8 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     /// How keys are divided into partitions.
     pub keyspace: Arc<Keyspace>,
+    /// What is known of queues that are spread over nodes, if the profile has such.
+    pub stripes: Option<Arc<Stripes>>,
     /// The commands all nodes know.
     pub commands: Arc<CommandTable>,
     /// Who we are to the nodes.

@@ -204,6 +204,7 @@ fn becomes(class: Class, command: &Command) -> String {
             let merged = match split.merge {
                 Merge::Concat => "replies in the order of the keys",
                 Merge::Sum => "replies added up",
+                Merge::Any => "1 if any is",
                 Merge::Ok => "`OK` when all are",
             };
             format!("split {kind}: {merged}")

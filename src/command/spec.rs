@@ -205,6 +205,8 @@ pub enum Merge {
     Concat,
     /// The sum of integers.
     Sum,
+    /// 1 if the sum of integers is not 0.
+    Any,
     /// `OK`.
     Ok,
 }

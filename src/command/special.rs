@@ -64,6 +64,9 @@ specials! {
     Blpop = "blpop", Brpop = "brpop", Blmove = "blmove", Brpoplpush = "brpoplpush", Blmpop = "blmpop",
     Bzpopmin = "bzpopmin", Bzpopmax = "bzpopmax", Bzmpop = "bzmpop", Lpop = "lpop", Rpop = "rpop", Lmpop = "lmpop",
     Zpopmin = "zpopmin", Zpopmax = "zpopmax", Zmpop = "zmpop",
+    // What reads a sorted set that is spread over nodes, or takes from it.
+    Zrange = "zrange", Zrevrange = "zrevrange", Zrangebyscore = "zrangebyscore", Zrank = "zrank",
+    Zrevrank = "zrevrank", Zscore = "zscore", Zcard = "zcard", Zcount = "zcount", Zrem = "zrem", Get = "get",
     // Putting in what others wait for.
     Lpush = "lpush", Rpush = "rpush", Linsert = "linsert", Zadd = "zadd", Zincrby = "zincrby",
     // Writes that answer alike whether the key has just expired or not.

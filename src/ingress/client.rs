@@ -149,6 +149,8 @@ pub struct Client {
     pub(crate) unasked: usize,
     /// What came of showing a script to a node: see `scripts`.
     pub(crate) showing: Showing,
+    /// What came of looking up what its next command needs: see `stripe`.
+    pub(crate) looked_up: Option<Result<(), Bytes>>,
     /// The last command's number in the table.
     pub(crate) command: u16,
     /// When it was taken up, by the worker's clock.
@@ -181,6 +183,7 @@ impl Client {
             publishing: PublishRun::default(),
             unasked: 0,
             showing: Showing::No,
+            looked_up: None,
             command: UNKNOWN,
             active_us: 0,
         }
@@ -295,6 +298,11 @@ impl Client {
                 if let Some(shown) = gather.script_shown() {
                     // Not a reply of its own: the command is taken up again now that the node knows the script.
                     self.showing = Showing::Done(shown);
+                    self.slots.pop_back();
+                    return Vec::new();
+                }
+                if let Some(result) = gather.looked_up() {
+                    self.looked_up = Some(result);
                     self.slots.pop_back();
                     return Vec::new();
                 }

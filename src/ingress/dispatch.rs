@@ -9,6 +9,7 @@ use super::client::Client;
 use super::gather::{Gather, Recipe};
 use super::notice::UNKNOWN;
 use super::scripts::ScriptUse;
+use super::stripe::Taken;
 use super::subscriptions::may_listener_send;
 use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
@@ -68,11 +69,29 @@ impl Worker {
         if let Some(flow) = self.is_held(core, id, command) {
             return flow;
         }
-        let route = self.route(command, &args);
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
         let in_transaction = client.session.transaction.is_some();
+        let other_form;
+        let (frame, spans) = match &self.shared().stripes {
+            Some(stripes) if !in_transaction => {
+                match self.take_up_striped(core, id, stripes, command, frame, spans) {
+                    Taken::AsIs => (frame, spans),
+                    Taken::As(frame, spans) => {
+                        other_form = (frame, spans);
+                        (&other_form.0, &other_form.1)
+                    }
+                    Taken::Done(flow) => return flow,
+                }
+            }
+            _ => (frame, spans),
+        };
+        let args = Args { bytes: frame, spans };
+        let route = self.route(command, &args);
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         if command.flags.contains(Flags::DENYOOM) && self.is_full(&route, command, &args) {
             client.spoil_transaction();
             return self.refuse(core, id, OOM);

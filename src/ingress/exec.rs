@@ -19,6 +19,7 @@ use super::flush::Flush;
 use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
 use super::scripts::ScriptUse;
+use super::stripe::Form;
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
@@ -241,6 +242,13 @@ impl Worker {
         if client.reads_pending(None) {
             return Flow::Again;
         }
+        let db = client.session.db;
+        if let Some(flow) = self.exec_striped(core, id, db) {
+            return flow;
+        }
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Flow::Leave;
+        };
         let pubsub = client.session.transaction.as_ref().is_some_and(|t| t.pubsub);
         if pubsub && !client.has_nothing_under_way() {
             return Flow::Again;
@@ -263,7 +271,7 @@ impl Worker {
         for (i, (frame, spans)) in transaction.commands.iter().enumerate() {
             let piece = match transaction.faults.iter().find(|(at, _)| *at == i) {
                 Some((_, fault)) => Piece::Literal(fault.clone()),
-                None => self.piece(core, id, frame, spans, &mut plan),
+                None => self.piece_in_form(core, id, db, frame, spans, &mut plan),
             };
             if matches!(piece, Piece::PubSub) {
                 assembly.pubsub.push((frame.clone(), spans.clone()));
@@ -384,14 +392,83 @@ impl Worker {
         }
     }
 
+    /// The same of a command that may be on a striped queue.
+    fn piece_in_form(
+        &self,
+        core: &mut Core,
+        id: u32,
+        db: u16,
+        frame: &Bytes,
+        spans: &Spans,
+        plan: &mut Plan,
+    ) -> Piece {
+        match self.form_in_transaction(db, frame, spans) {
+            Form::One(frame, spans) => self.piece(core, id, db, &frame, &spans, plan),
+            Form::Reply(reply) => Piece::Literal(reply),
+            Form::Each(parts, merge) => {
+                let mut groups = Vec::with_capacity(parts.len());
+                for (frame, spans) in &parts {
+                    match self.piece(core, id, db, frame, spans, plan) {
+                        Piece::Of { group, .. } => groups.push(group),
+                        other => return other,
+                    }
+                }
+                let order = vec![vec![0]; groups.len()];
+                let gather = Gather::new(
+                    Recipe::Split {
+                        merge,
+                        order,
+                        keys: 1,
+                    },
+                    groups.len(),
+                );
+                Piece::Merged {
+                    gather: Box::new(gather),
+                    groups,
+                }
+            }
+            _ => self.piece(core, id, db, frame, spans, plan),
+        }
+    }
+
+    /// Commands of one partition as one write, or read; and how its replies become one each.
+    pub(super) fn one_unit(
+        &self,
+        core: &mut Core,
+        id: u32,
+        db: u16,
+        commands: &[(Bytes, Spans)],
+    ) -> Result<(Action, Assembly), Outcome> {
+        let mut plan = Plan::default();
+        let mut assembly = Assembly::default();
+        for (frame, spans) in commands {
+            match self.piece(core, id, db, frame, spans, &mut plan) {
+                // Known before anything is done: then nothing is.
+                Piece::Literal(reply) => return Err(answer(reply)),
+                piece => assembly.replies.push(piece),
+            }
+        }
+        match plan.units.pop() {
+            Some(Unit::Group(group)) if plan.units.is_empty() => Ok((group.into_action(true), assembly)),
+            _ => Err(answer(encode::error(CROSSSLOT))),
+        }
+    }
+
     /// What one command of a transaction contributes to its reply; its work goes into the groups.
-    fn piece(&self, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans, plan: &mut Plan) -> Piece {
+    fn piece(
+        &self,
+        core: &mut Core,
+        id: u32,
+        db: u16,
+        frame: &Bytes,
+        spans: &Spans,
+        plan: &mut Plan,
+    ) -> Piece {
         let args = Args { bytes: frame, spans };
         let command = match self.shared().commands.lookup(&args) {
             Ok(command) => command,
             Err(error) => return Piece::Literal(error.to_bytes()),
         };
-        let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
         match self.route_at_once(command, &args) {
             Route::One { partition, write } => {
                 let script = match self.script_in_transaction(command, &args) {

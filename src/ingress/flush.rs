@@ -84,6 +84,9 @@ impl Flush {
                 remove_all(p, db, &listers).await?;
             }
         }
+        if let Some(stripes) = &p.worker.shared().stripes {
+            stripes.clear();
+        }
         Ok(answer(OK))
     }
 }

@@ -43,6 +43,8 @@ pub(crate) enum Recipe {
     KilledOne,
     /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
     ScriptShown,
+    /// What the command needs has been looked up: see `stripe::errand`.
+    LookedUp,
 }
 
 /// Parts that are being waited for.
@@ -92,6 +94,19 @@ impl Gather {
         self.left == 0
     }
 
+    /// For a look-up: what came of it.
+    pub(crate) fn looked_up(&mut self) -> Option<Result<(), Bytes>> {
+        if !matches!(self.recipe, Recipe::LookedUp) {
+            return None;
+        }
+        let reply = self.parts.pop().flatten().unwrap_or_default();
+        Some(match self.failed.take() {
+            Some(failed) => Err(failed),
+            None if is_error(&reply) => Err(reply),
+            None => Ok(()),
+        })
+    }
+
     /// For a script that was shown to a node: what it said.
     pub(crate) fn script_shown(&mut self) -> Option<Result<(), Bytes>> {
         if !matches!(self.recipe, Recipe::ScriptShown) {
@@ -131,6 +146,9 @@ impl Gather {
                         merge: Merge::Sum, ..
                     }
                     | Recipe::Sum => encode::integer(sum(&parts)),
+                    Recipe::Split {
+                        merge: Merge::Any, ..
+                    } => encode::integer(i64::from(sum(&parts) > 0)),
                     Recipe::ClientList(ids) => roll_call::merge(&parts, ids, client_resp3),
                     Recipe::KilledOne if sum(&parts) == 0 => encode::error("ERR No such client"),
                     Recipe::Split { merge: Merge::Ok, .. } | Recipe::KilledOne => {

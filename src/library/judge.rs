@@ -31,6 +31,8 @@ pub struct Judge {
     commands: Arc<CommandTable>,
     replicas: usize,
     partitions: u16,
+    /// The profile has items, which scripts need not declare.
+    items: bool,
     /// Every node holds everything, and one worker orders it.
     one_place: AtomicBool,
     major: u32,
@@ -55,9 +57,15 @@ impl Judge {
             commands,
             replicas,
             partitions,
+            items: false,
             one_place: AtomicBool::new(one_place),
             major,
         }
+    }
+
+    /// The same where the profile has items.
+    pub fn with_items(self, items: bool) -> Self {
+        Self { items, ..self }
     }
 
     /// A script, as it is executed.
@@ -131,6 +139,7 @@ impl Judge {
         Parts {
             clock: self.replicas > 1 && differs,
             guard: self.partitions > 1 && !only_declared,
+            items: self.items && !only_declared,
             publish: traits.may_publish(),
             bounds: traits.unclear || traits.commands.iter().any(|name| &**name == "copy"),
             os: traits.names_os,

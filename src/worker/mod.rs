@@ -211,6 +211,9 @@ impl Worker {
         }
         spawn_local(self.clone().tick_for_ever());
         spawn_local(self.clone().flush_for_ever());
+        if let Some(stripes) = self.shared.stripes.clone().filter(|_| self.id == 0) {
+            spawn_local(crate::ingress::write_old_items(self.clone(), stripes));
+        }
         self.read_mail(mailbox).await;
     }
 

@@ -6,6 +6,7 @@
 //!
 //! - *clock*: whatever depends on a clock, on chance or on an undefined order is computed from the pool's time, which the owner
 //!   of the command gives as one more argument. So the effect is a function of the data and the arguments.
+//! - *items*: items of a striped queue are called as the nodes call them.
 //! - *guard*: a key that may be on other nodes than the declared ones is refused before it is touched.
 //! - *publish*: messages are handed to the sidecar, which has the subscribers, with the reply.
 //!
@@ -26,6 +27,7 @@ use crate::resp::Args;
 
 const CORE: &str = include_str!("prelude/core.lua");
 const CLOCK: &str = include_str!("prelude/clock.lua");
+const ITEMS: &str = include_str!("prelude/items.lua");
 const GUARD: &str = include_str!("prelude/guard.lua");
 const PUBLISH: &str = include_str!("prelude/publish.lua");
 const SCRIPT: &str = include_str!("prelude/script.lua");
@@ -38,6 +40,8 @@ pub struct Parts {
     pub clock: bool,
     /// Only keys that live with the declared ones may be touched.
     pub guard: bool,
+    /// Items live with the queue that it is executed on.
+    pub items: bool,
     /// Messages come with the reply.
     pub publish: bool,
     /// It could name commands that reach beyond its database; what is in front of a script refuses them in any case.
@@ -49,7 +53,7 @@ pub struct Parts {
 impl Parts {
     /// Whether there is anything to put in front.
     pub fn any(self) -> bool {
-        self.clock || self.guard || self.publish || self.bounds
+        self.clock || self.guard || self.items || self.publish || self.bounds
     }
 }
 
@@ -90,6 +94,9 @@ fn os(parts: Parts) -> &'static str {
 
 fn core(parts: Parts, specs: &str) -> String {
     let mut chosen = String::new();
+    if parts.items {
+        chosen.push_str(ITEMS);
+    }
     if parts.guard {
         chosen.push_str(&GUARD.replace("@SPECS@", specs));
     }

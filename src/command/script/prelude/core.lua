@@ -1,9 +1,9 @@
 -- Stands between a script and `redis`: makes the `redis` (and whatever else is to be another one) that the script sees.
--- A part sets what it needs: `guard` looks at a command before anything else does, `special` executes one in its place,
+-- A part sets what it needs: `item` says what the nodes call a command's first key, `guard` looks at a command before anything else does, `special` executes one in its place,
 -- `around` makes of that what is executed, `begin` is told when a run begins, `done` gets its result.
 -- Whole-line comments only: the lines are joined into one, so that line numbers in the script's errors stay right.
 local function rf_make(redis, math, tostring)
-    local call, guard, special, around, begin, done = redis.call, nil, {}, nil, {}, nil
+    local call, guard, item, special, around, begin, done = redis.call, nil, nil, {}, nil, {}, nil
     -- What of `redis` itself is to be another one.
     local fields_of_redis = { set_repl = function() end }
     -- Whatever else may come from chance, or a clock, as the script sees it.
@@ -35,8 +35,11 @@ local function rf_make(redis, math, tostring)
         if name ~= nil then hows[name] = how end
         return how
     end
-    local function run(f, ...)
-        local name = ...
+    local run
+    run = function(f, ...)
+        local name, key = ...
+        local other = item and item(key)
+        if other then return run(f, name, other, select(3, ...)) end
         if guard then
             local no = guard(...)
             if no then return fail(f, no) end

@@ -4,6 +4,8 @@ local SPECS = '@SPECS@'
 local allowed, tags, finders = nil, nil, {}
 -- The part of a key that decides where it lives. Must be what `ring::partition::routing_key` is.
 local function routing(key)
+    local pin = string.match(key, '^rf@[0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
+    if pin then return pin end
     local open = string.find(key, '{', 1, true)
     local close = open and string.find(key, '}', open + 1, true)
     if close and close > open + 1 then return string.sub(key, open + 1, close - 1) end

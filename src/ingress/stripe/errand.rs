@@ -1,0 +1,131 @@
+//! What must be known before a command can go on: where items are, and the directories of queues.
+//!
+//! An id that was not seen is asked for in all partitions: this is the only question that goes to all nodes, and it is asked once. If
+//! nobody has it, it lives where its own hash says.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::segments::counter_name;
+use super::translate::Needs;
+use crate::ingress::dispatch::Flow;
+use crate::ingress::gather::{Gather, Recipe, cut};
+use crate::ingress::procedure::{Procedure, Step, answer, replies};
+use crate::request::{Action, Commands, PartitionId};
+use crate::resp::encode;
+use crate::resp::walk::text;
+use crate::stripe::{Directory, Id, Place, Stripes, names};
+use crate::worker::{Core, Worker};
+
+impl Worker {
+    /// Looks up what a command needs; then it is taken up again.
+    pub(in crate::ingress) fn look_up(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        stripes: &Arc<Stripes>,
+        needs: Needs,
+    ) -> Flow {
+        let stripes = stripes.clone();
+        let open = |client: &mut super::super::Client, now_us| {
+            client.expect_parts(Gather::new(Recipe::LookedUp, 1), now_us)
+        };
+        let flow = self.proceed_in(core, id, open, move |mut p| async move {
+            let outcome = match run(&mut p, &stripes, needs).await {
+                Ok(()) => answer(Bytes::from_static(b"+OK\r\n")),
+                Err(end) => end,
+            };
+            (p, outcome)
+        });
+        match flow {
+            Flow::Next => Flow::Again,
+            other => other,
+        }
+    }
+}
+
+async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
+    let db = p.db;
+    for index in &needs.indexes {
+        load(p, stripes, db, index).await?;
+    }
+    let mut unseen = Vec::new();
+    for id in needs.ids {
+        // Not a new item any more: something else than an index wants it.
+        match stripes.take_staged(db, id) {
+            Some(staged) => super::stage::write(&p.worker, db, id, staged),
+            None => unseen.push(id),
+        }
+    }
+    find(p, stripes, db, unseen).await
+}
+
+/// Reads a queue's directory, and how long its open segment is.
+pub(super) async fn load(p: &Procedure, stripes: &Stripes, db: u16, index: &[u8]) -> Step<()> {
+    let home = p.worker.shared().keyspace.partition_of(index);
+    let name = names::directory(home, index);
+    let record = read(p, home, db, &[&[b"GET", &name]]).await?;
+    let directory = record
+        .first()
+        .and_then(|reply| text(reply))
+        .and_then(Directory::parse)
+        .unwrap_or_else(|| Directory::new(home));
+    let open = directory.open();
+    // It says which score comes next.
+    let counter = counter_name(stripes, index, open);
+    let next = read(p, open.partition, db, &[&[b"GET", &counter]]).await?;
+    let next = next
+        .first()
+        .and_then(|reply| text(reply))
+        .map_or(1, super::score::number);
+    stripes.queue(db, index).loaded(directory, next.saturating_sub(1));
+    Ok(())
+}
+
+/// Learns where these ids are.
+async fn find(p: &Procedure, stripes: &Stripes, db: u16, ids: Vec<Id>) -> Step<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let partitions = p.worker.shared().keyspace.partitions;
+    let asked = (0..partitions).map(|partition| {
+        let question =
+            |id: &Id| encode::command_frame(&[b"EXISTS", &names::item(partition, id.to_string().as_bytes())]);
+        let frames: Vec<Bytes> = ids.iter().map(question).collect();
+        let commands = Commands {
+            count: frames.len() as u32,
+            ..Commands::one(frames.concat().into())
+        };
+        (partition, db, Action::Read(commands))
+    });
+    let mut places = vec![Place::Own; ids.len()];
+    for (partition, outcome) in (0..).zip(p.ask_all(asked.collect()).await) {
+        for (place, found) in places.iter_mut().zip(replies(outcome)?) {
+            if found == b":1\r\n"[..] {
+                *place = Place::Segment(partition);
+            }
+        }
+    }
+    for (id, place) in ids.into_iter().zip(places) {
+        stripes.put_place(db, id, place);
+    }
+    Ok(())
+}
+
+/// The replies to reading commands in one partition.
+pub(super) async fn read(
+    p: &Procedure,
+    partition: PartitionId,
+    db: u16,
+    commands: &[&[&[u8]]],
+) -> Step<Vec<Bytes>> {
+    let frames: Vec<Bytes> = commands.iter().map(|args| encode::command_frame(args)).collect();
+    let commands = Commands {
+        count: frames.len() as u32,
+        ..Commands::one(frames.concat().into())
+    };
+    let outcome = p.ask(partition, db, Action::Read(commands)).await;
+    Ok(replies(outcome)?.iter().flat_map(cut).collect())
+}

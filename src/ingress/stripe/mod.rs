@@ -1,0 +1,198 @@
+//! Commands on striped queues: see [`crate::stripe`] for what these are.
+//!
+//! A command that names an item, or an index, is put into the form in which the nodes have it, before anything else is done with it:
+//! most become one command for one partition, and go on as any other. What cannot be told from what is remembered is looked up
+//! first ([`errand`]); then the command is taken up again. What takes several steps is a [procedure](super::procedure): a script that
+//! appends ([`append`]), one that looks at a queue from its head ([`visit`]), and whatever reads an index ([`index`]).
+
+mod append;
+mod errand;
+mod index;
+mod score;
+mod segments;
+mod stage;
+mod transaction;
+mod translate;
+mod visit;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub(crate) use stage::write_old_items;
+pub(super) use translate::Form;
+
+use super::dispatch::Flow;
+use super::procedure::Procedure;
+use crate::command::Command;
+use crate::profile::{Does, Role, ScriptRule};
+use crate::request::Outcome;
+use crate::resp::{Args, Spans};
+use crate::stripe::Stripes;
+use crate::worker::{Core, Worker};
+
+/// What became of a command before it was routed.
+pub(super) enum Taken {
+    /// It is as it was.
+    AsIs,
+    /// It goes on in this form.
+    As(Bytes, Spans),
+    /// It is under way, or answered, or has to wait.
+    Done(Flow),
+}
+
+impl Worker {
+    /// Takes up a command outside of a transaction.
+    pub(super) fn take_up_striped(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        stripes: &Arc<Stripes>,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Taken {
+        let args = Args { bytes: frame, spans };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Taken::Done(Flow::Leave);
+        };
+        if let Some(Err(error)) = client.looked_up.take() {
+            return Taken::Done(self.reply(core, id, error));
+        }
+        let db = client.session.db;
+        match translate::form(stripes, &self.shared().keyspace, db, command, &args) {
+            Form::AsIs => Taken::AsIs,
+            Form::One(frame, spans) => Taken::As(frame, spans),
+            Form::Reply(reply) => Taken::Done(self.reply(core, id, reply)),
+            Form::Needs(needs) => Taken::Done(self.look_up(core, id, stripes, needs)),
+            Form::Stage(item, replies) => {
+                let now_ms = core.clock.now_ms;
+                stripes.stage(db, item, vec![(frame.clone(), spans.clone())], now_ms);
+                Taken::Done(self.reply(core, id, replies))
+            }
+            Form::Script(rule) => {
+                Taken::Done(self.run_script(core, id, stripes, command, &rule, frame, spans))
+            }
+            Form::Each(..) | Form::Steps => {
+                let steps = Steps::of(stripes, frame, spans, db);
+                Taken::Done(self.proceed(
+                    core,
+                    id,
+                    command.downgrade(spans.len()),
+                    move |mut p| async move {
+                        let outcome = index::execute(&mut p, &steps).await.unwrap_or_else(|end| end);
+                        (p, outcome)
+                    },
+                ))
+            }
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a command and where it goes; bundling them would only rename it"
+    )]
+    fn run_script(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        stripes: &Arc<Stripes>,
+        command: &Command,
+        rule: &ScriptRule,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Flow {
+        let args = Args { bytes: frame, spans };
+        // Known to the sidecar, or shown to a node first; or nobody knows it, which is said now.
+        match self.script_of(core, id, command, &args, false) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Flow::Next,
+            Err(flow) => return flow,
+        }
+        let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
+        let steps = Steps::of(stripes, frame, spans, db);
+        let rule = rule.clone();
+        self.proceed(
+            core,
+            id,
+            crate::command::spec::Downgrade::Generic,
+            move |mut p| async move {
+                let result = match rule.does {
+                    Does::Append => append::execute(&mut p, &steps, &rule).await,
+                    Does::Visit => visit::execute(&mut p, &steps, &rule).await,
+                };
+                (p, result.unwrap_or_else(|end| end))
+            },
+        )
+    }
+}
+
+/// A command that takes several steps.
+struct Steps {
+    stripes: Arc<Stripes>,
+    frame: Bytes,
+    spans: Spans,
+    db: u16,
+}
+
+impl Steps {
+    fn of(stripes: &Arc<Stripes>, frame: &Bytes, spans: &Spans, db: u16) -> Self {
+        Self {
+            stripes: stripes.clone(),
+            frame: frame.clone(),
+            spans: spans.clone(),
+            db,
+        }
+    }
+
+    fn args(&self) -> Args<'_> {
+        Args {
+            bytes: &self.frame,
+            spans: &self.spans,
+        }
+    }
+}
+
+/// The role of a key.
+fn role_of(keyspace: &crate::ring::Keyspace, key: &[u8]) -> Role {
+    keyspace.rule_of(key).map_or(Role::Plain, |(rule, _)| rule.role)
+}
+
+/// The command with other words in the places of some.
+fn with_words(args: &Args<'_>, other: &[(usize, Bytes)]) -> (Bytes, Spans) {
+    let words: Vec<&[u8]> = (0..args.len())
+        .map(|at| match other.iter().find(|(place, _)| *place == at) {
+            Some((_, word)) => word,
+            None => args.arg(at),
+        })
+        .collect();
+    crate::resp::frame_of(&words)
+}
+
+/// Executes commands of one partition, in their form for nodes, as one unit: the reply to the last one.
+async fn at_once(
+    p: &Procedure,
+    partition: crate::request::PartitionId,
+    commands: &[(Bytes, Spans)],
+) -> super::procedure::Step<Bytes> {
+    let client = p.client().client;
+    let (action, mut assembly) = p
+        .worker
+        .with(|core| p.worker.one_unit(core, client, p.db, commands))?;
+    match p.ask(partition, p.db, action).await {
+        Outcome::Reply { frames, .. } => {
+            let mut published = Vec::new();
+            let replies = assembly.assemble(&[frames], true, &mut published);
+            let to = p.client();
+            p.worker.with(|core| {
+                for publication in published {
+                    p.worker.publish_from_script(core, to, publication);
+                }
+            });
+            let last = super::gather::elements(&replies).last();
+            Ok(last.map(|reply| replies.slice_ref(reply)).unwrap_or_default())
+        }
+        other => Err(other),
+    }
+}

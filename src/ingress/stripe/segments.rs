@@ -1,0 +1,158 @@
+//! The segments of a queue: found, opened and dropped.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Steps;
+use crate::ingress::gather::elements;
+use crate::ingress::procedure::{Procedure, Step};
+use crate::ingress::stripe::errand;
+use crate::request::{NodeId, PartitionId};
+use crate::resp::walk::text;
+use crate::stripe::{Directory, Id, Segment, Stripes, Turn, names};
+
+/// Partitions that are looked at for a new segment.
+const LOOKED_AT: u16 = 16;
+
+/// From one partition of the cycle to the next, where there are more than that: consecutive segments should not be neighbours.
+const STRIDE: u16 = 7;
+
+/// The segments in which a member's entry may be.
+pub(super) fn candidates<'a>(
+    stripes: &Stripes,
+    db: u16,
+    index: &[u8],
+    directory: &'a Directory,
+    member: &[u8],
+) -> Box<dyn Iterator<Item = Segment> + 'a> {
+    let id = Id::of(member);
+    if let Some(marker) = id.and_then(|id| stripes.entry(db, index, id)) {
+        return Box::new(directory.segments().filter(move |s| s.number == marker.segment));
+    }
+    let known = id.and_then(|id| match stripes.place(db, id) {
+        Some(crate::stripe::Place::Segment(partition)) => Some(partition),
+        _ => None,
+    });
+    match known {
+        Some(partition) => Box::new(directory.segments().filter(move |s| s.partition == partition)),
+        None => Box::new(directory.segments()),
+    }
+}
+
+/// The directory of an index, which is read if it was not yet.
+pub(super) async fn directory(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<std::sync::Arc<Directory>> {
+    let queue = steps.stripes.queue(steps.db, index);
+    loop {
+        if let Some(directory) = queue.directory() {
+            return Ok(directory);
+        }
+        errand::load(p, &steps.stripes, steps.db, index).await?;
+    }
+}
+
+/// The segment that entries are to be appended to, when it is our turn. [`crate::stripe::Stripe::appended`] is to be said afterwards.
+pub(super) async fn turn(p: &Procedure, steps: &Steps, index: &[u8], entries: u64) -> Step<Segment> {
+    directory(p, steps, index).await?;
+    let queue = steps.stripes.queue(steps.db, index);
+    loop {
+        match queue.turn(entries, steps.stripes.profile.segment_len).await {
+            Turn::Append(segment) => return Ok(segment),
+            Turn::Seal(segment, appended) => {
+                let mut next = queue.directory().as_deref().cloned();
+                if let Some(next) = &mut next {
+                    let partition = next_partition(p, next, segment);
+                    next.open_next(partition, appended);
+                }
+                let recorded = match &next {
+                    Some(next) => record(p, steps.db, index, next).await,
+                    None => Ok(()),
+                };
+                queue.sealed(next.filter(|_| recorded.is_ok()));
+                recorded?;
+            }
+        }
+    }
+}
+
+/// Writes the directory's record.
+async fn record(p: &Procedure, db: u16, index: &[u8], directory: &Directory) -> Step<()> {
+    let home = p.worker.shared().keyspace.partition_of(index);
+    let name = names::directory(home, index);
+    let text = directory.to_text();
+    p.write(home, db, &[b"SET", &name, text.as_bytes()], 1).await?;
+    Ok(())
+}
+
+/// Where the next segment is opened: on the nodes that have the fewest segments of this queue. A node that is new has none.
+fn next_partition(p: &Procedure, directory: &Directory, open: Segment) -> PartitionId {
+    let table = p.worker.shared().table.load();
+    let partitions = table.partitions().max(1);
+    let nodes_of = |partition: PartitionId| {
+        let row = table.rows.get(usize::from(partition));
+        row.map(|row| row.replicas.clone()).unwrap_or_default()
+    };
+    let mut load: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for segment in directory.segments() {
+        for node in nodes_of(segment.partition) {
+            *load.entry(node).or_default() += 2;
+        }
+    }
+    // Not the nodes of the one before, if there are others.
+    for node in nodes_of(open.partition) {
+        *load.entry(node).or_default() += 1;
+    }
+    let stride = if partitions > STRIDE * LOOKED_AT {
+        STRIDE
+    } else {
+        1
+    };
+    let around = (1..=LOOKED_AT.min(partitions)).map(|n| (open.partition + n * stride) % partitions);
+    let cost = |partition: &PartitionId| {
+        nodes_of(*partition)
+            .iter()
+            .map(|node| load.get(node).copied().unwrap_or(0))
+            .sum::<u64>()
+    };
+    around.min_by_key(cost).unwrap_or(open.partition)
+}
+
+/// Takes sealed segments that are empty out of the directory.
+pub(super) async fn drop_empty(p: &Procedure, steps: &Steps, index: &[u8], empty: &[Segment]) {
+    let queue = steps.stripes.queue(steps.db, index);
+    let Some(before) = queue.begin_change() else {
+        return;
+    };
+    let mut after = before.clone();
+    for segment in empty {
+        after.drop_sealed(segment.number);
+    }
+    let done = after != before && record(p, steps.db, index, &after).await.is_ok();
+    queue.directory_changed(done.then_some(after));
+    if done {
+        for segment in empty {
+            // If its counter stays, it is found again when the queue is removed; nobody reads it.
+            let counter = counter_name(&steps.stripes, index, *segment);
+            drop(p.write(segment.partition, steps.db, &[b"DEL", &counter], 1).await);
+        }
+    }
+}
+
+/// What a segment's counter is called: as the profile calls the index's counter.
+pub(super) fn counter_name(stripes: &Stripes, index: &[u8], segment: Segment) -> Bytes {
+    let profile = &stripes.profile;
+    let key = profile.role(crate::profile::Role::Index).and_then(|rule| {
+        let caught = rule.pattern.fit(index)?;
+        let counter = profile.role(crate::profile::Role::Counter)?;
+        Some(counter.pattern.fill(&rule.pattern, &caught))
+    });
+    names::segment(segment, key.as_deref().unwrap_or(index))
+}
+
+/// The texts of an array's elements.
+pub(super) fn texts(reply: &Bytes) -> Vec<Bytes> {
+    elements(reply)
+        .filter_map(text)
+        .map(|element| reply.slice_ref(element))
+        .collect()
+}

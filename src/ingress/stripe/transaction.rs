@@ -1,0 +1,85 @@
+//! Striped queues in transactions: what is needed is looked up before anything is executed.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::translate::{Form, Needs, form};
+use crate::ingress::dispatch::Flow;
+use crate::resp::{Args, Spans, encode};
+use crate::stripe::{Id, Place};
+use crate::worker::{Core, Worker};
+
+const IN_STEPS: &str = "ERR on a queue that is spread over nodes this takes several steps, and cannot be part of a transaction: send it \
+                        by itself";
+
+impl Worker {
+    /// What is to be done before a transaction is executed, or in its place, if anything.
+    pub(in crate::ingress) fn exec_striped(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        db: u16,
+    ) -> Option<Flow> {
+        let stripes = self.shared().stripes.as_ref()?;
+        let client = core.clients.get_mut(id as usize)?;
+        if let Some(Err(error)) = client.looked_up.take() {
+            client.session.transaction = None;
+            let watch = client.session.watch.take();
+            self.forget_watch(watch);
+            return Some(self.reply(core, id, error));
+        }
+        let transaction = client.session.transaction.as_ref()?;
+        if transaction.spoilt {
+            return None;
+        }
+        let mut needs = Needs::default();
+        let mut created: HashSet<Id> = HashSet::new();
+        for (frame, spans) in &transaction.commands {
+            let args = Args { bytes: frame, spans };
+            let Ok(command) = self.shared().commands.lookup(&args) else {
+                continue;
+            };
+            match form(stripes, &self.shared().keyspace, db, command, &args) {
+                Form::Stage(item, _) => drop(created.insert(item)),
+                Form::Needs(mut more) => {
+                    more.ids.retain(|item| !created.contains(item));
+                    needs.add(more);
+                }
+                _ => {}
+            }
+        }
+        if !needs.is_empty() {
+            return Some(self.look_up(core, id, stripes, needs));
+        }
+        if client.session.watch.is_none() && transaction.faults.is_empty() && !transaction.commands.is_empty()
+        {
+            let now_ms = core.clock.now_ms;
+            let reply = self.stage_transaction(stripes, db, transaction, now_ms)?;
+            client.session.transaction = None;
+            return Some(self.reply(core, id, reply));
+        }
+        None
+    }
+
+    /// The form of a command that is being executed in a transaction.
+    pub(in crate::ingress) fn form_in_transaction(&self, db: u16, frame: &Bytes, spans: &Spans) -> Form {
+        let args = Args { bytes: frame, spans };
+        let Some(stripes) = &self.shared().stripes else {
+            return Form::AsIs;
+        };
+        let Ok(command) = self.shared().commands.lookup(&args) else {
+            return Form::AsIs;
+        };
+        match form(stripes, &self.shared().keyspace, db, command, &args) {
+            // With other commands, so it is written where its own hash says; an index that names it has it brought.
+            Form::Stage(item, _) => {
+                stripes.put_place(db, item, Place::Own);
+                Form::AsIs
+            }
+            Form::Script(_) | Form::Steps | Form::Needs(_) => Form::Reply(encode::error(IN_STEPS)),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The form in which the nodes have a command, as far as it can be told from what is remembered.
+
+use bytes::Bytes;
+
+use super::segments::candidates;
+use super::{role_of, with_words};
+use crate::command::spec::Merge;
+use crate::command::{Command, Special};
+use crate::profile::{Role, ScriptRule};
+use crate::resp::{Args, Spans, encode};
+use crate::ring::Keyspace;
+use crate::stripe::{Id, Place, Stripes, names};
+
+/// What must be known before a command can be put into its form.
+#[derive(Debug, Default)]
+pub(in crate::ingress) struct Needs {
+    /// Where these are.
+    pub(super) ids: Vec<Id>,
+    /// The directories of these.
+    pub(super) indexes: Vec<Bytes>,
+}
+
+impl Needs {
+    pub(in crate::ingress) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.indexes.is_empty()
+    }
+
+    pub(in crate::ingress) fn add(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.indexes.extend(other.indexes);
+    }
+}
+
+/// See the module.
+pub(in crate::ingress) enum Form {
+    /// As the client has sent it.
+    AsIs,
+    /// One command.
+    One(Bytes, Spans),
+    /// Several, and how their replies become one.
+    Each(Vec<(Bytes, Spans)>, Merge),
+    /// Nothing is to be asked: this is the reply.
+    Reply(Bytes),
+    /// Something is to be looked up first.
+    Needs(Needs),
+    /// A new item is kept until an index names it; this is the reply.
+    Stage(Id, Bytes),
+    /// A script that the profile knows.
+    Script(Box<ScriptRule>),
+    /// It takes several steps.
+    Steps,
+}
+
+/// The form of a command.
+pub(in crate::ingress) fn form(
+    stripes: &Stripes,
+    keyspace: &Keyspace,
+    db: u16,
+    command: &Command,
+    args: &Args<'_>,
+) -> Form {
+    let Ok(keys) = command.keys(args) else {
+        return Form::AsIs;
+    };
+    let roles: Vec<Role> = keys
+        .iter()
+        .map(|&key| role_of(keyspace, args.arg(key as usize)))
+        .collect();
+    if roles.iter().all(|role| *role == Role::Plain) {
+        return Form::AsIs;
+    }
+    if is_script(command.special) {
+        return script(stripes, db, command, args, &roles, &keys);
+    }
+    match (roles.as_slice(), keys.first()) {
+        ([Role::Index], Some(&key)) => index(stripes, db, command, args, key as usize),
+        ([Role::Counter], _) if command.special == Special::Get => Form::Steps,
+        _ if roles.iter().all(|role| matches!(role, Role::Item | Role::Plain)) => {
+            items(stripes, db, command, args, &keys)
+        }
+        _ => refused(command, stripes),
+    }
+}
+
+fn is_script(special: Special) -> bool {
+    use Special::*;
+    matches!(special, Eval | EvalRo | Evalsha | EvalshaRo)
+}
+
+fn refused(command: &Command, stripes: &Stripes) -> Form {
+    Form::Reply(encode::error(&format!(
+        "ERR {} is not possible on a queue that is spread over nodes (profile {}). See docs/PROFILES.md for what is",
+        command.name.to_uppercase(),
+        stripes.profile.name
+    )))
+}
+
+fn script(
+    stripes: &Stripes,
+    db: u16,
+    command: &Command,
+    args: &Args<'_>,
+    roles: &[Role],
+    keys: &[u32],
+) -> Form {
+    if !roles
+        .iter()
+        .any(|role| matches!(role, Role::Index | Role::Counter))
+    {
+        return items(stripes, db, command, args, keys);
+    }
+    let Some(rule) = stripes.profile.scripts.iter().find(|rule| rule.keys == roles) else {
+        return refused(command, stripes);
+    };
+    let mut needs = Needs::default();
+    // The keys are `EVALSHA digest 2 index counter`.
+    let index = args.arg(keys.first().map_or(0, |&key| key as usize));
+    if stripes.queue(db, index).directory().is_none() {
+        needs.indexes.push(Bytes::copy_from_slice(index));
+    }
+    if rule.items > 0 {
+        let first = 2 + keys.len() + rule.items;
+        let ids = args.iter().skip(first).filter_map(Id::of);
+        needs
+            .ids
+            .extend(ids.filter(|&id| !stripes.is_staged(db, id) && stripes.place(db, id).is_none()));
+    }
+    match needs.is_empty() {
+        true => Form::Script(Box::new(rule.clone())),
+        false => Form::Needs(needs),
+    }
+}
+
+/// A command on one index.
+fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: usize) -> Form {
+    use Special::*;
+    let index = args.arg(key);
+    let queue = stripes.queue(db, index);
+    let Some(directory) = queue.directory() else {
+        return Form::Needs(Needs {
+            indexes: vec![Bytes::copy_from_slice(index)],
+            ..Needs::default()
+        });
+    };
+    let on = |segment, args: &Args<'_>| with_words(args, &[(key, names::segment(segment, index))]);
+    match command.special {
+        Zrem => {
+            // Each member is asked for where it may be.
+            let mut parts: Vec<(Bytes, Spans)> = Vec::new();
+            for segment in directory.segments() {
+                let mut words = vec![args.arg(0).to_vec(), names::segment(segment, index).to_vec()];
+                let here = args.iter().skip(2).filter(|member| {
+                    candidates(stripes, db, index, &directory, member).any(|other| other == segment)
+                });
+                words.extend(here.map(<[u8]>::to_vec));
+                if words.len() > 2 {
+                    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+                    parts.push(crate::resp::frame_of(&words));
+                }
+            }
+            merged(parts, Merge::Sum)
+        }
+        Zcard => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Sum),
+        Del | Unlink | Exists => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Any),
+        Zrange | Zrevrange | Zrangebyscore | Zrank | Zrevrank | Zscore | Zcount => Form::Steps,
+        _ => refused(command, stripes),
+    }
+}
+
+fn merged(mut parts: Vec<(Bytes, Spans)>, merge: Merge) -> Form {
+    match parts.pop() {
+        None => Form::Reply(encode::integer(0)),
+        Some((frame, spans)) if parts.is_empty() => Form::One(frame, spans),
+        Some(last) => {
+            parts.push(last);
+            Form::Each(parts, merge)
+        }
+    }
+}
+
+/// A command on items, and maybe other keys.
+fn items(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, keys: &[u32]) -> Form {
+    let mut needs = Needs::default();
+    let mut words: Vec<(usize, Bytes)> = Vec::new();
+    for &key in keys {
+        let at = key as usize;
+        let Some(id) = Id::of(args.arg(at)) else { continue };
+        match stripes.place(db, id) {
+            None if creates(stripes, command, args) => {
+                return Form::Stage(id, created(command, args));
+            }
+            None => needs.ids.push(id),
+            Some(Place::Own) => {}
+            Some(Place::Segment(partition) | Place::Moved(partition)) => {
+                words.push((at, names::item(partition, args.arg(at))));
+            }
+        }
+    }
+    match (needs.is_empty(), words.is_empty()) {
+        (false, _) => Form::Needs(needs),
+        (true, true) => Form::AsIs,
+        (true, false) => {
+            let (frame, spans) = with_words(args, &words);
+            Form::One(frame, spans)
+        }
+    }
+}
+
+/// Whether the command makes a new item.
+pub(super) fn creates(stripes: &Stripes, command: &Command, args: &Args<'_>) -> bool {
+    let field = stripes
+        .profile
+        .role(Role::Item)
+        .and_then(|rule| rule.created_with.as_deref());
+    matches!(command.special, Special::Hset | Special::Hmset)
+        && args.len() > 3
+        && args.len().is_multiple_of(2)
+        && field.is_some_and(|field| {
+            args.iter()
+                .skip(2)
+                .step_by(2)
+                .any(|name| name == field.as_bytes())
+        })
+}
+
+/// What a server says to that.
+pub(super) fn created(command: &Command, args: &Args<'_>) -> Bytes {
+    match command.special {
+        Special::Hmset => Bytes::from_static(b"+OK\r\n"),
+        _ => encode::integer((args.len() as i64 - 2) / 2),
+    }
+}

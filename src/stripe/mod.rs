@@ -1,0 +1,313 @@
+//! Striped queues: one queue of a driver, cut into segments that are on different nodes.
+//!
+//! **Problem.** A queue lives in one key, so it is as large and as fast as one node. And the driver's messages are keys of their own,
+//! called by bare ids: nothing in `HGETALL 5083c0f1-…` says which queue it is of.
+//!
+//! **Idea.** Entries are appended to the queue's open [segment](directory), which is sealed when it is long enough; the next one is
+//! opened in another partition. An item lives in its entry's segment, under a [name](names) that says the partition; where an id was
+//! put is remembered, and looked for on the nodes when it is not. Ranks in replies are [markers](marker), so a page is asked of one
+//! partition.
+//!
+//! This is what one sidecar knows of the queues: all of it can be found again on the nodes. What commands do is in
+//! `ingress::stripe`.
+
+pub mod directory;
+pub mod known;
+pub mod marker;
+pub mod names;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use directory::{Directory, Segment};
+use known::Known;
+
+use crate::profile::{Profile, is_uuid};
+use crate::request::PartitionId;
+use crate::resp::Spans;
+
+/// How many ids are remembered, and how many entries' places.
+const KNOWN_MAX: usize = 500_000;
+
+/// A UUID, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id(u128);
+
+impl Id {
+    /// The id that this key is, if it is one. Upper and lower case are different keys, so only lower case is taken for an id.
+    pub fn of(key: &[u8]) -> Option<Self> {
+        if !is_uuid(key) || key.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        let digit = |number: u128, byte: &u8| match byte {
+            b'-' => number,
+            byte => number << 4 | u128::from((*byte as char).to_digit(16).unwrap_or(0)),
+        };
+        Some(Self(key.iter().fold(0, digit)))
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = format!("{:032x}", self.0);
+        let part = |range: std::ops::Range<usize>| digits.get(range).unwrap_or_default();
+        let (a, b, c, d, e) = (part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
+        write!(f, "{a}-{b}-{c}-{d}-{e}")
+    }
+}
+
+/// Where a key that is called by an id lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// With its entry, in this partition.
+    Segment(PartitionId),
+    /// The same, after it was with an entry of another index: that one may still be there.
+    Moved(PartitionId),
+    /// Where its own hash says: it is no item, or not in an index yet.
+    Own,
+}
+
+impl Place {
+    /// The partition of its entry, if it is with one.
+    pub fn partition(self) -> Option<PartitionId> {
+        match self {
+            Self::Segment(partition) | Self::Moved(partition) => Some(partition),
+            Self::Own => None,
+        }
+    }
+}
+
+/// A new item that no index names yet: it is written together with its entry.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The commands that make it.
+    pub commands: Vec<(Bytes, Spans)>,
+    /// When it came, by the pool's clock.
+    pub since_ms: u64,
+}
+
+/// A queue, as far as it is known here.
+#[derive(Debug, Default)]
+pub struct Stripe {
+    state: Mutex<State>,
+    /// Something has changed that appending waits for.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None`: not read yet.
+    directory: Option<Arc<Directory>>,
+    /// Entries appended to the open segment.
+    appended: u64,
+    /// Appending commands under way.
+    appending: usize,
+    /// Nobody may begin to append.
+    sealing: bool,
+}
+
+/// What a command is to do before it appends.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Append to this segment, and say when it has.
+    Append(Segment),
+    /// Seal this segment, to which so many entries were appended, and open another; then ask again.
+    Seal(Segment, u64),
+}
+
+impl Stripe {
+    /// The directory, if it was read.
+    pub fn directory(&self) -> Option<Arc<Directory>> {
+        lock(&self.state).directory.clone()
+    }
+
+    /// It has been read, and so many entries have been appended to the open segment; unless somebody else was first.
+    pub fn loaded(&self, directory: Directory, appended: u64) {
+        let mut state = lock(&self.state);
+        if state.directory.is_none() {
+            state.directory = Some(Arc::new(directory));
+            state.appended = appended;
+        }
+    }
+
+    /// Waits for the turn to append `entries`, where a segment has `segment_len`. Whoever is to seal does so alone, when nobody appends:
+    /// a reader that goes on to the next segment must not leave an entry behind.
+    pub async fn turn(&self, entries: u64, segment_len: u64) -> Turn {
+        loop {
+            let news = self.news.notified();
+            {
+                let mut state = lock(&self.state);
+                let open = state.directory.as_ref().map(|directory| directory.open());
+                if let Some(open) = open.filter(|_| !state.sealing) {
+                    if state.appended == 0 || state.appended + entries <= segment_len {
+                        state.appending += 1;
+                        state.appended += entries;
+                        return Turn::Append(open);
+                    }
+                    if state.appending == 0 {
+                        state.sealing = true;
+                        return Turn::Seal(open, state.appended);
+                    }
+                }
+            }
+            news.await;
+        }
+    }
+
+    /// The command has appended, or failed to.
+    pub fn appended(&self) {
+        let mut state = lock(&self.state);
+        state.appending = state.appending.saturating_sub(1);
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// The open segment is sealed, as this directory says; `None`: that was not possible.
+    pub fn sealed(&self, directory: Option<Directory>) {
+        let mut state = lock(&self.state);
+        state.sealing = false;
+        if let Some(directory) = directory {
+            state.directory = Some(Arc::new(directory));
+            state.appended = 0;
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Takes the right to change the sealed segments; `None`: somebody else changes the directory.
+    pub fn begin_change(&self) -> Option<Directory> {
+        let mut state = lock(&self.state);
+        if state.sealing {
+            return None;
+        }
+        state.sealing = true;
+        state.directory.as_deref().cloned()
+    }
+
+    /// The sealed segments have changed, as this directory says; `None`: they have not.
+    pub fn directory_changed(&self, directory: Option<Directory>) {
+        let mut state = lock(&self.state);
+        state.sealing = false;
+        if let Some(directory) = directory {
+            state.directory = Some(Arc::new(directory));
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+}
+
+type QueueKey = (u16, Bytes);
+
+/// Everything that is known of striped queues.
+#[derive(Debug)]
+pub struct Stripes {
+    /// The driver's keys and scripts.
+    pub profile: Profile,
+    queues: Mutex<HashMap<QueueKey, Arc<Stripe>>>,
+    places: Mutex<Known<(u16, Id), Place>>,
+    /// By queue, as a hash, and id: the entry's place, also after it was removed.
+    entries: Mutex<Known<(u64, Id), marker::Marker>>,
+    staged: Mutex<HashMap<(u16, Id), Staged>>,
+}
+
+impl Stripes {
+    /// Of a driver whose profile has queues that are striped.
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            queues: Mutex::default(),
+            places: Mutex::new(Known::new(KNOWN_MAX)),
+            entries: Mutex::new(Known::new(KNOWN_MAX)),
+            staged: Mutex::default(),
+        }
+    }
+
+    /// The queue of this index.
+    pub fn queue(&self, db: u16, index: &[u8]) -> Arc<Stripe> {
+        let mut queues = lock(&self.queues);
+        let key = (db, Bytes::copy_from_slice(index));
+        queues.entry(key).or_default().clone()
+    }
+
+    /// Where the key of this id lives, if that is known.
+    pub fn place(&self, db: u16, id: Id) -> Option<Place> {
+        lock(&self.places).get(&(db, id))
+    }
+
+    /// The key of this id lives there.
+    pub fn put_place(&self, db: u16, id: Id, place: Place) {
+        lock(&self.places).put((db, id), place);
+    }
+
+    /// An index says that the item lives there. Where something else is known, both are doubted.
+    pub fn saw_item(&self, db: u16, id: Id, partition: PartitionId) {
+        let mut places = lock(&self.places);
+        match places.get(&(db, id)) {
+            Some(place) if place.partition() != Some(partition) => places.forget(&(db, id)),
+            Some(_) => {}
+            None => places.put((db, id), Place::Segment(partition)),
+        }
+    }
+
+    /// The place of this id's entry in an index, or where it was, if that is known.
+    pub fn entry(&self, db: u16, index: &[u8], id: Id) -> Option<marker::Marker> {
+        lock(&self.entries).get(&(queue_hash(db, index), id))
+    }
+
+    /// Learns of an entry.
+    pub fn put_entry(&self, db: u16, index: &[u8], id: Id, marker: marker::Marker) {
+        lock(&self.entries).put((queue_hash(db, index), id), marker);
+    }
+
+    /// Keeps a new item until an index names it. Commands for one that is kept already come behind.
+    pub fn stage(&self, db: u16, id: Id, commands: Vec<(Bytes, Spans)>, now_ms: u64) {
+        let mut staged = lock(&self.staged);
+        let one = staged.entry((db, id)).or_insert_with(|| Staged {
+            commands: Vec::new(),
+            since_ms: now_ms,
+        });
+        one.commands.extend(commands);
+    }
+
+    /// Whether a new item is kept.
+    pub fn is_staged(&self, db: u16, id: Id) -> bool {
+        lock(&self.staged).contains_key(&(db, id))
+    }
+
+    /// Takes a new item out, to write it.
+    pub fn take_staged(&self, db: u16, id: Id) -> Option<Staged> {
+        lock(&self.staged).remove(&(db, id))
+    }
+
+    /// Takes out new items that have been kept since before then.
+    pub fn take_old(&self, before_ms: u64) -> Vec<(u16, Id, Staged)> {
+        let mut staged = lock(&self.staged);
+        staged
+            .extract_if(|_, one| one.since_ms < before_ms)
+            .map(|((db, id), one)| (db, id, one))
+            .collect()
+    }
+
+    /// All keys have been removed.
+    pub fn clear(&self) {
+        lock(&self.queues).clear();
+        lock(&self.places).clear();
+        lock(&self.entries).clear();
+        lock(&self.staged).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn queue_hash(db: u16, index: &[u8]) -> u64 {
+    xxh3_64(index) ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests;
