@@ -4,6 +4,7 @@
 //! [`changes`].
 
 mod changes;
+mod queues;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         .route("/v1/ring/resume", post(changes::resume))
         .route("/v1/ring/cancel", post(changes::cancel))
         .route("/v1/partitions", get(partitions))
+        .route("/v1/queues", get(queues::queues))
         .fallback(|| async {
             let known = [
                 "/healthz",
@@ -94,6 +96,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 "/v1/pool",
                 "/v1/nodes",
                 "/v1/partitions",
+                "/v1/queues",
                 "/v1/ring",
                 "/v1/verify",
             ];

@@ -3,6 +3,7 @@
 //! Each partition's keys are listed by one node, its *lister*: the first of its nodes in sync that is connected. A node's
 //! own `SCAN` or `KEYS` is asked, and of what it names only the keys it lists are kept.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,10 +13,13 @@ use super::dispatch::Flow;
 use super::gather::{Gather, Recipe, elements};
 use crate::command::Command;
 use crate::command::spec::{Downgrade, Pool};
+use crate::pubsub::pattern::matches;
 use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Refusal, Request};
 use crate::resp::walk::text;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
+use crate::shared::Shared;
+use crate::stripe::names;
 use crate::worker::{Core, Worker};
 
 /// Which of a node's keys count.
@@ -23,6 +27,10 @@ use crate::worker::{Core, Worker};
 pub(crate) struct KeyFilter {
     listers: Arc<[Option<NodeId>]>,
     keyspace: Arc<Keyspace>,
+    /// Keys have other names on the nodes than clients know: see [`crate::stripe::names`].
+    striped: bool,
+    /// Which of these names are told, if not all.
+    pattern: Option<Bytes>,
     /// The node behind each part.
     nodes: Vec<NodeId>,
     /// What is told of them.
@@ -39,10 +47,12 @@ enum Shown {
 
 impl KeyFilter {
     /// For the keys of one node after the other.
-    pub(super) fn of(listers: Arc<[Option<NodeId>]>, keyspace: Arc<Keyspace>) -> Self {
+    pub(super) fn of(listers: Arc<[Option<NodeId>]>, shared: &Shared) -> Self {
         Self {
             listers,
-            keyspace,
+            keyspace: shared.keyspace.clone(),
+            striped: shared.stripes.is_some(),
+            pattern: None,
             nodes: Vec::new(),
             shown: Shown::All,
         }
@@ -59,10 +69,48 @@ impl KeyFilter {
         for (part, &node) in parts.iter().zip(&self.nodes) {
             keys.extend(elements(part).filter(|element| self.keeps(node, element)));
         }
+        if self.striped {
+            return self.told(&keys);
+        }
         match self.shown {
             Shown::All => array(&keys),
             Shown::Number => encode::integer(keys.len() as i64),
             Shown::Any => any_of(&keys),
+        }
+    }
+}
+
+impl KeyFilter {
+    /// The keys as clients know them, each once.
+    fn told(&self, keys: &[&[u8]]) -> Bytes {
+        let names: BTreeSet<&[u8]> = keys
+            .iter()
+            .filter_map(|key| text(key))
+            .filter_map(names::of_client)
+            .filter(|name| self.pattern.as_ref().is_none_or(|pattern| matches(pattern, name)))
+            .collect();
+        let all: Vec<Bytes> = names.into_iter().map(encode::bulk_frame).collect();
+        let all: Vec<&[u8]> = all.iter().map(|name| &name[..]).collect();
+        match self.shown {
+            Shown::All => array(&all),
+            Shown::Number => encode::integer(all.len() as i64),
+            Shown::Any => any_of(&all),
+        }
+    }
+
+    /// Only keys whose names, as clients know them, fit the pattern.
+    pub(super) fn matching(self, pattern: &[u8]) -> Self {
+        Self {
+            pattern: Some(Bytes::copy_from_slice(pattern)),
+            ..self
+        }
+    }
+
+    /// The keys of one page, as clients know them.
+    pub(super) fn page(&self, kept: &[&[u8]]) -> Bytes {
+        match self.striped {
+            true => self.told(kept),
+            false => array(kept),
         }
     }
 }
@@ -138,13 +186,22 @@ impl Worker {
                 let filter = KeyFilter {
                     listers,
                     keyspace: self.shared().keyspace.clone(),
+                    striped: self.shared().stripes.is_some(),
+                    pattern: None,
                     nodes: nodes.clone(),
                     shown: Shown::All,
                 };
-                self.ask_settled(core, id, &nodes, frame, Recipe::Keys(filter))
+                if !filter.striped {
+                    return self.ask_settled(core, id, &nodes, frame, Recipe::Keys(filter));
+                }
+                let all = encode::command_frame(&[b"KEYS", b"*"]);
+                let recipe = Recipe::Keys(filter.matching(args.arg(1)));
+                self.ask_settled(core, id, &nodes, &all, recipe)
             }
             // Each node's choice is a key of the pool, and each key is on one of these nodes.
-            _ if self.is_whole(core) => self.ask_settled(core, id, &nodes, frame, Recipe::RandomKey),
+            _ if self.is_whole(core) && self.shared().stripes.is_none() => {
+                self.ask_settled(core, id, &nodes, frame, Recipe::RandomKey)
+            }
             _ => self.ask_all_keys(core, id, listers, nodes, Shown::Any),
         }
     }
@@ -253,6 +310,8 @@ impl Worker {
         let filter = KeyFilter {
             listers,
             keyspace: self.shared().keyspace.clone(),
+            striped: self.shared().stripes.is_some(),
+            pattern: None,
             nodes: nodes.clone(),
             shown,
         };

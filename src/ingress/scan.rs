@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::dispatch::Flow;
 use super::gather::{Gather, Recipe, elements};
-use super::pool_wide::{KeyFilter, array};
+use super::pool_wide::KeyFilter;
 use super::scan_cursor::{ScanCursor, print_of};
 use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, Request};
 use crate::resp::walk::{is_error, text};
@@ -57,7 +57,7 @@ impl ScanPage {
             None => page(cursor, found),
             Some(filter) => {
                 let kept: Vec<&[u8]> = elements(found).filter(|e| filter.keeps(self.node, e)).collect();
-                page(cursor, &array(&kept))
+                page(cursor, &filter.page(&kept))
             }
         }
     }
@@ -104,16 +104,27 @@ impl Worker {
             },
         };
         let next_node = nodes.iter().copied().find(|&node| node > from.node);
-        let page = ScanPage {
+        let mut page = ScanPage {
             node: from.node,
             view,
             next_node,
-            filter: Some(KeyFilter::of(listers.clone(), self.shared().keyspace.clone())),
+            filter: Some(KeyFilter::of(listers.clone(), self.shared())),
         };
         let at = from.at.to_string();
         let mut all: Vec<&[u8]> = args.iter().collect();
         if let Some(cursor) = all.get_mut(1) {
             *cursor = at.as_bytes();
+        }
+        // What nodes call a key is not what the pattern is about.
+        if self.shared().stripes.is_some()
+            && let Some(at) = all
+                .iter()
+                .skip(2)
+                .position(|word| word.eq_ignore_ascii_case(b"match"))
+            && at + 3 < all.len()
+        {
+            let pattern = all.drain(at + 2..at + 4).nth(1);
+            page.filter = page.filter.map(|filter| filter.matching(pattern.unwrap_or(b"*")));
         }
         let (frame, recipe) = (encode::command_frame(&all), Recipe::Scan(page));
         if from.at > 0 {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use tokio::task::spawn_local;
 
 use super::client::Showing;
@@ -35,6 +36,7 @@ pub(super) struct ScriptUse {
     script: Arc<Script>,
     parts: Parts,
     only_declared: bool,
+    may_write: bool,
     /// It may touch any key of the pool.
     everywhere: bool,
     /// How nodes are asked to execute it; `None`: as the client has asked.
@@ -84,6 +86,7 @@ impl ScriptUse {
             parts,
             everywhere,
             only_declared: known.only_declared,
+            may_write: known.may_write,
             call,
         }
     }
@@ -110,9 +113,10 @@ impl ScriptUse {
             false => Box::from([]),
         };
         let commands = Commands {
-            touched: match self.only_declared {
-                true => declared(command, &frame, args),
-                false => Touched::Partition,
+            touched: match (self.may_write, self.only_declared) {
+                (false, _) => Touched::Keys(SmallVec::new()),
+                (true, true) => declared(command, &frame, args),
+                (true, false) => Touched::Partition,
             },
             compare: command.compare,
             scripts: Some(scripts),
@@ -241,6 +245,7 @@ impl Worker {
             script: library.script.clone(),
             parts: library.parts,
             only_declared: false,
+            may_write: true,
             everywhere: self.shared().library.judge.is_one_place() && !library.parts.guard,
             call: Some(Call {
                 command: if read_only { "FCALL_RO" } else { "FCALL" },

@@ -92,6 +92,7 @@ impl Judge {
             script: with(parts),
             parts,
             only_declared,
+            may_write: self.may_write(&traits),
             refusal: self.refusal(&traits, if free.is_some() { unguarded } else { parts }),
             free,
             text: text.clone(),
@@ -125,17 +126,21 @@ impl Judge {
         }
     }
 
-    fn parts(&self, traits: &ScriptTraits, only_declared: bool) -> Parts {
+    /// Whether a script may change anything.
+    fn may_write(&self, traits: &ScriptTraits) -> bool {
         let writes = |name: &str| {
             self.commands
                 .get(name)
                 .is_none_or(|c| c.flags.contains(Flags::WRITE))
         };
+        traits.unclear || traits.commands.iter().any(|name| writes(name))
+    }
+
+    fn parts(&self, traits: &ScriptTraits, only_declared: bool) -> Parts {
         let differs = traits.unclear
             || traits.names_time_or_random
             || traits.relative_expiry
-            || ((traits.unordered_reads || traits.server_state)
-                && traits.commands.iter().any(|name| writes(name)));
+            || ((traits.unordered_reads || traits.server_state) && self.may_write(traits));
         Parts {
             clock: self.replicas > 1 && differs,
             guard: self.partitions > 1 && !only_declared,

@@ -36,6 +36,8 @@ pub struct KnownScript {
     pub free: Option<(Arc<Script>, Parts)>,
     /// Whether its text proves that it touches only keys that it declares.
     pub only_declared: bool,
+    /// Whether it may change anything.
+    pub may_write: bool,
     /// Why it is not executed, if so: an error line.
     pub refusal: Option<&'static str>,
     /// Its own text.

@@ -445,6 +445,7 @@ impl Sequencer {
     ) -> bool {
         let write_quorum = self.settings.write_quorum;
         let mut differs = false;
+        let mut parted = None;
         let Some(entry) = self.log.get_mut(pos) else {
             return false;
         };
@@ -478,15 +479,25 @@ impl Sequencer {
                         .partitions
                         .get(usize::from(entry.partition))
                         .and_then(Option::as_ref);
-                    if !entry.released && p.and_then(Partition::primary) == Some(node) {
+                    let counts = !entry.released && p.and_then(Partition::primary) == Some(node);
+                    if counts {
                         entry.reply = Some((chunk.slice(at), resp3));
+                        entry.digest = Some(digest);
                     }
+                    parted = Some(counts);
                 }
                 Some(_) => {}
             }
         } else if entry.reply.is_none() {
             entry.reply = Some((chunk.slice(at), resp3));
         }
+        if let Some(counts) = parted {
+            // Before anybody's acknowledgement counts.
+            self.part(node, pos, counts);
+        }
+        let Some(entry) = self.log.get_mut(pos) else {
+            return differs;
+        };
         let mut safe = true;
         for i in 0..entry.partitions() {
             let Some((partition, seq)) = entry.part(i) else {
@@ -517,10 +528,9 @@ impl Sequencer {
                 safe = false;
             }
         }
-        if !safe || entry.released {
-            return differs;
+        if safe && !entry.released {
+            release(entry, &mut self.effects, &mut self.again);
         }
-        release(entry, &mut self.effects, &mut self.again);
         differs
     }
 

@@ -11,7 +11,7 @@ use super::reads::Purpose;
 use super::{Sequencer, log::LogPos};
 use crate::command::dump;
 use crate::command::spec::Compare;
-use crate::request::{Action, Commands, HoldId, PartitionId, ReplyTo, Request, Touched};
+use crate::request::{Action, Commands, HoldId, NodeId, PartitionId, ReplyTo, Request, Touched};
 
 /// Nobody waits for a repair.
 pub(super) const NOBODY: ReplyTo = ReplyTo {
@@ -48,6 +48,30 @@ impl Sequencer {
                     under: HoldId::NONE,
                     reply_to: NOBODY,
                 });
+            }
+        }
+    }
+
+    /// A node has answered a write otherwise than others, and nobody can say which keys it changed: a script that found a key on one
+    /// node that had just expired on another, as happens where one is late. Whoever answered otherwise than the client is told is given
+    /// nothing more, until it has been given a copy. `counts`: what this node answered is what the client is told.
+    pub(super) fn part(&mut self, node: NodeId, pos: LogPos, counts: bool) {
+        let Some(entry) = self.log.get(pos) else { return };
+        if !matches!(entry.commands.touched, Touched::Partition) || entry.is_flush() {
+            return;
+        }
+        let parts: Vec<(PartitionId, u64)> = entry.parts().collect();
+        for (partition, seq) in parts {
+            let Some(Some(p)) = self.partitions.get(usize::from(partition)) else {
+                continue;
+            };
+            let is_other = |r: &&super::Replica| r.node != node && r.acked >= seq;
+            let odd: Vec<NodeId> = match counts {
+                true => p.replicas.iter().filter(is_other).map(|r| r.node).collect(),
+                false => vec![node],
+            };
+            for node in odd {
+                self.expel(node, partition);
             }
         }
     }

@@ -233,6 +233,17 @@ impl Stripes {
         queues.entry(key).or_default().clone()
     }
 
+    /// The queues whose directories have been read, by their names.
+    pub fn known_queues(&self) -> Vec<(u16, Bytes, Arc<Directory>)> {
+        let queues = lock(&self.queues);
+        let known = queues
+            .iter()
+            .filter_map(|((db, key), queue)| Some((*db, key.clone(), queue.directory()?)));
+        let mut known: Vec<_> = known.collect();
+        known.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        known
+    }
+
     /// Where the key of this id lives, if that is known.
     pub fn place(&self, db: u16, id: Id) -> Option<Place> {
         lock(&self.places).get(&(db, id))

@@ -60,7 +60,7 @@ async fn many_append_and_no_segment_gets_too_long() {
     let counts: Arc<[AtomicU64]> = (0..40).map(|_| AtomicU64::new(0)).collect();
     let tasks = (0..20).map(|_| {
         let (stripe, counts) = (stripe.clone(), counts.clone());
-        tokio::spawn(async move {
+        async move {
             for _ in 0..10 {
                 loop {
                     match stripe.turn(1, 10).await {
@@ -79,7 +79,7 @@ async fn many_append_and_no_segment_gets_too_long() {
                     }
                 }
             }
-        })
+        }
     });
     futures::future::join_all(tasks).await;
     let found: Vec<u64> = counts.iter().map(|n| n.load(Relaxed)).collect();

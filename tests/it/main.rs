@@ -33,5 +33,6 @@ mod server;
 mod side_by_side;
 mod soak;
 mod startup;
+mod stripe;
 mod transactions;
 mod verify;

@@ -267,7 +267,7 @@ impl Pool {
     }
 
     /// What a node brings with it.
-    fn preload(&mut self, id: usize, values: &[u64]) {
+    pub(super) fn preload(&mut self, id: usize, values: &[u64]) {
         let values = values.iter().map(|v| v.to_string().into_bytes()).collect();
         self.nodes[id]
             .0

@@ -32,6 +32,7 @@ mod moves;
 mod node;
 mod ops;
 mod owners;
+mod parting;
 mod plan;
 mod queues;
 mod rng;

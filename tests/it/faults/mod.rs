@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use workload::{Outcome, Workload};
 
 /// How long a returned node may take until it is in sync again.
-const RECOVERY_MAX: Duration = Duration::from_secs(15);
+pub const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 fn harm_time() -> Duration {
     Duration::from_secs(setting("FAULT_SECONDS", 6) as u64)

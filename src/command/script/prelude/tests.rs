@@ -5,6 +5,7 @@ use crate::testserver::{Server, words};
 const CLOCKED: Parts = Parts {
     clock: true,
     guard: false,
+    items: false,
     publish: false,
     bounds: false,
     os: false,

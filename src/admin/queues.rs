@@ -1,0 +1,56 @@
+//! `/v1/queues`: the queues that are spread over nodes, as far as this sidecar has seen them, with their segments.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::{Admin, Unavailable};
+
+#[derive(Serialize)]
+pub(super) struct QueueEntry {
+    key: String,
+    db: u16,
+    segments: Vec<SegmentEntry>,
+}
+
+/// A segment; the last one of a queue is open.
+#[derive(Serialize)]
+struct SegmentEntry {
+    number: u16,
+    partition: u16,
+    /// How many entries were appended to those before it.
+    base: u64,
+    nodes: Vec<String>,
+}
+
+pub(super) async fn queues(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<QueueEntry>>, Unavailable> {
+    let shared = admin.open()?;
+    let table = shared.table.load();
+    let nodes_of = |partition: u16| -> Vec<String> {
+        let row = table.rows.get(usize::from(partition));
+        let nodes = row.into_iter().flat_map(|row| &row.replicas);
+        nodes
+            .filter_map(|&node| Some(table.nodes.get(usize::from(node))?.name.clone()))
+            .collect()
+    };
+    let known = shared.stripes.as_ref().map(|stripes| stripes.known_queues());
+    let entries = known
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(db, key, directory)| QueueEntry {
+            key: String::from_utf8_lossy(&key).into_owned(),
+            db,
+            segments: directory
+                .segments()
+                .map(|segment| SegmentEntry {
+                    number: segment.number,
+                    partition: segment.partition,
+                    base: segment.base,
+                    nodes: nodes_of(segment.partition),
+                })
+                .collect(),
+        });
+    Ok(Json(entries.collect()))
+}

@@ -1,0 +1,106 @@
+//! Nothing asks all nodes, but for the first look-up of an id that nobody has seen: what each node receives is counted.
+
+use super::*;
+use crate::harness::Client;
+use std::collections::BTreeMap;
+
+/// Commands that nodes were sent since this was last asked, but for what keeps them together.
+struct Counts {
+    clients: Vec<Client>,
+}
+
+impl Counts {
+    fn of(pool: &Pool) -> Self {
+        let mut counts = Self {
+            clients: pool.nodes.iter().map(crate::harness::Node::client).collect(),
+        };
+        counts.take();
+        counts
+    }
+
+    /// How often each command was executed, by all nodes together.
+    fn take(&mut self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for client in &mut self.clients {
+            let text = client.call(cmd!["INFO", "commandstats"]).text().unwrap();
+            client.call(cmd!["CONFIG", "RESETSTAT"]);
+            for line in text.lines() {
+                let Some((name, rest)) = line
+                    .strip_prefix("cmdstat_")
+                    .and_then(|l| l.split_once(":calls="))
+                else {
+                    continue;
+                };
+                let calls: u64 = rest.split(',').next().unwrap().parse().unwrap();
+                *all.entry(name.to_owned()).or_default() += calls;
+            }
+        }
+        let ours = [
+            "zscore",
+            "zrangebyscore",
+            "zcard",
+            "exists",
+            "hgetall",
+            "get",
+            "zrevrangebyscore",
+        ];
+        all.retain(|name, _| ours.contains(&name.as_str()));
+        all
+    }
+}
+
+fn calls(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    pairs
+        .iter()
+        .map(|(name, calls)| ((*name).to_owned(), *calls))
+        .collect()
+}
+
+#[test]
+fn a_page_asks_one_partition() {
+    let mut rng = Rng::new(seed());
+    let pool = Pool::start(4);
+    let sidecar = Sidecar::start(&striped(&pool, 2, 10));
+    let mut driver = Driver::connect(&sidecar.endpoint());
+    let all = new_ids(&mut rng, 60);
+    for some in all.chunks(5) {
+        assert!(driver.post(QUEUE, some, LONG_MS).is_ok());
+    }
+    let mut counts = Counts::of(&pool);
+    // From the head: one segment.
+    assert_eq!(driver.page(QUEUE, None, 4), all[..4]);
+    assert_eq!(counts.take(), calls(&[("zrangebyscore", 1)]));
+    // In the middle of a segment: one question for the rank, one for the page.
+    assert_eq!(driver.page(QUEUE, Some(&all[3]), 4), all[4..8]);
+    assert_eq!(counts.take(), calls(&[("zrangebyscore", 1), ("zscore", 1)]));
+    // Over a segment's end: two.
+    assert_eq!(driver.page(QUEUE, Some(&all[7]), 4), all[8..12]);
+    assert_eq!(counts.take(), calls(&[("zrangebyscore", 2), ("zscore", 1)]));
+    // The messages of a page: each is asked for once.
+    assert_eq!(driver.bodies(&all[8..12]), all[8..12]);
+    assert_eq!(counts.take().get("exists"), None);
+    // The tail.
+    let tail = driver.client.call(cmd!["ZREVRANGE", INDEX, 0, 0]);
+    assert_eq!(ids(&tail), all[59..]);
+    assert_eq!(counts.take(), calls(&[("zrevrangebyscore", 1)]));
+    // An id that nobody has seen is looked for everywhere, once: in each partition, on one node.
+    let stranger = new_id(&mut rng);
+    for first in [true, false] {
+        assert_eq!(driver.client.call(cmd!["EXISTS", stranger]).int(), Some(0));
+        let asked = counts.take()["exists"];
+        assert_eq!(asked, if first { 64 + 1 } else { 1 });
+    }
+    // After a restart nothing is remembered: the directory is read once, and a page teaches where its messages are.
+    sidecar.restart();
+    let mut driver = Driver::connect(&sidecar.endpoint());
+    counts.take();
+    assert_eq!(driver.page(QUEUE, None, 4), all[..4]);
+    let asked = counts.take();
+    assert_eq!(
+        (asked.get("get"), asked.get("zrangebyscore")),
+        (Some(&2), Some(&1)),
+        "{asked:?}"
+    );
+    assert_eq!(driver.bodies(&all[..4]), all[..4]);
+    assert_eq!(counts.take().get("exists"), None);
+}
