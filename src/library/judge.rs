@@ -142,7 +142,7 @@ impl Judge {
             || traits.relative_expiry
             || ((traits.unordered_reads || traits.server_state) && self.may_write(traits));
         Parts {
-            clock: self.replicas > 1 && differs,
+            clock: self.replicas > 1 && (differs || (self.items && !only_declared)),
             guard: self.partitions > 1 && !only_declared,
             items: self.items && !only_declared,
             publish: traits.may_publish(),

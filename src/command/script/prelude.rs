@@ -94,14 +94,14 @@ fn os(parts: Parts) -> &'static str {
 
 fn core(parts: Parts, specs: &str) -> String {
     let mut chosen = String::new();
-    if parts.items {
-        chosen.push_str(ITEMS);
-    }
     if parts.guard {
         chosen.push_str(&GUARD.replace("@SPECS@", specs));
     }
     if parts.clock {
         chosen.push_str(CLOCK);
+    }
+    if parts.items {
+        chosen.push_str(ITEMS);
     }
     if parts.publish {
         chosen.push_str(PUBLISH);

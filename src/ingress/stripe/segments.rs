@@ -124,15 +124,17 @@ pub(super) async fn drop_empty(p: &Procedure, steps: &Steps, index: &[u8], empty
         return;
     };
     let mut after = before.clone();
-    for segment in empty {
-        after.drop_sealed(segment.number);
-    }
+    let dropped: Vec<Segment> = empty
+        .iter()
+        .copied()
+        .filter(|segment| after.drop_sealed(segment.number))
+        .collect();
     let done = after != before && record(p, steps.db, index, &after).await.is_ok();
     queue.directory_changed(done.then_some(after));
     if done {
-        for segment in empty {
+        for segment in dropped {
             // If its counter stays, it is found again when the queue is removed; nobody reads it.
-            let counter = counter_name(&steps.stripes, index, *segment);
+            let counter = counter_name(&steps.stripes, index, segment);
             drop(p.write(segment.partition, steps.db, &[b"DEL", &counter], 1).await);
         }
     }

@@ -1,6 +1,6 @@
 -- What depends on a clock, on chance or on an order that servers do not define is computed from the run's last argument, the
 -- pool's time in ms, which is the same for all nodes.
-local now, seed, resp3
+local seed, resp3
 begin[#begin + 1] = function(_, args)
     local ms, chance = string.match(args[#args], '^(%d+):(%d+)$')
     args[#args] = nil

@@ -4,6 +4,8 @@
 -- Whole-line comments only: the lines are joined into one, so that line numbers in the script's errors stay right.
 local function rf_make(redis, math, tostring)
     local call, guard, item, special, around, begin, done = redis.call, nil, nil, {}, nil, {}, nil
+    -- The pool's time in ms, where it counts.
+    local now
     -- What of `redis` itself is to be another one.
     local fields_of_redis = { set_repl = function() end }
     -- Whatever else may come from chance, or a clock, as the script sees it.

@@ -1,10 +1,25 @@
 -- Items, called by bare ids, live with the queue that the script is executed on: under a name that says its partition.
-local pin = nil
+-- One that is about to expire counts as expired, by the pool's time, and is removed: else a node that executes the script a moment
+-- later would find it gone, and another one not.
+local EARLY_MS = 200
+local pin, settled = nil, {}
 begin[#begin + 1] = function(keys)
-    pin = type(keys[1]) == 'string' and string.match(keys[1], '^rf@%x%x%x%x')
+    pin, settled = type(keys[1]) == 'string' and string.match(keys[1], '^rf@%x%x%x%x'), {}
 end
 local ID = '^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$'
+local function settle(name)
+    local at = redis.pcall('PEXPIRETIME', name)
+    if type(at) == 'number' and at > 0 and at <= now + EARLY_MS then redis.pcall('DEL', name) end
+end
 -- What the nodes call a key, if it is an item.
 item = function(key)
-    if pin and type(key) == 'string' and #key == 36 and string.find(key, ID) then return pin .. ':' .. key end
+    if pin and type(key) == 'string' and #key == 36 and string.find(key, ID) then
+        local name = settled[key]
+        if not name then
+            name = pin .. ':' .. key
+            settled[key] = name
+            if now then settle(name) end
+        end
+        return name
+    end
 end
