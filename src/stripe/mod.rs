@@ -33,6 +33,12 @@ use crate::resp::Spans;
 /// How many ids are remembered, and how many entries' places.
 const KNOWN_MAX: usize = 500_000;
 
+/// Queues that are kept in mind; those that nobody uses at the moment are read again when they are needed.
+const QUEUES_MAX: usize = 200_000;
+
+/// Bytes of new items that are kept until an index names them. Past it they are written at once, where their own hashes say.
+const STAGED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A UUID, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(u128);
@@ -211,7 +217,23 @@ pub struct Stripes {
     places: Mutex<Known<(u16, Id), Place>>,
     /// By queue, as a hash, and id: the entry's place, also after it was removed.
     entries: Mutex<Known<(u64, Id), marker::Marker>>,
-    staged: Mutex<HashMap<(u16, Id), Staged>>,
+    staged: Mutex<StagedItems>,
+}
+
+#[derive(Debug, Default)]
+struct StagedItems {
+    items: HashMap<(u16, Id), Staged>,
+    bytes: usize,
+}
+
+impl StagedItems {
+    fn taken(&mut self, one: &Staged) {
+        self.bytes = self.bytes.saturating_sub(size_of(&one.commands));
+    }
+}
+
+fn size_of(commands: &[(Bytes, Spans)]) -> usize {
+    commands.iter().map(|(frame, _)| frame.len()).sum()
 }
 
 impl Stripes {
@@ -230,6 +252,9 @@ impl Stripes {
     pub fn queue(&self, db: u16, index: &[u8]) -> Arc<Stripe> {
         let mut queues = lock(&self.queues);
         let key = (db, Bytes::copy_from_slice(index));
+        if queues.len() >= QUEUES_MAX && !queues.contains_key(&key) {
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+        }
         queues.entry(key).or_default().clone()
     }
 
@@ -274,33 +299,44 @@ impl Stripes {
         lock(&self.entries).put((queue_hash(db, index), id), marker);
     }
 
-    /// Keeps a new item until an index names it. Commands for one that is kept already come behind.
-    pub fn stage(&self, db: u16, id: Id, commands: Vec<(Bytes, Spans)>, now_ms: u64) {
+    /// Keeps a new item until an index names it. Commands for one that is kept already come behind. Whether there was room.
+    pub fn stage(&self, db: u16, id: Id, commands: Vec<(Bytes, Spans)>, now_ms: u64) -> bool {
         let mut staged = lock(&self.staged);
-        let one = staged.entry((db, id)).or_insert_with(|| Staged {
+        let bytes = size_of(&commands);
+        if staged.bytes + bytes > STAGED_BYTES_MAX {
+            return false;
+        }
+        staged.bytes += bytes;
+        let one = staged.items.entry((db, id)).or_insert_with(|| Staged {
             commands: Vec::new(),
             since_ms: now_ms,
         });
         one.commands.extend(commands);
+        true
     }
 
     /// Whether a new item is kept.
     pub fn is_staged(&self, db: u16, id: Id) -> bool {
-        lock(&self.staged).contains_key(&(db, id))
+        lock(&self.staged).items.contains_key(&(db, id))
     }
 
     /// Takes a new item out, to write it.
     pub fn take_staged(&self, db: u16, id: Id) -> Option<Staged> {
-        lock(&self.staged).remove(&(db, id))
+        let mut staged = lock(&self.staged);
+        let one = staged.items.remove(&(db, id))?;
+        staged.taken(&one);
+        Some(one)
     }
 
     /// Takes out new items that have been kept since before then.
     pub fn take_old(&self, before_ms: u64) -> Vec<(u16, Id, Staged)> {
         let mut staged = lock(&self.staged);
-        staged
-            .extract_if(|_, one| one.since_ms < before_ms)
-            .map(|((db, id), one)| (db, id, one))
-            .collect()
+        let old = staged.items.extract_if(|_, one| one.since_ms < before_ms);
+        let old: Vec<(u16, Id, Staged)> = old.map(|((db, id), one)| (db, id, one)).collect();
+        for (_, _, one) in &old {
+            staged.taken(one);
+        }
+        old
     }
 
     /// All keys have been removed.
@@ -308,7 +344,7 @@ impl Stripes {
         lock(&self.queues).clear();
         lock(&self.places).clear();
         lock(&self.entries).clear();
-        lock(&self.staged).clear();
+        *lock(&self.staged) = StagedItems::default();
     }
 }
 

@@ -104,3 +104,16 @@ fn what_is_seen_elsewhere_is_doubted() {
     assert_eq!(stripes.take_old(101).len(), 1);
     assert!(!stripes.is_staged(0, id));
 }
+
+#[test]
+fn what_is_kept_has_a_bound() {
+    let stripes = Stripes::new(Profile::default());
+    let frame = Bytes::from(vec![0; 1024 * 1024]);
+    let stage = |n: u128| stripes.stage(0, Id(n), vec![(frame.clone(), Spans::default())], 0);
+    assert!((0..64).all(stage));
+    assert!(!stage(64));
+    assert!(stripes.take_staged(0, Id(3)).is_some());
+    assert!(stage(65));
+    assert_eq!(stripes.take_old(1).len(), 64);
+    assert!((100..164).all(stage));
+}

@@ -77,6 +77,7 @@ async fn append(
         // Nothing has happened, as far as we are told: they are as new as before.
         if let Err(Outcome::Refused(_)) = &done {
             for (id, staged) in taken {
+                // If there is no room any more, they are lost: their driver is told that nothing was posted.
                 stripes.stage(db, id, staged.commands, staged.since_ms);
             }
         }

@@ -68,7 +68,10 @@ impl Worker {
             Form::Needs(needs) => Taken::Done(self.look_up(core, id, stripes, needs)),
             Form::Stage(item, replies) => {
                 let now_ms = core.clock.now_ms;
-                stripes.stage(db, item, vec![(frame.clone(), spans.clone())], now_ms);
+                if !stripes.stage(db, item, vec![(frame.clone(), spans.clone())], now_ms) {
+                    stripes.put_place(db, item, crate::stripe::Place::Own);
+                    return Taken::AsIs;
+                }
                 Taken::Done(self.reply(core, id, replies))
             }
             Form::Script(rule) => {

@@ -62,7 +62,7 @@ pub(crate) async fn write_old_items(worker: Rc<Worker>, stripes: std::sync::Arc<
 impl Worker {
     /// Keeps the items of a transaction that does nothing but make new ones: the reply to it.
     pub(in crate::ingress) fn stage_transaction(
-        &self,
+        self: &Rc<Self>,
         stripes: &Stripes,
         db: u16,
         transaction: &Transaction,
@@ -98,7 +98,11 @@ impl Worker {
             }
         }
         for (id, commands) in items {
-            stripes.stage(db, id, commands, now_ms);
+            if !stripes.stage(db, id, commands.clone(), now_ms) {
+                // As good as if it had been kept for too long.
+                let since_ms = now_ms;
+                write(self, db, id, Staged { commands, since_ms });
+            }
         }
         Some(replies.freeze())
     }
