@@ -190,8 +190,9 @@ impl Stripe {
         if state.sealing {
             return None;
         }
+        let directory = state.directory.as_deref().cloned()?;
         state.sealing = true;
-        state.directory.as_deref().cloned()
+        Some(directory)
     }
 
     /// The sealed segments have changed, as this directory says; `None`: they have not.

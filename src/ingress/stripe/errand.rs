@@ -16,7 +16,7 @@ use crate::ingress::procedure::{Procedure, Step, answer, replies};
 use crate::request::{Action, Commands, PartitionId};
 use crate::resp::encode;
 use crate::resp::walk::text;
-use crate::stripe::{Directory, Id, Place, Stripes, names};
+use crate::stripe::{Directory, Id, Place, Stripe, Stripes, names};
 use crate::worker::{Core, Worker};
 
 impl Worker {
@@ -49,7 +49,7 @@ impl Worker {
 async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
     let db = p.db;
     for index in &needs.indexes {
-        load(p, stripes, db, index).await?;
+        load(p, stripes, &stripes.queue(db, index), db, index).await?;
     }
     let mut unseen = Vec::new();
     for id in needs.ids {
@@ -63,7 +63,13 @@ async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
 }
 
 /// Reads a queue's directory, and how long its open segment is.
-pub(super) async fn load(p: &Procedure, stripes: &Stripes, db: u16, index: &[u8]) -> Step<()> {
+pub(super) async fn load(
+    p: &Procedure,
+    stripes: &Stripes,
+    queue: &Stripe,
+    db: u16,
+    index: &[u8],
+) -> Step<()> {
     let home = p.worker.shared().keyspace.partition_of(index);
     let name = names::directory(home, index);
     let record = read(p, home, db, &[&[b"GET", &name]]).await?;
@@ -80,7 +86,7 @@ pub(super) async fn load(p: &Procedure, stripes: &Stripes, db: u16, index: &[u8]
         .first()
         .and_then(|reply| text(reply))
         .map_or(1, super::score::number);
-    stripes.queue(db, index).loaded(directory, next.saturating_sub(1));
+    queue.loaded(directory, next.saturating_sub(1));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The segments of a queue: found, opened and dropped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use crate::ingress::procedure::{Procedure, Step};
 use crate::ingress::stripe::errand;
 use crate::request::{NodeId, PartitionId};
 use crate::resp::walk::text;
-use crate::stripe::{Directory, Id, Segment, Stripes, Turn, names};
+use crate::stripe::{Directory, Id, Segment, Stripe, Stripes, Turn, names};
 
 /// Partitions that are looked at for a new segment.
 const LOOKED_AT: u16 = 16;
@@ -41,23 +42,32 @@ pub(super) fn candidates<'a>(
 }
 
 /// The directory of an index, which is read if it was not yet.
-pub(super) async fn directory(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<std::sync::Arc<Directory>> {
+pub(super) async fn directory(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<Arc<Directory>> {
+    Ok(queue(p, steps, index).await?.1)
+}
+
+/// A queue, and its directory, which is read if it was not yet.
+async fn queue(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<(Arc<Stripe>, Arc<Directory>)> {
     let queue = steps.stripes.queue(steps.db, index);
     loop {
         if let Some(directory) = queue.directory() {
-            return Ok(directory);
+            return Ok((queue, directory));
         }
-        errand::load(p, &steps.stripes, steps.db, index).await?;
+        errand::load(p, &steps.stripes, &queue, steps.db, index).await?;
     }
 }
 
-/// The segment that entries are to be appended to, when it is our turn. [`crate::stripe::Stripe::appended`] is to be said afterwards.
-pub(super) async fn turn(p: &Procedure, steps: &Steps, index: &[u8], entries: u64) -> Step<Segment> {
-    directory(p, steps, index).await?;
-    let queue = steps.stripes.queue(steps.db, index);
+/// The segment that entries are to be appended to, when it is our turn. [`Stripe::appended`] is to be said afterwards.
+pub(super) async fn turn(
+    p: &Procedure,
+    steps: &Steps,
+    index: &[u8],
+    entries: u64,
+) -> Step<(Arc<Stripe>, Segment)> {
+    let (queue, _) = queue(p, steps, index).await?;
     loop {
         match queue.turn(entries, steps.stripes.profile.segment_len).await {
-            Turn::Append(segment) => return Ok(segment),
+            Turn::Append(segment) => return Ok((queue, segment)),
             Turn::Seal(segment, appended) => {
                 let mut next = queue.directory().as_deref().cloned();
                 if let Some(next) = &mut next {

@@ -212,3 +212,40 @@ fn segments_come_and_go() {
     assert_eq!(driver.client.call(cmd!["DEL", INDEX]).int(), Some(1));
     assert_eq!(driver.client.call(cmd!["EXISTS", INDEX]).int(), Some(0));
 }
+
+/// Queues are emptied while others post to them and take from them: whatever becomes of what was under way, all go on.
+#[test]
+fn a_flush_while_others_work() {
+    let seed = seed();
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&striped(&pool, 2, 5).threads(2).patient());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let (over, endpoint) = (&over, sidecar.endpoint());
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed + n);
+                let mut driver = Driver::connect(&endpoint);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(driver.post(QUEUE, &new_ids(&mut rng, 2), LONG_MS).is_ok());
+                    ids(&driver.claim(QUEUE, 3, &new_id(&mut rng)));
+                    driver.page(QUEUE, None, 10);
+                }
+            });
+        }
+        let mut client = sidecar.client();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(client.call(cmd!["FLUSHALL"]).is_ok());
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut driver = Driver::connect(&sidecar.endpoint());
+    assert!(driver.client.call(cmd!["FLUSHALL"]).is_ok());
+    let all = new_ids(&mut Rng::new(seed), 12);
+    for some in all.chunks(2) {
+        assert!(driver.post(QUEUE, some, LONG_MS).is_ok());
+    }
+    assert_eq!(driver.page(QUEUE, None, 100), all);
+    assert_converged(&pool, &sidecar);
+}
