@@ -36,7 +36,7 @@ unit: ## Unit and integration tests, with real servers
 		cargo test --locked --no-fail-fast --lib --bins --tests; \
 	fi
 
-drivers: ## Python drivers, unchanged, against one Redis and against the pool: redis-py, RQ, Celery
+drivers: ## Python drivers, unchanged, against one Redis and against the pool: redis-py, RQ, Celery, Zaqar's own tests
 	@scripts/setup drivers
 	@cargo build --locked --quiet
 	@scripts/test-drivers -m 'not slow' $(ARGS)
@@ -68,5 +68,5 @@ soak: setup build ## All kinds of work and of harm at once, for an hour (SOAK_SE
 
 clean: ## Remove what was built and installed here
 	@cargo clean --quiet
-	@rm -rf .venv .venv-drivers tests/drivers/node/node_modules
+	@rm -rf .venv .venv-drivers .venv-zaqar .venv-zaqar-redis-5 tests/drivers/node/node_modules
 	@find demo tests/drivers -name __pycache__ -prune -exec rm -rf {} +

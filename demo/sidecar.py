@@ -36,9 +36,9 @@ def free_ports(count):
 
 
 class Sidecar:
-    """`ringfence dev` with everything it keeps in `directory`."""
+    """`ringfence dev` with everything it keeps in `directory`, and with further `arguments`."""
 
-    def __init__(self, options, directory):
+    def __init__(self, options, directory, *arguments):
         self.directory = directory
         self.port, self.admin_port = free_ports(2)
         self.killed = []
@@ -46,6 +46,7 @@ class Sidecar:
             options.binary, "dev", "--nodes", options.nodes, "--replicas", options.replicas,
             "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
             "--threads", options.threads, "--partitions", options.partitions, "--dir", directory / "pool", "--enable-debug",
+            *arguments,
         ]
         self.process = None
         self.restarted = []

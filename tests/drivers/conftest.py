@@ -24,6 +24,7 @@ KINDS = {
 }
 HERE = Path(__file__).parent
 results = {}
+remarks = []
 
 
 class Flow:
@@ -122,7 +123,15 @@ def flow(request, server, tmp_path):
         results[title] = (max(jobs, flow.jobs), {**taken, server.kind: seconds + taken.get(server.kind, 0)})
 
 
+@pytest.fixture
+def remark():
+    """Says a line at the end of all tests."""
+    return remarks.append
+
+
 def pytest_terminal_summary(terminalreporter):
+    for line in remarks:
+        terminalreporter.write_line(line)
     if not results:
         return
     width = max(map(len, results))

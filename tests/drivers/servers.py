@@ -76,13 +76,14 @@ class PlainRedis:
 class Pool:
     """Three nodes and the sidecar; with `killing`, a node dies in the middle of each flow, and comes back."""
 
-    def __init__(self, directory, threads, killing):
+    def __init__(self, directory, threads, killing, replicas=3, arguments=()):
         self.directory = directory
+        self.replicas = replicas
         self.killing = killing
         self.helper = None
         self.log_lines = 0
-        options = SimpleNamespace(binary=binary(), nodes=len(NODES), replicas=3, threads=threads, partitions=PARTITIONS)
-        self.sidecar = Sidecar(options, directory)
+        options = SimpleNamespace(binary=binary(), nodes=len(NODES), replicas=replicas, threads=threads, partitions=PARTITIONS)
+        self.sidecar = Sidecar(options, directory, *arguments)
         self.sidecar.start()
         wait_until(lambda: self.sidecar.alive() and self.sidecar.ready(), "the sidecar is ready")
         wait_until(self.settled, "all nodes are in sync")
@@ -123,7 +124,7 @@ class Pool:
         self.recovered()
         # Keys that expire while they are read look different for a moment.
         end = time.monotonic() + 10
-        while (differences := compare_nodes(self.sidecar.nodes(), 3).faults) and time.monotonic() < end:
+        while (differences := compare_nodes(self.sidecar.nodes(), self.replicas).faults) and time.monotonic() < end:
             time.sleep(0.2)
         assert not differences, "\n".join(differences)
         log = (self.directory / "sidecar.log").read_text(errors="replace").splitlines()
