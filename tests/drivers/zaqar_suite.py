@@ -67,8 +67,8 @@ def packages(directory):
     return found[0]
 
 
-def run(port, directory, older=False):
-    """Runs the suite against the server at `port`; with redis-py 5 if `older`."""
+def run(port, directory, older=False, only=()):
+    """Runs the suite, or `only` these tests of it, against the server at `port`; with redis-py 5 if `older`."""
     environment, overlay = ROOT / ".venv-zaqar", ROOT / ".venv-zaqar-redis-5"
     path = [ROOT / "tests" / "drivers" / "zaqar", *([packages(overlay)] if older else []), packages(environment)]
     python, suite = environment / "bin" / "python", packages(environment) / SUITE
@@ -81,7 +81,8 @@ def run(port, directory, older=False):
         subprocess.run(
             [
                 "nice", python if python.exists() else "python3", "-m", "pytest", "-p", "repairs", "-p", "no:cacheprovider", "-W", "ignore",
-                "--timeout=60", "--tb=short", f"--junit-xml={report}", suite,
+                "--timeout=60", "--tb=short", f"--junit-xml={report}",
+                *([f"{suite}::{test}" for test in only] or [suite]),
             ],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=directory, timeout=LIMIT_S, start_new_session=True,
             env={
