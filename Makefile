@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 SOAK_SECONDS ?= 3600
-# Arguments for the drivers' tests, as in: make test-drivers ARGS='-k celery'; and for the demo, as in: make demo ARGS='--seconds 60 --kill-every 10'
+# Arguments for the drivers' tests, as in: make test-drivers ARGS='-k celery'; and for the demo, as in: make demo ARGS='--act 1 --seconds 60 --kill-every 10'
 ARGS ?=
 
 .PHONY: help setup build demo test test-drivers lint unit drivers doc-test bench-smoke fuzz-smoke bench soak clean
@@ -20,7 +20,7 @@ setup: ## Install what is missing: redis-server, the demo's driver (in .venv)
 build: ## The release binary, target/release/ringfence
 	@cargo build --release --locked
 
-demo: setup build ## 15 s of traffic while a node is killed and comes back; says what was lost (nothing)
+demo: setup build ## Half a minute of traffic while a node is killed, and one is added; says what was lost (nothing)
 	@scripts/demo $(ARGS)
 
 test: setup lint unit drivers doc-test bench-smoke fuzz-smoke ## Everything that must pass before a change goes in

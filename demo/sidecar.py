@@ -36,9 +36,10 @@ def free_ports(count):
 
 
 class Sidecar:
-    """`ringfence dev` with everything it keeps in `directory`, and with further `arguments`."""
+    """`ringfence dev` with everything it keeps in `directory`; `more` is what it is told beside the options."""
 
-    def __init__(self, options, directory, *arguments):
+    def __init__(self, options, directory, *more):
+        self.binary = options.binary
         self.directory = directory
         self.port, self.admin_port = free_ports(2)
         self.killed = []
@@ -46,10 +47,11 @@ class Sidecar:
             options.binary, "dev", "--nodes", options.nodes, "--replicas", options.replicas,
             "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
             "--threads", options.threads, "--partitions", options.partitions, "--dir", directory / "pool", "--enable-debug",
-            *arguments,
+            *more,
         ]
         self.process = None
         self.restarted = []
+        self.added = []
 
     def start(self):
         with open(self.directory / "sidecar.log", "wb") as log:
@@ -87,6 +89,12 @@ class Sidecar:
         answer = self.get("/v1/nodes")
         return json.loads(answer[1]) if answer and answer[0] == 200 else None
 
+    def moves_settled(self):
+        """Whether every partition is where it should be, and nowhere else."""
+        answer = self.get("/v1/ring")
+        ring = json.loads(answer[1]) if answer and answer[0] == 200 else {}
+        return ring.get("state") == "settled" and not ring["jobs"]
+
     def kill(self, name):
         """`kill -9` for the process that is node `name` now; its pid."""
         pid = next((node.get("pid") for node in self.nodes() or [] if node["name"] == name), None)
@@ -106,6 +114,41 @@ class Sidecar:
         self.restarted.append(process)
         return f"redis-server …/{name}/redis.conf"
 
+    def start_node(self, name):
+        """A plain redis-server that the sidecar knows nothing of yet; its address, once it listens."""
+        directory = self.directory / name
+        directory.mkdir()
+        (port,) = free_ports(1)
+        with open(directory / "redis.log", "wb") as log:
+            process = subprocess.Popen(
+                [
+                    "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", "",
+                    "--enable-debug-command", "yes",
+                ],
+                cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.added.append(process)
+        for _ in range(500):
+            if process.poll() is not None:
+                raise Failure(f"{name} ended with code {process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return f"127.0.0.1:{port}"
+            except OSError:
+                time.sleep(0.02)
+        raise Failure(f"{name} does not listen after 10 s")
+
+    def operate(self, *words):
+        """A command of `ringfence`, as an operator would give it."""
+        command = [self.binary, *words, "--admin", f"127.0.0.1:{self.admin_port}"]
+        try:
+            done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=30)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"ringfence {' '.join(words)}: no answer after 30 s") from None
+        if done.returncode != 0:
+            raise Failure(f"ringfence {' '.join(words)}: {done.stderr.strip()}")
+        return f"ringfence {' '.join(words)}"
+
     def stop(self):
         """Ends everything; says what did not end by itself."""
         complaints = []
@@ -119,7 +162,9 @@ class Sidecar:
                 complaints.append("the sidecar did not end on SIGINT")
                 self.process.kill()
                 self.process.wait()
-        for process in self.restarted:
+        for process in self.added:
+            process.terminate()
+        for process in self.restarted + self.added:
             try:
                 process.wait(1)
             except subprocess.TimeoutExpired:
@@ -128,7 +173,7 @@ class Sidecar:
         for pid in left:
             complaints.append(f"process {pid} of a node was left over")
             os.kill(pid, signal.SIGKILL)
-        for process in self.restarted:
+        for process in self.restarted + self.added:
             process.wait()
         while self.processes():
             time.sleep(0.01)
@@ -185,6 +230,13 @@ class Watcher:
     def is_in_sync(node):
         return node["state"] == "in_sync" and node["in_sync"] == node["partitions"]
 
+    def has_its_share(self, name):
+        """Whether the node is there, in sync, and holds what it should hold."""
+        return any(
+            node["name"] == name and self.is_in_sync(node) and node["partitions"] == node["wanted"] > 0
+            for node in self.nodes
+        )
+
     def in_sync_since_kill(self, name):
         """Whether the node is in sync, having been something else since it was killed last."""
         states = [state for _, state, _ in self.changes.get(name, [])]
@@ -194,3 +246,18 @@ class Watcher:
     def settled(self):
         """Whether every node is in sync and has nothing left to write."""
         return self.all_in_sync() and not any(node.get("lag_ops") for node in self.nodes)
+
+
+def start_pool(sidecar, screen):
+    """Waits until clients can come."""
+    sidecar.start()
+    screen.guard = sidecar.alive
+    if screen.wait_until(sidecar.ready, 60) is None:
+        raise Failure("the sidecar is not ready after 60 s")
+
+
+def wait_for_nodes(options, sidecar, watcher, screen):
+    if screen.wait_until(watcher.all_in_sync, 60) is None:
+        raise Failure("not every node is in sync 60 s after the start")
+    listening = f"{options.nodes} Redis nodes behind one address, 127.0.0.1:{sidecar.port}"
+    screen.event(f"{listening}; every key on {options.replicas} of them")

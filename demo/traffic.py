@@ -1,17 +1,10 @@
-"""Clients that know of one Redis at one address: producers, consumers, and one that uses every other type of value.
-
-They use redis-py as anybody would, with two settings: a call is never repeated by the driver (an error must show here,
-and not be hidden by a second try), and a call that takes five seconds is an error.
-"""
+"""Clients that know of one Redis at one address: producers, consumers, and one that uses every other type of value."""
 
 import itertools
 import random
-import threading
 import time
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from clients import Account, Clients
 
 PRODUCERS = 4
 # Two consumers share each of these queues and poll them with LPOP.
@@ -28,21 +21,17 @@ def sent_counter(queue):
     return TODO.replace("todo", "sent") if queue == TODO else f"sent:{{{queue}}}"
 
 
-class Ledger:
+class Ledger(Account):
     """What was acknowledged to whom, and what reached whom. Every message is `<producer>:<number>:<queue>`."""
 
     UNKNOWN, ACKNOWLEDGED = 1, 2
 
     def __init__(self, seconds):
-        self.seconds = seconds
-        self.lock = threading.Lock()
+        super().__init__(seconds)
         # By producer and number: one byte for the outcome of sending it, one for how often it was delivered.
         self.sent = [bytearray() for _ in range(PRODUCERS)]
         self.delivered = [bytearray() for _ in range(PRODUCERS)]
-        self.acknowledged_count = self.delivered_count = self.error_count = 0
         self.duplicated = self.reordered = self.invented = 0
-        self.errors = []
-        self.longest_pause = (0.0, "", 0.0)
         # What the counters must stand at: acknowledged increments, and those whose outcome is unknown.
         self.counted = {}
         self.uncertain = {}
@@ -81,33 +70,18 @@ class Ledger:
         pairs = (zip(sent, got) for sent, got in zip(self.sent, self.delivered))
         return sum(sent == self.ACKNOWLEDGED and not got for sent, got in itertools.chain.from_iterable(pairs))
 
-    def error(self, operation, error):
-        with self.lock:
-            self.error_count += 1
-            if len(self.errors) < 10:
-                self.errors.append(f"{self.seconds():.2f} s, {operation}: {type(error).__name__}: {error}")
-
     def count(self, counter, amount, known):
         with self.lock:
             counters = self.counted if known else self.uncertain
             counters[counter] = counters.get(counter, 0) + amount
 
-    def waited(self, operation, began_s, duration_s):
-        if duration_s > self.longest_pause[0]:
-            with self.lock:
-                self.longest_pause = max(self.longest_pause, (duration_s, operation, began_s))
 
-
-class Traffic:
-    """All clients, each with a connection and a thread of its own."""
+class Traffic(Clients):
+    """All clients of the first act."""
 
     def __init__(self, port, rate, seed, seconds):
-        self.port = port
+        super().__init__(port, Ledger(seconds))
         self.rate = rate
-        self.seconds = seconds
-        self.ledger = Ledger(seconds)
-        self.producing = threading.Event()
-        self.consuming = threading.Event()
         self.counter_values = {}
         producers = [(self.produce, index, random.Random(f"{seed}-{index}")) for index in range(PRODUCERS)]
         producers.append((self.use_other_types, random.Random(f"{seed}-others")))
@@ -115,66 +89,9 @@ class Traffic:
         self.producers = [self.thread(*each) for each in producers]
         self.consumers = [self.thread(*each) for each in consumers]
 
-    def thread(self, target, *args):
-        return threading.Thread(target=self.guarded, args=(target, args), daemon=True)
-
-    def guarded(self, target, args):
-        """A client that ends by a mistake, the proxy's or ours, must not look like one that had nothing more to do."""
-        try:
-            target(*args)
-        except Exception as error:  # whatever a strange reply made of it
-            self.ledger.error(target.__name__, error)
-
     def description(self):
         queues = len(QUEUES) + 1
         return f"{PRODUCERS} producers, {len(self.consumers)} consumers, {queues} queues, {self.rate} messages/s"
-
-    def __enter__(self):
-        self.producing.set()
-        self.consuming.set()
-        return self
-
-    def __exit__(self, *_exception):
-        self.stop_producing(0)
-        self.stop()
-
-    def start(self):
-        for thread in self.producers + self.consumers:
-            thread.start()
-
-    def stop_producing(self, timeout_s=15):
-        self.producing.clear()
-        for thread in self.producers:
-            if thread.is_alive():
-                thread.join(timeout_s)
-
-    def drained(self):
-        """Consumers end when the producers have ended and a queue is empty."""
-        return not any(thread.is_alive() for thread in self.consumers)
-
-    def stop(self):
-        self.consuming.clear()
-        for thread in self.consumers:
-            if thread.is_alive():
-                thread.join(10)
-
-    def client(self):
-        return redis.Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
-
-    def call(self, operation, function):
-        """The reply and True, or None and False: an error that the application sees."""
-        began_s = self.seconds()
-        began = time.perf_counter()
-        try:
-            return function(), True
-        except redis.RedisError as error:
-            self.ledger.error(operation, error)
-            time.sleep(0.05)
-            return None, False
-        finally:
-            self.ledger.waited(operation, began_s, time.perf_counter() - began)
 
     def produce(self, producer, rng):
         client = self.client()
