@@ -51,17 +51,16 @@ fn a_script_longer_than_a_node_may_be_silent_is_answered() {
     let (pool, sidecar) = pool_and_sidecar(4);
     let mut client = client_of(&sidecar, LONG);
     assert!(client.call(cmd!["SET", "before", 1]).is_ok());
-    // How long a round takes here.
-    let start = std::time::Instant::now();
-    assert_eq!(
-        client
-            .call(cmd!["EVAL", busy(1_000_000), 1, "n"])
-            .text()
-            .as_deref(),
-        Some("done")
-    );
-    let rounds = (2.5 * 1e6 / start.elapsed().as_secs_f64().max(0.001)) as u64;
-    for n in 2..4 {
+    // How long a round takes here, when nothing disturbs it.
+    let mut million = || {
+        let start = std::time::Instant::now();
+        let reply = client.call(cmd!["EVAL", busy(1_000_000), 1, "n"]);
+        assert_eq!(reply.text().as_deref(), Some("done"));
+        start.elapsed()
+    };
+    let fastest = (0..3).map(|_| million()).min().unwrap();
+    let rounds = (2.5 * 1e6 / fastest.as_secs_f64().max(0.001)) as u64;
+    for n in 4..6 {
         let start = std::time::Instant::now();
         let reply = client.call(cmd!["EVAL", busy(rounds.min(400_000_000)), 1, "n"]);
         assert_eq!(reply.text().as_deref(), Some("done"), "{reply}");
@@ -76,7 +75,7 @@ fn a_script_longer_than_a_node_may_be_silent_is_answered() {
     client.call(cmd!["MULTI"]);
     client.call(cmd!["EVAL", busy(rounds.min(400_000_000)), 1, "n"]);
     client.call(cmd!["INCR", "n"]);
-    assert_eq!(client.call(cmd!["EXEC"]).items()[1], Reply::Int(5));
+    assert_eq!(client.call(cmd!["EXEC"]).items()[1], Reply::Int(7));
     wait_until("everything works again", Duration::from_secs(10), || {
         (0..20).all(|n| client.call(cmd!["SET", format!("k{n}"), n]).is_ok())
     });

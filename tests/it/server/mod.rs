@@ -235,6 +235,7 @@ const ALIKE: &str = "
     MULTI
     PING
     CLIENT GETNAME
+    SLOWLOG RESET
     SLOWLOG LEN
     MONITOR
     SELECT 2
