@@ -156,7 +156,7 @@ const ALIKE: &str = "
     SLOWLOG
     SLOWLOG NOSUCH
     SLOWLOG HELP
-    SLOWLOG RESET
+    SLOWLOG reset
     SLOWLOG LEN
     SLOWLOG GET
     SLOWLOG GET 0
@@ -235,7 +235,7 @@ const ALIKE: &str = "
     MULTI
     PING
     CLIENT GETNAME
-    SLOWLOG RESET
+    SLOWLOG reset
     SLOWLOG LEN
     MONITOR
     SELECT 2
