@@ -234,16 +234,10 @@ impl Worker {
 
     /// `COPY … DB n` to a database that clients do not have.
     fn copies_out_of_sight(&self, args: &Args<'_>) -> bool {
-        let mut words = args.iter().skip(3);
-        while let Some(word) = words.next() {
-            if word.eq_ignore_ascii_case(b"db") {
-                let db = words
-                    .next()
-                    .and_then(|n| std::str::from_utf8(n).ok()?.parse::<u16>().ok());
-                return db.is_some_and(|db| !self.shared().has_database(db));
-            }
-        }
-        false
+        let number = |n: &[u8]| std::str::from_utf8(n).ok()?.parse::<u16>().ok();
+        databases_named(args)
+            .filter_map(number)
+            .any(|db| !self.shared().has_database(db))
     }
 
     /// Whether a node that the command would go to is nearly out of memory.
@@ -507,10 +501,22 @@ fn keyed_scan(special: Special) -> bool {
     matches!(special, Special::Hscan | Special::Sscan | Special::Zscan)
 }
 
+/// The databases that a `COPY` names: it may say so more than once, and Redis takes the last.
+fn databases_named<'a>(args: &Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let named = args.iter().skip(3).zip(args.iter().skip(4));
+    named
+        .filter(|(word, _)| word.eq_ignore_ascii_case(b"db"))
+        .map(|(_, db)| db)
+}
+
 /// What a write may change, as places in its own frame.
 fn touched_by(command: &Command, args: &Args<'_>) -> Touched {
     let span = |key: usize| args.spans.get(key).copied().unwrap_or_default();
     if matches!(command.special, Special::Eval | Special::Evalsha | Special::Fcall) {
+        return Touched::Partition;
+    }
+    // Keys are named in the database of the write, and this one is in another.
+    if command.special == Special::Copy && databases_named(args).next().is_some() {
         return Touched::Partition;
     }
     if let Some(key) = command.first_key() {

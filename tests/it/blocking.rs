@@ -64,6 +64,7 @@ fn every_way_in_which_something_comes() {
                 "SADD l wrong;DEL l;RPUSH l a",
                 "RPUSHX l a;LPUSH l b",
                 "SELECT 1;RPUSH l elsewhere;SELECT 0;RPUSH l here",
+                "SELECT 1;RPUSH l there;COPY l l DB 0;SELECT 0",
             ] {
                 woken(both, "PING", command, lines);
             }

@@ -1,11 +1,11 @@
 //! What a node's account says that its batches have touched is all that they have changed (but for what happens to consumer groups,
-//! of which no server tells): a node that is behind when a sidecar takes over is given just those keys.
+//! of which a server hardly tells): a node that is behind when a sidecar takes over is given just those keys.
 
 use super::command::Ids;
 use super::generate::{Shape, program};
 use super::run::wire;
 use crate::cmd;
-use crate::convergence::BOOKKEEPING_DB;
+use crate::convergence::{BOOKKEEPING_DB, Place};
 use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, printable, seed, setting, wait_until};
 use crate::side_by_side::words;
 use ringfence::account::{TOUCHED, Touch, parse_touched};
@@ -32,7 +32,11 @@ impl Watched {
         assert!(node.call(cmd!["SELECT", BOOKKEEPING_DB]).is_ok());
         let mut told = pool.nodes[0].client();
         told.call(cmd!["HELLO", 3]);
-        assert!(told.call(cmd!["CLIENT", "TRACKING", "ON", "BCAST"]).is_ok());
+        assert!(
+            told.call(cmd!["CONFIG", "SET", "notify-keyspace-events", "KA"])
+                .is_ok()
+        );
+        told.call(cmd!["PSUBSCRIBE", "__keyspace@*"]);
         Self {
             sidecar,
             partitions: config.partitions as u16,
@@ -43,15 +47,14 @@ impl Watched {
     }
 
     /// The keys that have changed since that was last asked.
-    fn changed(&mut self) -> BTreeSet<Vec<u8>> {
+    fn changed(&mut self) -> BTreeSet<Place> {
         let mut changed = BTreeSet::new();
         let mut reply = self.told.call(cmd!["PING"]);
         while let Reply::Push(push) = &reply {
-            let keys = push[1].items();
-            changed.extend(keys.iter().filter_map(|key| key.bytes().map(<[u8]>::to_vec)));
+            changed.extend(push.get(2).and_then(Reply::bytes).and_then(place_of));
             reply = self.told.recv().expect("the node answers");
         }
-        changed.retain(|key| !key.starts_with(b"rf:"));
+        changed.retain(|(db, _)| *db != BOOKKEEPING_DB);
         changed
     }
 
@@ -70,18 +73,26 @@ impl Watched {
         for record in batches.flat_map(|records| parse_touched(records).expect("records")) {
             match record.what {
                 Touch::Nothing => {}
-                Touch::Key(key) => drop(unnamed.remove(&key)),
+                Touch::Key(key) => drop(unnamed.remove(&(usize::from(record.db), key))),
                 Touch::Partition => {
-                    unnamed.retain(|key| partition_of(key, self.partitions) != record.partition)
+                    unnamed.retain(|(_, key)| partition_of(key, self.partitions) != record.partition);
                 }
             }
         }
-        let unnamed: Vec<String> = unnamed.iter().map(|key| printable(key)).collect();
+        let unnamed: Vec<_> = unnamed.iter().map(|(db, key)| (db, printable(key))).collect();
         assert!(
             unnamed.is_empty(),
             "{what} has changed keys that are not named: {unnamed:?}"
         );
     }
+}
+
+/// The database and the key of `__keyspace@<db>__:<key>`.
+fn place_of(channel: &[u8]) -> Option<Place> {
+    let rest = channel.strip_prefix(b"__keyspace@")?;
+    let end = rest.windows(3).position(|part| part == b"__:")?;
+    let db = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((db, rest[end + 3..].to_vec()))
 }
 
 #[test]
@@ -110,6 +121,27 @@ fn what_random_programs_change_is_named() {
             watched.check(&format!("SEED={seed}: {step:?}"));
         }
         client.call(cmd!["RESET"]);
+    }
+}
+
+#[test]
+fn what_is_copied_to_another_database_is_named() {
+    let mut watched = Watched::start();
+    let mut client = watched.sidecar.client();
+    client.call(cmd!["SET", "{t}a", 1]);
+    for lines in [
+        "COPY {t}a {t}b DB 2",
+        "COPY {t}a {t}a DB 3 REPLACE",
+        "COPY {t}a b REPLACE DB 2",
+        "COPY {t}a {t}b",
+        "MULTI;COPY {t}a {t}c DB 2;EXEC",
+    ] {
+        watched.forget();
+        for line in lines.split(';') {
+            let reply = client.call(words(line));
+            assert!(reply.error().is_none(), "{line}: {reply}");
+        }
+        watched.check(lines);
     }
 }
 
