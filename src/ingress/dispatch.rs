@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::client::Client;
 use super::gather::{Gather, Recipe};
@@ -11,12 +11,13 @@ use super::notice::UNKNOWN;
 use super::scripts::ScriptUse;
 use super::stripe::Taken;
 use super::subscriptions::may_listener_send;
+use super::touched::{databases_named, touched_as, touched_by};
 use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
-use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
+use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
 use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
@@ -425,7 +426,7 @@ impl Worker {
                 Form::Rewritten(rewritten) => {
                     let second_chance =
                         (rule == RewriteRule::Add).then(|| decide(Decision::Add, frame, spans));
-                    let touched = key_after_name(&rewritten);
+                    let touched = touched_as(command, &rewritten);
                     return Prepared::Commands(Commands {
                         frame: rewritten,
                         count: 1,
@@ -499,44 +500,6 @@ fn any_partition(
 
 fn keyed_scan(special: Special) -> bool {
     matches!(special, Special::Hscan | Special::Sscan | Special::Zscan)
-}
-
-/// The databases that a `COPY` names: it may say so more than once, and Redis takes the last.
-fn databases_named<'a>(args: &Args<'a>) -> impl Iterator<Item = &'a [u8]> {
-    let named = args.iter().skip(3).zip(args.iter().skip(4));
-    named
-        .filter(|(word, _)| word.eq_ignore_ascii_case(b"db"))
-        .map(|(_, db)| db)
-}
-
-/// What a write may change, as places in its own frame.
-fn touched_by(command: &Command, args: &Args<'_>) -> Touched {
-    let span = |key: usize| args.spans.get(key).copied().unwrap_or_default();
-    if matches!(command.special, Special::Eval | Special::Evalsha | Special::Fcall) {
-        return Touched::Partition;
-    }
-    // Keys are named in the database of the write, and this one is in another.
-    if command.special == Special::Copy && databases_named(args).next().is_some() {
-        return Touched::Partition;
-    }
-    if let Some(key) = command.first_key() {
-        return Touched::Keys(smallvec![span(key)]);
-    }
-    match command.keys_written(args) {
-        Ok(keys) => Touched::Keys(keys.iter().map(|&key| span(key as usize)).collect()),
-        Err(_) => Touched::Partition,
-    }
-}
-
-/// The commands that are rewritten have one key, right after the name.
-fn key_after_name(frame: &Bytes) -> Touched {
-    match CommandScanner::new(usize::MAX).scan(frame) {
-        Ok(Scanned::Command { spans, .. }) => match spans.get(1) {
-            Some(&key) => Touched::Keys(smallvec![key]),
-            None => Touched::Partition,
-        },
-        _ => Touched::Partition,
-    }
 }
 
 /// A split command's part for one partition: its name, and `step` arguments from each of its keys on.
