@@ -4,6 +4,8 @@
 //! key by key, wherever the keys are. A part never waits: its timeout is 0, and it is executed inside `MULTI`, where 0 means
 //! "at once".
 
+use smallvec::smallvec;
+
 use super::keys::{KeyPositions, xread_block};
 use super::number::integer;
 use super::spec::{Command, Special, Timeout};
@@ -124,8 +126,9 @@ impl Command {
         }
     }
 
-    /// The arguments of its part for the `i`th of its keys, and the position of the key among them.
-    pub fn part<'a>(&self, args: &Args<'a>, keys: &KeyPositions, i: usize) -> (Vec<&'a [u8]>, usize) {
+    /// The arguments of its part for the `i`th of its keys, and the positions of the part's keys among them: that one, and, of a
+    /// move, the one that the element goes to.
+    pub fn part<'a>(&self, args: &Args<'a>, keys: &KeyPositions, i: usize) -> (Vec<&'a [u8]>, KeyPositions) {
         let at = keys.get(i).map_or(0, |&at| at as usize);
         let name = args.arg(0);
         let key = args.arg(at);
@@ -134,12 +137,12 @@ impl Command {
             Special::Lmpop | Special::Zmpop => {
                 let mut part = vec![name, b"1", key];
                 part.extend(behind_keys(2));
-                (part, 2)
+                (part, smallvec![2])
             }
             Special::Blmpop | Special::Bzmpop => {
                 let mut part = vec![name, b"0", b"1", key];
                 part.extend(behind_keys(3));
-                (part, 3)
+                (part, smallvec![3])
             }
             Special::Xread | Special::Xreadgroup => {
                 let block = xread_block(args);
@@ -150,7 +153,7 @@ impl Command {
                 let mut part: Vec<&[u8]> = options.collect();
                 part.extend([key, args.arg(at + keys.len())]);
                 let at = part.len() - 2;
-                (part, at)
+                (part, smallvec![at as u32])
             }
             // Both keys belong to it.
             Special::Blmove | Special::Brpoplpush => {
@@ -158,9 +161,9 @@ impl Command {
                 if let Some(timeout) = part.last_mut() {
                     *timeout = b"0";
                 }
-                (part, 1)
+                (part, keys.clone())
             }
-            _ => (vec![name, key, b"0"], 1),
+            _ => (vec![name, key, b"0"], smallvec![1]),
         }
     }
 }
@@ -184,14 +187,18 @@ mod tests {
         let table = CommandTable::builtin();
         let command = table.lookup(&args).unwrap();
         let keys = command.keys(&args).unwrap();
+        let moves = matches!(command.special, Special::Blmove | Special::Brpoplpush);
         let part = |i| {
-            let (part, key) = command.part(&args, &keys, i);
-            assert_eq!(part[key], args.arg(keys[i] as usize));
+            let (part, of_part) = command.part(&args, &keys, i);
+            let named: Vec<&[u8]> = of_part.iter().map(|&key| part[key as usize]).collect();
+            let expected = if moves { &keys[..] } else { &keys[i..=i] };
+            let expected: Vec<&[u8]> = expected.iter().map(|&key| args.arg(key as usize)).collect();
+            assert_eq!(named, expected, "{line}");
             String::from_utf8(part.join(&b' ')).unwrap()
         };
-        match command.special {
-            Special::Blmove | Special::Brpoplpush => vec![part(0)],
-            _ => (0..keys.len()).map(part).collect(),
+        match moves {
+            true => vec![part(0)],
+            false => (0..keys.len()).map(part).collect(),
         }
     }
 
@@ -200,6 +207,7 @@ mod tests {
         for (line, expected) in [
             ("BLPOP a b 1.5", &["BLPOP a 0", "BLPOP b 0"][..]),
             ("BLMOVE a b LEFT RIGHT 3", &["BLMOVE a b LEFT RIGHT 0"]),
+            ("BRPOPLPUSH a b 3", &["BRPOPLPUSH a b 0"]),
             (
                 "BLMPOP 1 2 a b LEFT COUNT 3",
                 &["BLMPOP 0 1 a LEFT COUNT 3", "BLMPOP 0 1 b LEFT COUNT 3"],

@@ -169,13 +169,15 @@ impl Worker {
             return Vec::new();
         }
         let part = |i: usize| {
-            let (part, key) = command.part(args, keys, i);
+            let (part, keys) = command.part(args, keys, i);
+            let keys: Vec<usize> = keys.iter().map(|&key| key as usize).collect();
             let commands = Commands {
                 brings: command.brings(args),
                 in_multi: true,
-                ..write_of(&part, &[key])
+                ..write_of(&part, &keys)
             };
-            let key = Bytes::copy_from_slice(part.get(key).copied().unwrap_or_default());
+            let key = keys.first().and_then(|&key| part.get(key)).copied();
+            let key = Bytes::copy_from_slice(key.unwrap_or_default());
             Part {
                 partition: self.shared().keyspace.partition_of(&key),
                 key,

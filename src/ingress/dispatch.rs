@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::client::Client;
 use super::gather::{Gather, Recipe};
@@ -11,12 +11,13 @@ use super::notice::UNKNOWN;
 use super::scripts::ScriptUse;
 use super::stripe::Taken;
 use super::subscriptions::may_listener_send;
+use super::touched::{databases_named, touched_as, touched_by};
 use crate::command::decide::Decision;
 use crate::command::rewrite::{Form, RewriteRule, deterministic};
 use crate::command::spec::{Compare, Flags, Merge};
 use crate::command::{Command, Special};
 use crate::request::{Action, Brings, Commands, Decide, HoldId, PartitionId, ReplyTo, Request, Touched};
-use crate::resp::{Args, CommandScanner, Scanned, Spans, encode};
+use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
 use crate::router::{self, Route, route};
 use crate::worker::{Core, Worker};
@@ -234,16 +235,10 @@ impl Worker {
 
     /// `COPY … DB n` to a database that clients do not have.
     fn copies_out_of_sight(&self, args: &Args<'_>) -> bool {
-        let mut words = args.iter().skip(3);
-        while let Some(word) = words.next() {
-            if word.eq_ignore_ascii_case(b"db") {
-                let db = words
-                    .next()
-                    .and_then(|n| std::str::from_utf8(n).ok()?.parse::<u16>().ok());
-                return db.is_some_and(|db| !self.shared().has_database(db));
-            }
-        }
-        false
+        let number = |n: &[u8]| std::str::from_utf8(n).ok()?.parse::<u16>().ok();
+        databases_named(args)
+            .filter_map(number)
+            .any(|db| !self.shared().has_database(db))
     }
 
     /// Whether a node that the command would go to is nearly out of memory.
@@ -431,7 +426,7 @@ impl Worker {
                 Form::Rewritten(rewritten) => {
                     let second_chance =
                         (rule == RewriteRule::Add).then(|| decide(Decision::Add, frame, spans));
-                    let touched = key_after_name(&rewritten);
+                    let touched = touched_as(command, &rewritten);
                     return Prepared::Commands(Commands {
                         frame: rewritten,
                         count: 1,
@@ -505,32 +500,6 @@ fn any_partition(
 
 fn keyed_scan(special: Special) -> bool {
     matches!(special, Special::Hscan | Special::Sscan | Special::Zscan)
-}
-
-/// What a write may change, as places in its own frame.
-fn touched_by(command: &Command, args: &Args<'_>) -> Touched {
-    let span = |key: usize| args.spans.get(key).copied().unwrap_or_default();
-    if matches!(command.special, Special::Eval | Special::Evalsha | Special::Fcall) {
-        return Touched::Partition;
-    }
-    if let Some(key) = command.first_key() {
-        return Touched::Keys(smallvec![span(key)]);
-    }
-    match command.keys_written(args) {
-        Ok(keys) => Touched::Keys(keys.iter().map(|&key| span(key as usize)).collect()),
-        Err(_) => Touched::Partition,
-    }
-}
-
-/// The commands that are rewritten have one key, right after the name.
-fn key_after_name(frame: &Bytes) -> Touched {
-    match CommandScanner::new(usize::MAX).scan(frame) {
-        Ok(Scanned::Command { spans, .. }) => match spans.get(1) {
-            Some(&key) => Touched::Keys(smallvec![key]),
-            None => Touched::Partition,
-        },
-        _ => Touched::Partition,
-    }
 }
 
 /// A split command's part for one partition: its name, and `step` arguments from each of its keys on.

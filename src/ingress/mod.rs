@@ -37,6 +37,7 @@ mod settled;
 mod slowlog;
 mod stripe;
 mod subscriptions;
+mod touched;
 mod transaction;
 mod wait;
 mod watch;

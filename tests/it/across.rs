@@ -46,6 +46,8 @@ const COMMANDS: &str = "
     COPY l5 l3 REPLACE
     COPY l5 l7 DB 3
     COPY l5 l7 DB 99
+    COPY l5 l7 DB 4 DB 15
+    COPY {x}s {x}t DB 4 DB 15
     COPY l5 l7 DB x
     COPY l5 l7 FOO
     COPY nothing l7

@@ -64,6 +64,7 @@ fn every_way_in_which_something_comes() {
                 "SADD l wrong;DEL l;RPUSH l a",
                 "RPUSHX l a;LPUSH l b",
                 "SELECT 1;RPUSH l elsewhere;SELECT 0;RPUSH l here",
+                "SELECT 1;RPUSH l there;COPY l l DB 0;SELECT 0",
             ] {
                 woken(both, "PING", command, lines);
             }
@@ -214,6 +215,26 @@ fn first_come_first_served() {
 }
 
 /// A client that waits and goes takes nothing with it.
+/// What one who waits moves serves the next one, who waits where it goes.
+#[test]
+fn what_is_moved_goes_on() {
+    Both::each(|both| {
+        for (l, m) in [("{t}l", "{t}m"), ("l", "m")] {
+            for command in ["BLMOVE FROM TO LEFT RIGHT 0", "BRPOPLPUSH FROM TO 0"] {
+                let (mut mover, mut taker, mut other) = (both.client(), both.client(), both.client());
+                taker.send(&format!("BLPOP {m} 0"));
+                until_blocked(&mut other, 1);
+                mover.send(&command.replace("FROM", l).replace("TO", m));
+                until_blocked(&mut other, 2);
+                other.run(&format!("RPUSH {l} a"));
+                mover.receive(command);
+                taker.receive(&format!("BLPOP behind {command}"));
+                other.run("FLUSHALL");
+            }
+        }
+    });
+}
+
 #[test]
 fn nothing_is_taken_for_a_client_that_has_gone() {
     Both::each(nothing_is_taken_for_one_that_has_gone);

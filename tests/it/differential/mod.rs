@@ -1,5 +1,6 @@
 //! Random programs of commands give the same replies on the pool as on one plain Redis, and leave the same data.
 
+mod account;
 mod command;
 mod coverage;
 mod data;

@@ -66,7 +66,8 @@ pub fn run(sides: &Sides, program: &Program) -> Result<(), Mismatch> {
     Ok(())
 }
 
-fn wire(commands: &[Cmd], ids: &Ids) -> Vec<u8> {
+/// As they are sent to one side.
+pub fn wire(commands: &[Cmd], ids: &Ids) -> Vec<u8> {
     let mut out = Vec::new();
     for command in commands {
         let args = command.resolve(ids);

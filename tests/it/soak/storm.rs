@@ -68,6 +68,10 @@ const PARTS: [(usize, Part); 5] = [
 /// Of a hundred steps, those in which two nodes are taken away at once.
 const QUORUM_PERCENT: usize = 6;
 
+/// A node that answers again may still be cut off in this time, because it had been silent for too long: until then it passes for
+/// in sync.
+const NOTICED_AFTER: Duration = Duration::from_millis(200);
+
 fn draw<T: Copy>(rng: &mut Rng, from: &[(usize, T)]) -> T {
     let mut at = rng.below(from.iter().map(|(weight, _)| weight).sum());
     for (weight, what) in from {
@@ -218,6 +222,10 @@ impl<'a> Storm<'a> {
                 Trouble::Hang => node.cont(),
                 Trouble::Link(_) => self.world.relays[&victim.name].set(Flow::Pass),
             }
+        }
+        let hung = |victim: &Victim| matches!(victim.trouble, Trouble::Hang | Trouble::Link(_));
+        if victims.iter().any(hung) {
+            std::thread::sleep(NOTICED_AFTER);
         }
         for victim in victims {
             if matches!(victim.trouble, Trouble::Kill | Trouble::Empty) {
