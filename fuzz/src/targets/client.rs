@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ringfence::command::spec::Class;
 use ringfence::command::{CommandTable, script as lua};
 use ringfence::resp::{Args, CommandScanner, ProtocolError, Scanned, Spans};
+use ringfence::ring::Keyspace;
 use ringfence::router::{Route, route};
 
 use crate::{cuts, valid};
@@ -160,7 +161,7 @@ pub(super) fn route_anywhere(table: &CommandTable, args: &Args<'_>) {
         );
     }
     for partitions in [1, 7, 4096] {
-        match route(command, args, partitions) {
+        match route(command, args, &Keyspace::plain(partitions)) {
             Route::One { partition, .. } => assert!(partition < partitions),
             Route::Several { parts, step, .. } => {
                 assert!(step > 0 && parts.len() > 1);

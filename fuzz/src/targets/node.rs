@@ -221,7 +221,7 @@ fn answered<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, Option<std::
 fn pool_of_three() -> Sequencer {
     let settings = Settings {
         worker: 0,
-        partitions: 2,
+        keyspace: ringfence::ring::Keyspace::plain(2),
         replicas: 3,
         write_quorum: 2,
         min_in_sync: 2,

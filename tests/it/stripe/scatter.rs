@@ -1,6 +1,7 @@
 //! Nothing asks all nodes, but for the first look-up of an id that nobody has seen: what each node receives is counted.
 
 use super::*;
+use crate::faults::RECOVERY_MAX;
 use crate::harness::Client;
 use std::collections::BTreeMap;
 
@@ -66,6 +67,8 @@ fn a_page_asks_one_partition() {
     for some in all.chunks(5) {
         assert!(driver.post(QUEUE, some, LONG_MS).is_ok());
     }
+    // Streams that connect ask, too.
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     let mut counts = Counts::of(&pool);
     // From the head: one segment.
     assert_eq!(driver.page(QUEUE, None, 4), all[..4]);
@@ -92,6 +95,7 @@ fn a_page_asks_one_partition() {
     }
     // After a restart nothing is remembered: the directory is read once, and a page teaches where its messages are.
     sidecar.restart();
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     let mut driver = Driver::connect(&sidecar.endpoint());
     counts.take();
     assert_eq!(driver.page(QUEUE, None, 4), all[..4]);
