@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::blocking::Blocked;
-use super::gather::Gather;
+use super::gather::{Errand, Gather};
 use super::notice::UNKNOWN;
 use super::procedure::PROCEDURE;
 use super::subscriptions::{PublishRun, UNASKED};
@@ -295,14 +295,12 @@ impl Client {
                 if !gather.take(part, outcome) {
                     return Vec::new();
                 }
-                if let Some(shown) = gather.script_shown() {
-                    // Not a reply of its own: the command is taken up again now that the node knows the script.
-                    self.showing = Showing::Done(shown);
-                    self.slots.pop_back();
-                    return Vec::new();
-                }
-                if let Some(result) = gather.looked_up() {
-                    self.looked_up = Some(result);
+                if let Some((errand, result)) = gather.errand_done() {
+                    // The command is taken up again.
+                    match errand {
+                        Errand::ShowScript => self.showing = Showing::Done(result),
+                        Errand::LookUp => self.looked_up = Some(result),
+                    }
                     self.slots.pop_back();
                     return Vec::new();
                 }

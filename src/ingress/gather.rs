@@ -41,10 +41,17 @@ pub(crate) enum Recipe {
     Sum,
     /// `CLIENT KILL address`.
     KilledOne,
-    /// `SCRIPT LOAD` shown to one node: what comes after is the command's own business.
-    ScriptShown,
-    /// What the command needs has been looked up: see `stripe::errand`.
-    LookedUp,
+    /// No reply of its own: what its command needs before it is taken up again.
+    Errand(Errand),
+}
+
+/// What a command may need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Errand {
+    /// A script shown to one node: see `scripts`.
+    ShowScript,
+    /// Where items and queues are: see `stripe::errand`.
+    LookUp,
 }
 
 /// Parts that are being waited for.
@@ -94,30 +101,18 @@ impl Gather {
         self.left == 0
     }
 
-    /// For a look-up: what came of it.
-    pub(crate) fn looked_up(&mut self) -> Option<Result<(), Bytes>> {
-        if !matches!(self.recipe, Recipe::LookedUp) {
+    /// For an errand: what came of it.
+    pub(crate) fn errand_done(&mut self) -> Option<(Errand, Result<(), Bytes>)> {
+        let Recipe::Errand(errand) = self.recipe else {
             return None;
-        }
+        };
         let reply = self.parts.pop().flatten().unwrap_or_default();
-        Some(match self.failed.take() {
+        let result = match self.failed.take() {
             Some(failed) => Err(failed),
             None if is_error(&reply) => Err(reply),
             None => Ok(()),
-        })
-    }
-
-    /// For a script that was shown to a node: what it said.
-    pub(crate) fn script_shown(&mut self) -> Option<Result<(), Bytes>> {
-        if !matches!(self.recipe, Recipe::ScriptShown) {
-            return None;
-        }
-        let reply = self.parts.pop().flatten().unwrap_or_default();
-        Some(match self.failed.take() {
-            Some(failed) => Err(failed),
-            None if is_error(&reply) => Err(reply),
-            None => Ok(()),
-        })
+        };
+        Some((errand, result))
     }
 
     /// The reply, in the client's protocol.

@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use super::client::Showing;
 use super::dispatch::Flow;
 use super::finish::Finish;
-use super::gather::{Gather, Recipe};
+use super::gather::{Errand, Gather, Recipe};
 use crate::command::script::prelude::{self, Parts};
 use crate::command::spec::Downgrade;
 use crate::command::{Command, Special};
@@ -297,7 +297,8 @@ impl Worker {
                     return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
                 };
                 client.showing = Showing::Asked;
-                let slot = client.expect_parts(Gather::new(Recipe::ScriptShown, 1), core.now_us);
+                let slot =
+                    client.expect_parts(Gather::new(Recipe::Errand(Errand::ShowScript), 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
                 let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
                 let action = Action::OnNode(node, Commands::one(load));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::segments::counter_name;
 use super::translate::Needs;
 use crate::ingress::dispatch::Flow;
-use crate::ingress::gather::{Gather, Recipe, cut};
+use crate::ingress::gather::{Errand, Gather, Recipe, cut};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
 use crate::request::{Action, Commands, PartitionId};
 use crate::resp::encode;
@@ -30,7 +30,7 @@ impl Worker {
     ) -> Flow {
         let stripes = stripes.clone();
         let open = |client: &mut super::super::Client, now_us| {
-            client.expect_parts(Gather::new(Recipe::LookedUp, 1), now_us)
+            client.expect_parts(Gather::new(Recipe::Errand(Errand::LookUp), 1), now_us)
         };
         let flow = self.proceed_in(core, id, open, move |mut p| async move {
             let outcome = match run(&mut p, &stripes, needs).await {
