@@ -214,7 +214,6 @@ fn first_come_first_served() {
     });
 }
 
-/// A client that waits and goes takes nothing with it.
 /// What one who waits moves serves the next one, who waits where it goes.
 #[test]
 fn what_is_moved_goes_on() {
@@ -235,6 +234,36 @@ fn what_is_moved_goes_on() {
     });
 }
 
+/// Those who wait to move to each other's keys do not wake each other while there is nothing; what comes goes round once.
+#[test]
+fn moves_to_each_others_keys_wait() {
+    Both::each(|both| {
+        for (l, m) in [("{t}l", "{t}m"), ("l", "m")] {
+            for command in ["BLMOVE FROM TO LEFT RIGHT 0", "BRPOPLPUSH FROM TO 0"] {
+                let hop = |from, to| command.replace("FROM", from).replace("TO", to);
+                let commands = [hop(l, m), hop(m, l), format!("BLPOP {l} 0")];
+                let mut other = both.client();
+                let mut waiters: Vec<Pair> = Vec::new();
+                for (at, command) in (1..).zip(&commands) {
+                    let mut waiter = both.client();
+                    waiter.send(command);
+                    until_blocked(&mut other, at);
+                    waiters.push(waiter);
+                }
+                for _ in 0..50 {
+                    assert_eq!(blocked_clients(&mut other.subject), 3, "somebody tries in vain");
+                }
+                other.run(&format!("RPUSH {l} a"));
+                for (waiter, command) in waiters.iter_mut().zip(&commands) {
+                    waiter.receive(command);
+                }
+                other.run(&format!("EXISTS {l} {m}"));
+            }
+        }
+    });
+}
+
+/// A client that waits and goes takes nothing with it.
 #[test]
 fn nothing_is_taken_for_a_client_that_has_gone() {
     Both::each(nothing_is_taken_for_one_that_has_gone);

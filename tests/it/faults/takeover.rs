@@ -5,7 +5,7 @@ use super::workload::Workload;
 use super::{RECOVERY_MAX, wait_progress};
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, seed, wait_until};
+use crate::harness::{Client, Flow, NodeEntry, Pool, Relay, Reply, Sidecar, SidecarConfig, seed, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -144,4 +144,40 @@ fn a_hanging_sidecar_that_wakes_up_after_a_takeover_harms_nothing() {
         );
     }
     assert_converged(&pool, &second);
+}
+
+/// A node that lacks a command is given what that changed when the next sidecar starts: all of it. Of commands that may wait, too, which
+/// are ordered in another form than they are sent.
+#[test]
+fn a_node_that_lacks_a_move_is_given_both_its_keys() {
+    for moving in [
+        cmd!["LMOVE", "{q}", "{q}:doing", "RIGHT", "LEFT"],
+        cmd!["RPOPLPUSH", "{q}", "{q}:doing"],
+        cmd!["BLMOVE", "{q}", "{q}:doing", "RIGHT", "LEFT", 0],
+        cmd!["BRPOPLPUSH", "{q}", "{q}:doing", 0],
+    ] {
+        let pool = Pool::start(3);
+        let relay = Relay::start(&pool.nodes[2].endpoint());
+        let mut config = SidecarConfig::of(&pool, 3);
+        config.nodes[2] = NodeEntry {
+            address: relay.endpoint().to_string(),
+            ..config.nodes[2].clone()
+        };
+        let sidecar = Sidecar::start(&config);
+        sidecar.allow_log("node");
+        sidecar.allow_log("took over");
+        let mut client = sidecar.client();
+        client.call(cmd!["RPUSH", "{q}", "job"]);
+        assert_converged(&pool, &sidecar);
+        relay.set(Flow::Cut);
+        assert_eq!(client.call(moving.clone()), Reply::bulk("job"));
+        sidecar.kill9();
+        relay.set(Flow::Pass);
+        sidecar.restart();
+        sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+        let mut late = pool.nodes[2].client();
+        let doing = late.call(cmd!["LRANGE", "{q}:doing", 0, -1]).items();
+        assert_eq!(doing, [Reply::bulk("job")], "after {:?}", moving[0]);
+        assert_converged(&pool, &sidecar);
+    }
 }
