@@ -158,6 +158,7 @@ async fn start(
         .map(|_| mpsc::channel::<Vec<Message>>(crate::limits::MAILBOX_BUNCHES))
         .unzip();
     let commands = Arc::new(CommandTable::from_nodes(&opened.commands)?);
+    let profile = config.profile();
     let judge = Judge::new(
         commands.clone(),
         config.pool.replicas,
@@ -165,7 +166,7 @@ async fn start(
         config.threads == 1 && opened.table.nodes.len() == config.pool.replicas,
         &opened.version,
     )
-    .with_items(config.profile().is_striped());
+    .with_items(profile.is_striped());
     let mut functions = Functions::default();
     for (text, registered) in opened.libraries {
         let taken = FunctionLibrary::new(&judge, text, registered).map_err(str::to_owned);
@@ -179,7 +180,6 @@ async fn start(
         }
     }
     let limits = &config.limits;
-    let profile = config.profile();
     let shared = Arc::new(Shared {
         metrics: (0..config.threads)
             .map(|_| Arc::new(WorkerMetrics::new(commands.len())))

@@ -25,6 +25,15 @@ const UNKNOWN_KEYS: ErrorReply = ErrorReply::fixed(
     "ERR the keys of this command cannot be told from its arguments, so it cannot be routed",
 );
 
+/// Whether the keys of a command are found by a rule of ours, whatever the nodes say of them.
+pub(super) fn ignores_specs(special: Special) -> bool {
+    use Special::*;
+    matches!(
+        special,
+        Sort | SortRo | Georadius | Georadiusbymember | Migrate | Xread | Xreadgroup
+    )
+}
+
 impl Command {
     /// The position of its key, for a command that has exactly one and always at the same place.
     pub fn first_key(&self) -> Option<usize> {

@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use super::described::{self, Described};
 use super::error::ErrorReply;
 use super::spec::{Begin, Command, Find, KeyFlags, KeySpec, Special};
-use super::{annotations, builtin, rewrite};
+use super::{annotations, builtin, keys, rewrite};
 use crate::resp::Args;
 
 /// Longest name of a command, and of a subcommand, in bytes.
@@ -161,10 +161,11 @@ impl CommandTable {
     fn add(&mut self, described: &Described) -> Result<u16, TableError> {
         let index = u16::try_from(self.entries.len()).map_err(|_| TableError::TooMany)?;
         let specs = described.key_specs.as_deref().unwrap_or_default();
+        let special = Special::of(&described.name);
         let command = Command {
             name: described.name.clone(),
             index,
-            special: Special::of(&described.name),
+            special,
             rewrite: rewrite::rule_for(&described.name),
             arity: described.arity,
             flags: described.flags,
@@ -173,7 +174,10 @@ impl CommandTable {
             compare: annotations::compare(described),
             downgrade: annotations::downgrade(&described.name),
             key_specs: specs.into(),
-            key_fixed: key_fixed(specs, described.arity).unwrap_or_default(),
+            key_fixed: match keys::ignores_specs(special) {
+                true => 0,
+                false => key_fixed(specs, described.arity).unwrap_or_default(),
+            },
         };
         let container = described
             .subcommands

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::answer::SYNTAX;
 use super::dispatch::{Flow, Prepared};
 use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
@@ -26,7 +27,6 @@ use crate::worker::{Core, Worker};
 const SCRATCH: &str = "rf:scratch";
 
 const NULL: &[u8] = b"_\r\n";
-const SYNTAX: &str = "ERR syntax error";
 
 /// One command across partitions.
 pub(super) struct Across {

@@ -63,6 +63,10 @@ impl Flush {
         let partitions = p.worker.shared().table.load().partitions();
         p.hold((0..partitions).collect()).await?;
         let databases = self.databases(&p.worker, p.db);
+        let stripes = p.worker.shared().stripes.clone();
+        if let Some(stripes) = &stripes {
+            stripes.forget_staged(&databases);
+        }
         if p.worker.shared().workers.len() == 1 {
             reply(p.ask(0, p.db, flush_everywhere(&databases, p.db)).await)?;
         } else {
@@ -80,12 +84,12 @@ impl Flush {
                     end => return Err(end),
                 }
             }
-            for db in databases {
+            for &db in &databases {
                 remove_all(p, db, &listers).await?;
             }
         }
-        if let Some(stripes) = &p.worker.shared().stripes {
-            stripes.clear();
+        if let Some(stripes) = &stripes {
+            stripes.forget(&databases);
         }
         Ok(answer(OK))
     }

@@ -248,7 +248,11 @@ async fn begin_epoch(
         if row.in_sync & (1 << i) != 0 {
             standing.insert(partition);
             applied.push(partition.to_string().into_bytes());
-            applied.push(format!("{}:{}", row.epoch, row.start).into_bytes());
+            let position = Position {
+                epoch: row.epoch,
+                seq: row.start,
+            };
+            applied.push(position.to_string().into_bytes());
         }
     }
     let mut known = HashSet::new();

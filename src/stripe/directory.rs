@@ -70,12 +70,6 @@ impl Directory {
         at.and_then(|at| self.segments.remove(at)).is_some()
     }
 
-    /// Takes all sealed segments out.
-    pub fn drop_all_sealed(&mut self) {
-        let sealed = self.segments.len() - 1;
-        self.segments.drain(..sealed);
-    }
-
     /// The segments from that number on, though it may have been dropped.
     pub fn from(&self, number: u16) -> impl Iterator<Item = Segment> {
         // Numbers wrap; live ones are less than half the circle apart.
@@ -149,8 +143,6 @@ mod tests {
         assert_eq!(numbers(directory.from(0)), [0, 2]);
         assert_eq!(numbers(directory.back_from(2)), [2, 0]);
         assert_eq!(numbers(directory.from(3)), [0u16; 0]);
-        directory.drop_all_sealed();
-        assert_eq!(numbers(directory.segments()), [2]);
     }
 
     #[test]

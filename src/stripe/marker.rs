@@ -2,7 +2,7 @@
 //!
 //! A rank says how many entries are before one, and that changes whenever one of these is removed: who reads a page, and asks for the
 //! next one by the rank of the last entry, misses entries, or gets some twice. So the rank that is told here is no number of
-//! entries, but the entry's place, which never changes:
+//! entries, but the entry's place, which never changes (invariant 16):
 //!
 //! ```text
 //! 1 | partition: 12 bits | segment: 16 bits | counter: 24 bits        53 bits: every client's numbers can hold it
@@ -17,10 +17,10 @@ use crate::request::PartitionId;
 /// The greatest counter.
 pub const COUNTER_MAX: u64 = (1 << 24) - 1;
 
-/// More partitions cannot be told.
-pub const PARTITIONS_MAX: u16 = 1 << 12;
-
 const FLAG: u64 = 1 << 52;
+
+// A partition's number has its place.
+const _: () = assert!(crate::limits::PARTITIONS_MAX <= 1 << 12);
 
 /// The place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@
 //! put is remembered, and looked for on the nodes when it is not. Ranks in replies are [markers](marker), so a page is asked of one
 //! partition.
 //!
-//! This is what one sidecar knows of the queues: all of it can be found again on the nodes. What commands do is in
+//! This is what one sidecar knows of the queues: all of it can be found again on the nodes (invariant 17). What commands do is in
 //! `ingress::stripe`.
 
 pub mod directory;
@@ -340,12 +340,34 @@ impl Stripes {
         old
     }
 
-    /// All keys have been removed.
-    pub fn clear(&self) {
-        lock(&self.queues).clear();
+    /// All keys of these databases are about to be removed: new items that are kept were there before.
+    pub fn forget_staged(&self, dbs: &[u16]) {
+        let mut staged = lock(&self.staged);
+        let gone: Vec<Staged> = staged
+            .items
+            .extract_if(|(db, _), _| dbs.contains(db))
+            .map(|(_, one)| one)
+            .collect();
+        for one in &gone {
+            staged.taken(one);
+        }
+    }
+
+    /// All keys of these databases have been removed.
+    pub fn forget(&self, dbs: &[u16]) {
+        lock(&self.queues).retain(|(db, _), _| !dbs.contains(db));
+        // Of what is only remembered nothing is missed.
         lock(&self.places).clear();
         lock(&self.entries).clear();
-        *lock(&self.staged) = StagedItems::default();
+    }
+
+    /// Whether that is still the queue of this index: after all keys were removed, it is another one.
+    pub fn is_current(&self, db: u16, index: &[u8], queue: &Arc<Stripe>) -> bool {
+        let queues = lock(&self.queues);
+        let key = (db, Bytes::copy_from_slice(index));
+        queues
+            .get(&key)
+            .is_some_and(|current| Arc::ptr_eq(current, queue))
     }
 }
 

@@ -298,3 +298,17 @@ fn names_are_their_own() {
     assert_eq!(distinct.len(), count);
     assert!(Name::new(&[b'x'; NAME_BYTES_MAX + 1]).is_none());
 }
+
+/// Where the keys of `SORT` are, this program knows by itself: what a node says of them, however simple, is not asked.
+#[test]
+fn a_node_that_describes_sort_wrongly_is_not_believed() {
+    let told = "*1\r\n*10\r\n$4\r\nsort\r\n:-2\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*1\r\n*6\r\n$5\r\nflags\r\n*1\r\n+RO\r\n\
+                $12\r\nbegin_search\r\n*4\r\n$4\r\ntype\r\n$5\r\nindex\r\n$4\r\nspec\r\n*2\r\n$5\r\nindex\r\n:1\r\n$9\r\nfind_keys\r\n*4\r\n\
+                $4\r\ntype\r\n$5\r\nrange\r\n$4\r\nspec\r\n*6\r\n$7\r\nlastkey\r\n:0\r\n$7\r\nkeystep\r\n:1\r\n$5\r\nlimit\r\n:0\r\n*0\r\n";
+    let table = CommandTable::from_nodes(&[told]).unwrap();
+    let sent = Sent::new(&words("SORT list STORE other"));
+    let command = table.lookup(&sent.args()).unwrap();
+    assert_eq!(command.keys(&sent.args()).unwrap()[..], [1, 3]);
+    assert_eq!(command.keys_written(&sent.args()).unwrap()[..], [3]);
+    assert_eq!(command.first_key(), None);
+}

@@ -9,8 +9,17 @@ use crate::command::dump;
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
 use crate::profile::{Role, ScriptRule};
 use crate::request::{Action, Commands, Outcome, PartitionId};
+use crate::resp::walk::is_error;
 use crate::resp::{CommandScanner, Scanned, Spans};
 use crate::stripe::{Id, Place, Segment, Staged, names};
+
+/// An item that is somewhere else.
+struct Elsewhere {
+    id: Id,
+    partition: PartitionId,
+    /// What the nodes call it there.
+    name: Bytes,
+}
 
 /// Executes it.
 pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule) -> Step<Outcome> {
@@ -21,6 +30,10 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule)
     let (queue, segment) = turn(p, steps, &index, ids.len() as u64).await?;
     let result = append(p, steps, rule, &index, segment, &ids).await;
     queue.appended();
+    // Executed behind a flush, on a segment that no directory names any more: nobody would find it.
+    if result.is_ok() && !steps.stripes.is_current(steps.db, &index, &queue) {
+        return Err(Outcome::Unknown);
+    }
     result
 }
 
@@ -33,36 +46,27 @@ async fn append(
     ids: &[Id],
 ) -> Step<Outcome> {
     let (stripes, db) = (&steps.stripes, steps.db);
+    let elsewhere: Vec<Elsewhere> = ids
+        .iter()
+        .filter_map(|&id| elsewhere(p, steps, id, segment.partition))
+        .collect();
     let mut commands: Vec<(Bytes, Spans)> = Vec::new();
-    let mut moved: Vec<(Id, PartitionId, Bytes)> = Vec::new();
+    if !elsewhere.is_empty() {
+        let held = elsewhere.iter().map(|item| item.partition);
+        p.hold(held.chain([segment.partition]).collect()).await?;
+        commands.extend(carry(p, db, segment, &elsewhere).await?);
+    }
     let mut taken: Vec<(Id, Staged)> = Vec::new();
     for &id in ids {
-        let text = id.to_string();
-        if let Some(staged) = stripes.take_staged(db, id) {
-            for (frame, spans) in &staged.commands {
-                let args = crate::resp::Args { bytes: frame, spans };
-                commands.push(with_words(
-                    &args,
-                    &[(1, names::item(segment.partition, text.as_bytes()))],
-                ));
-            }
-            taken.push((id, staged));
+        let Some(staged) = stripes.take_staged(db, id) else {
             continue;
-        }
-        let (from, name) = match stripes.place(db, id) {
-            Some(Place::Segment(from) | Place::Moved(from)) if from == segment.partition => continue,
-            Some(Place::Segment(from) | Place::Moved(from)) => (from, names::item(from, text.as_bytes())),
-            _ => {
-                let own = p.worker.shared().keyspace.partition_of(text.as_bytes());
-                (own, Bytes::copy_from_slice(text.as_bytes()))
-            }
         };
-        moved.push((id, from, name));
-    }
-    if !moved.is_empty() {
-        let held = moved.iter().map(|(_, from, _)| *from).chain([segment.partition]);
-        p.hold(held.collect()).await?;
-        commands.extend(carry(p, db, segment, &moved).await?);
+        let name = names::item(segment.partition, id.to_string().as_bytes());
+        for (frame, spans) in &staged.commands {
+            let args = crate::resp::Args { bytes: frame, spans };
+            commands.push(with_words(&args, &[(1, name.clone())]));
+        }
+        taken.push((id, staged));
     }
     let keys = rule.keys.iter().enumerate().map(|(at, role)| {
         let name = match role {
@@ -72,26 +76,55 @@ async fn append(
         (3 + at, name)
     });
     commands.push(with_words(&steps.args(), &keys.collect::<Vec<_>>()));
-    let done = at_once(p, segment.partition, &commands).await;
-    let Ok(reply) = done else {
-        // Nothing has happened, as far as we are told: they are as new as before.
-        if let Err(Outcome::Refused(_)) = &done {
-            for (id, staged) in taken {
-                // If there is no room any more, they are lost: their driver is told that nothing was posted.
-                stripes.stage(db, id, staged.commands, staged.since_ms);
+    let reply = match at_once(p, segment.partition, &commands).await {
+        Ok(reply) => reply,
+        Err(end) => {
+            // Nothing has happened, as far as we are told: they are as new as before.
+            if matches!(end, Outcome::Refused(_)) {
+                for (id, staged) in taken {
+                    // If there is no room any more, they are lost: their driver is told that nothing was posted.
+                    stripes.stage(db, id, staged.commands, staged.since_ms);
+                }
             }
+            return Err(end);
         }
-        return Err(done.err().unwrap_or(Outcome::Unknown));
     };
     for (id, _) in &taken {
         stripes.put_place(db, *id, Place::Segment(segment.partition));
     }
-    for (id, from, name) in &moved {
-        // Who knows where the entry of another index is must not look for it here.
-        stripes.put_place(db, *id, Place::Moved(segment.partition));
-        p.write(*from, db, &[b"DEL", name], 1).await?;
+    let failed = is_error(&reply);
+    for item in &elsewhere {
+        let copy = names::item(segment.partition, item.id.to_string().as_bytes());
+        // Where the script has failed, no entry names the copy, and another one may name the item.
+        let (partition, name) = match failed {
+            true => (segment.partition, &copy),
+            false => (item.partition, &item.name),
+        };
+        if !failed {
+            // Who knows where the entry of another index is must not look for it here.
+            stripes.put_place(db, item.id, Place::Moved(segment.partition));
+        }
+        p.write(partition, db, &[b"DEL", name], 1).await?;
     }
     Ok(answer(reply))
+}
+
+/// Where an item is, if it is neither new nor in this partition.
+fn elsewhere(p: &Procedure, steps: &Steps, id: Id, here: PartitionId) -> Option<Elsewhere> {
+    if steps.stripes.is_staged(steps.db, id) {
+        return None;
+    }
+    let text = id.to_string();
+    let place = steps.stripes.place(steps.db, id);
+    let (partition, name) = match place.and_then(Place::partition) {
+        Some(partition) if partition == here => return None,
+        Some(partition) => (partition, names::item(partition, text.as_bytes())),
+        None => {
+            let own = p.worker.shared().keyspace.partition_of(text.as_bytes());
+            (own, Bytes::from(text))
+        }
+    };
+    Some(Elsewhere { id, partition, name })
 }
 
 /// The commands that make these items what they are elsewhere.
@@ -99,16 +132,16 @@ async fn carry(
     p: &Procedure,
     db: u16,
     segment: Segment,
-    moved: &[(Id, PartitionId, Bytes)],
+    elsewhere: &[Elsewhere],
 ) -> Step<Vec<(Bytes, Spans)>> {
     let mut commands = Vec::new();
-    for (id, from, name) in moved {
+    for item in elsewhere {
         let ask = Commands {
             count: dump::ASK_COUNT,
-            ..Commands::one(dump::ask(name))
+            ..Commands::one(dump::ask(&item.name))
         };
-        let frames = replies(p.ask(*from, db, Action::Read(ask)).await)?.concat();
-        let to = names::item(segment.partition, id.to_string().as_bytes());
+        let frames = replies(p.ask(item.partition, db, Action::Read(ask)).await)?.concat();
+        let to = names::item(segment.partition, item.id.to_string().as_bytes());
         if dump::exists(&frames)
             && let Some((frame, _)) = dump::restore(&to, &frames)
             && let Ok(Scanned::Command { spans, .. }) = CommandScanner::new(usize::MAX).scan(&frame)

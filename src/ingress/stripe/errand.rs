@@ -11,13 +11,16 @@ use bytes::Bytes;
 use super::segments::counter_name;
 use super::translate::Needs;
 use crate::ingress::dispatch::Flow;
-use crate::ingress::gather::{Errand, Gather, Recipe, cut};
+use crate::ingress::gather::{Errand, Gather, Recipe};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
-use crate::request::{Action, Commands, PartitionId};
+use crate::request::{Action, Commands};
 use crate::resp::encode;
 use crate::resp::walk::text;
 use crate::stripe::{Directory, Id, Place, Stripe, Stripes, names};
 use crate::worker::{Core, Worker};
+
+/// Ids that are looked for at once, in all partitions.
+const ASKED_AT_ONCE: usize = 64;
 
 impl Worker {
     /// Looks up what a command needs; then it is taken up again.
@@ -49,7 +52,7 @@ impl Worker {
 async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
     let db = p.db;
     for index in &needs.indexes {
-        load(p, stripes, &stripes.queue(db, index), db, index).await?;
+        load(p, stripes, &stripes.queue(db, index), index).await?;
     }
     let mut unseen = Vec::new();
     for id in needs.ids {
@@ -59,20 +62,17 @@ async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
             None => unseen.push(id),
         }
     }
-    find(p, stripes, db, unseen).await
+    for ids in unseen.chunks(ASKED_AT_ONCE) {
+        find(p, stripes, db, ids).await?;
+    }
+    Ok(())
 }
 
 /// Reads a queue's directory, and how long its open segment is.
-pub(super) async fn load(
-    p: &Procedure,
-    stripes: &Stripes,
-    queue: &Stripe,
-    db: u16,
-    index: &[u8],
-) -> Step<()> {
+pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, index: &[u8]) -> Step<()> {
     let home = p.worker.shared().keyspace.partition_of(index);
     let name = names::directory(home, index);
-    let record = read(p, home, db, &[&[b"GET", &name]]).await?;
+    let record = p.read(home, &[&[b"GET", &name]]).await?;
     let directory = record
         .first()
         .and_then(|reply| text(reply))
@@ -81,7 +81,7 @@ pub(super) async fn load(
     let open = directory.open();
     // It says which score comes next.
     let counter = counter_name(stripes, index, open);
-    let next = read(p, open.partition, db, &[&[b"GET", &counter]]).await?;
+    let next = p.read(open.partition, &[&[b"GET", &counter]]).await?;
     let next = next
         .first()
         .and_then(|reply| text(reply))
@@ -91,10 +91,7 @@ pub(super) async fn load(
 }
 
 /// Learns where these ids are.
-async fn find(p: &Procedure, stripes: &Stripes, db: u16, ids: Vec<Id>) -> Step<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
+async fn find(p: &Procedure, stripes: &Stripes, db: u16, ids: &[Id]) -> Step<()> {
     let partitions = p.worker.shared().keyspace.partitions;
     let asked = (0..partitions).map(|partition| {
         let question =
@@ -114,24 +111,8 @@ async fn find(p: &Procedure, stripes: &Stripes, db: u16, ids: Vec<Id>) -> Step<(
             }
         }
     }
-    for (id, place) in ids.into_iter().zip(places) {
-        stripes.put_place(db, id, place);
+    for (id, place) in ids.iter().zip(places) {
+        stripes.put_place(db, *id, place);
     }
     Ok(())
-}
-
-/// The replies to reading commands in one partition.
-pub(super) async fn read(
-    p: &Procedure,
-    partition: PartitionId,
-    db: u16,
-    commands: &[&[&[u8]]],
-) -> Step<Vec<Bytes>> {
-    let frames: Vec<Bytes> = commands.iter().map(|args| encode::command_frame(args)).collect();
-    let commands = Commands {
-        count: frames.len() as u32,
-        ..Commands::one(frames.concat().into())
-    };
-    let outcome = p.ask(partition, db, Action::Read(commands)).await;
-    Ok(replies(outcome)?.iter().flat_map(cut).collect())
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Steps;
-use super::errand::read;
 use super::score::{self, Entry};
 use super::segments::{candidates, counter_name, directory, drop_empty};
-use super::translate::{self, Form};
 use crate::command::Special;
+use crate::command::number::integer;
 use crate::command::spec::Merge;
+use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};
 use crate::ingress::procedure::{Procedure, Step, answer, reply};
 use crate::request::Outcome;
 use crate::resp::walk::text;
@@ -18,8 +18,6 @@ use crate::resp::{Args, encode};
 use crate::stripe::marker::Marker;
 use crate::stripe::{Directory, Id, Segment, names};
 
-const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
-const SYNTAX: &str = "ERR syntax error";
 const NOT_BY_SCORE: &str =
     "ERR on a queue that is spread over nodes ranges are possible by rank only, with REV and WITHSCORES";
 
@@ -33,19 +31,6 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
         .commands
         .lookup(&args)
         .map_err(|error| answer(error.to_bytes()))?;
-    match translate::form(&steps.stripes, &shared.keyspace, steps.db, command, &args) {
-        Form::Each(parts, merge) => return each(p, steps, command.special, parts, merge).await,
-        Form::Steps => {}
-        // It has become simpler while it was taken up.
-        Form::One(frame, spans) => {
-            return each(p, steps, command.special, vec![(frame, spans)], Merge::Sum).await;
-        }
-        _ => {
-            return Err(answer(encode::error(
-                "TRYAGAIN The queue has just changed. Send the command again",
-            )));
-        }
-    }
     let key = args.arg(1);
     match command.special {
         Special::Get => counter(p, steps, key).await,
@@ -59,7 +44,7 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
         Special::Zcount if args.arg(2) == b"-inf" && args.arg(3) == b"+inf" => {
             let mut total = 0;
             for segment in directory(p, steps, key).await?.segments() {
-                total += card(p, steps, key, segment).await?;
+                total += card(p, key, segment).await?;
             }
             Ok(answer(encode::integer(total)))
         }
@@ -73,7 +58,7 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
 }
 
 /// Commands for several segments.
-async fn each(
+pub(super) async fn each(
     p: &mut Procedure,
     steps: &Steps,
     special: Special,
@@ -109,10 +94,6 @@ async fn each(
     })))
 }
 
-fn integer(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 /// The number that the next item gets, as on one server.
 async fn counter(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Outcome> {
     let rule = p.worker.shared().keyspace.rule_of(key).map(|(rule, caught)| {
@@ -122,7 +103,7 @@ async fn counter(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Outcome> {
     let index = rule.unwrap_or_default();
     let open = directory(p, steps, &index).await?.open();
     let name = counter_name(&steps.stripes, &index, open);
-    let next = read(p, open.partition, steps.db, &[&[b"GET", &name]]).await?;
+    let next = p.read(open.partition, &[&[b"GET", &name]]).await?;
     let next = next.first().and_then(|reply| text(reply)).map(score::number);
     Ok(answer(match (next, open.base) {
         (None, 0) => NULL,
@@ -136,7 +117,7 @@ async fn find(p: &Procedure, steps: &Steps, index: &[u8], member: &[u8]) -> Step
     let segments: Vec<Segment> = candidates(&steps.stripes, steps.db, index, &directory, member).collect();
     for segment in segments {
         let name = names::segment(segment, index);
-        let replies = read(p, segment.partition, steps.db, &[&[b"ZSCORE", &name, member]]).await?;
+        let replies = p.read(segment.partition, &[&[b"ZSCORE", &name, member]]).await?;
         if let Some(score) = replies.first().and_then(|reply| text(reply)) {
             let entry = Entry {
                 segment,
@@ -196,7 +177,7 @@ struct Range {
 
 impl Range {
     fn of(special: Special, args: &Args<'_>) -> Result<Self, &'static str> {
-        let number = |at: usize| integer(args.arg(at)).ok_or(NOT_A_NUMBER);
+        let number = |at: usize| integer(args.arg(at)).ok_or(NOT_AN_INTEGER);
         let mut range = Self {
             start: 0,
             stop: 0,
@@ -223,9 +204,9 @@ impl Range {
     }
 }
 
-async fn card(p: &Procedure, steps: &Steps, index: &[u8], segment: Segment) -> Step<i64> {
+async fn card(p: &Procedure, index: &[u8], segment: Segment) -> Step<i64> {
     let name = names::segment(segment, index);
-    let replies = read(p, segment.partition, steps.db, &[&[b"ZCARD", &name]]).await?;
+    let replies = p.read(segment.partition, &[&[b"ZCARD", &name]]).await?;
     Ok(replies
         .first()
         .and_then(|reply| text(reply))
@@ -242,7 +223,7 @@ async fn page(p: &Procedure, steps: &Steps, index: &[u8], range: &Range) -> Step
         // Counted from the end.
         let mut total = 0;
         for segment in directory.segments() {
-            total += card(p, steps, index, segment).await?;
+            total += card(p, index, segment).await?;
         }
         let from_end = |at: i64| if at < 0 { at + total } else { at };
         (start, stop) = (from_end(start).max(0), from_end(stop));
@@ -258,7 +239,6 @@ async fn page(p: &Procedure, steps: &Steps, index: &[u8], range: &Range) -> Step
     let from = Place::of(marker, start);
     let mut walk = Walk {
         p,
-        steps,
         index,
         reverse: range.reverse,
         found: Vec::new(),
@@ -294,7 +274,6 @@ impl Place {
 /// A walk over segments until there is enough.
 struct Walk<'a> {
     p: &'a Procedure,
-    steps: &'a Steps,
     index: &'a [u8],
     reverse: bool,
     found: Vec<Entry>,
@@ -364,7 +343,7 @@ impl Walk<'_> {
             0 => &[&range],
             _ => &[&range, &card],
         };
-        let replies = read(self.p, segment.partition, self.steps.db, asked).await?;
+        let replies = self.p.read(segment.partition, asked).await?;
         let entries = replies.first().map(|reply| score::entries(segment, reply));
         let total = replies
             .get(1)

@@ -77,7 +77,15 @@ impl Worker {
             Form::Script(rule) => {
                 Taken::Done(self.run_script(core, id, stripes, command, &rule, frame, spans))
             }
-            Form::Each(..) | Form::Steps => {
+            Form::Each(parts, merge) => {
+                let (steps, special) = (Steps::of(stripes, frame, spans, db), command.special);
+                let rule = command.downgrade(spans.len());
+                Taken::Done(self.proceed(core, id, rule, move |mut p| async move {
+                    let result = index::each(&mut p, &steps, special, parts, merge).await;
+                    (p, result.unwrap_or_else(|end| end))
+                }))
+            }
+            Form::Steps => {
                 let steps = Steps::of(stripes, frame, spans, db);
                 Taken::Done(self.proceed(
                     core,

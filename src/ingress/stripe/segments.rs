@@ -53,7 +53,7 @@ async fn queue(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<(Arc<Stripe>,
         if let Some(directory) = queue.directory() {
             return Ok((queue, directory));
         }
-        errand::load(p, &steps.stripes, &queue, steps.db, index).await?;
+        errand::load(p, &steps.stripes, &queue, index).await?;
     }
 }
 

@@ -13,6 +13,7 @@ use super::translate::{Form, created, creates, form};
 use crate::command::Special;
 use crate::ingress::procedure::Inquiry;
 use crate::ingress::transaction::Transaction;
+use crate::request::{HoldId, Outcome, Request};
 use crate::resp::Args;
 use crate::stripe::{Id, Place, Staged, Stripes};
 use crate::worker::Worker;
@@ -32,20 +33,28 @@ pub(super) fn write(worker: &Rc<Worker>, db: u16, id: Id, staged: Staged) {
     let sent = worker.with(|core| {
         // It is known to be one unit: all its commands are about one key.
         let (action, _) = worker.one_unit(core, u32::MAX, db, &staged.commands).ok()?;
-        let request = crate::request::Request {
+        let request = Request {
             partition,
             db,
             action,
-            under: crate::request::HoldId::NONE,
+            under: HoldId::NONE,
             reply_to: inquiry.reply_to(0),
         };
         worker.submit(core, worker.shared().owner_of(partition), request);
         Some(())
     });
-    if sent.is_some() {
-        // The inquiry is there until it is answered.
-        spawn_local(async move { drop(inquiry.next().await) });
+    if sent.is_none() {
+        return;
     }
+    let worker = worker.clone();
+    spawn_local(async move {
+        // Too few nodes: again, after a while. Its client was told that it is there.
+        if let (_, Outcome::Refused(_)) = inquiry.next().await
+            && let Some(stripes) = &worker.shared().stripes
+        {
+            stripes.stage(db, id, staged.commands, worker.shared().pool_ms());
+        }
+    });
 }
 
 /// Writes what was kept for too long, again and again.

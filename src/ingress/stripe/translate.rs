@@ -1,6 +1,7 @@
 //! The form in which the nodes have a command, as far as it can be told from what is remembered.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::segments::candidates;
 use super::{role_of, with_words};
@@ -62,7 +63,7 @@ pub(in crate::ingress) fn form(
     let Ok(keys) = command.keys(args) else {
         return Form::AsIs;
     };
-    let roles: Vec<Role> = keys
+    let roles: SmallVec<[Role; 4]> = keys
         .iter()
         .map(|&key| role_of(keyspace, args.arg(key as usize)))
         .collect();

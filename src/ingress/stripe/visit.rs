@@ -36,16 +36,19 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule)
             &args,
             &[(3, name.clone()), (limit_at, Bytes::from(left.to_string()))],
         );
-        let reply = at_once(p, segment.partition, &[call]).await?;
-        if is_error(&reply) {
-            return Err(answer(reply));
-        }
+        let reply = match at_once(p, segment.partition, &[call]).await {
+            Ok(reply) if !is_error(&reply) => reply,
+            // What was found so far has been taken: less than was asked for is better than nothing.
+            Ok(_) | Err(_) if !found.is_empty() => break,
+            Ok(error) => return Err(answer(error)),
+            Err(end) => return Err(end),
+        };
         let here = texts(&reply);
         for id in here.iter().filter_map(|member| Id::of(member)) {
             stripes.saw_item(db, id, segment.partition);
         }
         if here.is_empty() && segment != directory.open() {
-            let card = super::errand::read(p, segment.partition, db, &[&[b"ZCARD", &name]]).await?;
+            let card = p.read(segment.partition, &[&[b"ZCARD", &name]]).await?;
             if card.first().and_then(|reply| text(reply)).map(number) == Some(0) {
                 empty.push(segment);
             }

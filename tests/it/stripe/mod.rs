@@ -9,6 +9,8 @@ use crate::cmd;
 use crate::convergence::assert_converged;
 use crate::harness::{Pool, Rng, Sidecar, SidecarConfig, seed, wait_until};
 use driver::{Driver, ids, new_id};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 const QUEUE: &str = "p.q";
@@ -82,6 +84,21 @@ fn a_message_moves_to_another_queue() {
     for some in all.chunks(3) {
         assert!(driver.post(QUEUE, some, LONG_MS).is_ok());
     }
+    // Not if the script fails: then it is where it was, and nowhere else.
+    let failed = driver.index_as("p.dead", "no number", &all[..1]).unwrap();
+    assert!(failed.error().is_some(), "{failed:?}");
+    assert_eq!(driver.bodies(&all[..1]), all[..1]);
+    let copies = driver.client.call(cmd!["KEYS", &all[0]]).items();
+    assert_eq!(copies.len(), 1);
+    let on_nodes: usize = pool
+        .nodes
+        .iter()
+        .map(|node| {
+            let pattern = format!("*{}", all[0]);
+            node.client().call(cmd!["KEYS", pattern]).items().len()
+        })
+        .sum();
+    assert_eq!(on_nodes, 2, "R copies of one key");
     for (n, id) in all.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
         assert!(driver.index("p.dead", std::slice::from_ref(id)).is_ok());
         let commands = [
@@ -212,39 +229,56 @@ fn segments_come_and_go() {
     assert_eq!(driver.client.call(cmd!["EXISTS", INDEX]).int(), Some(0));
 }
 
-/// Queues are emptied while others post to them and take from them: whatever becomes of what was under way, all go on.
+/// Queues are emptied while others post to them and take from them: nobody waits for ever, and what is acknowledged after the last flush
+/// is there.
 #[test]
 fn a_flush_while_others_work() {
     let seed = seed();
     let pool = Pool::start(3);
     let sidecar = Sidecar::start(&striped(&pool, 2, 5).threads(2).patient());
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for n in 0..4 {
-            let (over, endpoint) = (&over, sidecar.endpoint());
-            scope.spawn(move || {
-                let mut rng = Rng::new(seed + n);
-                let mut driver = Driver::connect(&endpoint);
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    assert!(driver.post(QUEUE, &new_ids(&mut rng, 2), LONG_MS).is_ok());
-                    ids(&driver.claim(QUEUE, 3, &new_id(&mut rng)));
-                    driver.page(QUEUE, None, 10);
-                }
-            });
-        }
+    let (flushed, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let posted: Vec<String> = std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..4)
+            .map(|n| {
+                let (flushed, over, endpoint) = (&flushed, &over, sidecar.endpoint());
+                scope.spawn(move || {
+                    let mut rng = Rng::new(seed + n);
+                    let mut driver = Driver::connect(&endpoint);
+                    let mut posted = Vec::new();
+                    while !over.load(Relaxed) {
+                        let counts = flushed.load(Relaxed);
+                        let some = new_ids(&mut rng, 2);
+                        match driver.try_post(QUEUE, &some, LONG_MS) {
+                            Ok(reply) if counts => {
+                                assert!(reply.is_ok(), "{reply:?}");
+                                posted.extend(some);
+                            }
+                            Ok(reply) => assert!(reply.is_ok(), "{reply:?}"),
+                            // On its way while the flush was: nobody can tell.
+                            Err(_) => driver = Driver::connect(&endpoint),
+                        }
+                    }
+                    posted
+                })
+            })
+            .collect();
         let mut client = sidecar.client();
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(30));
             assert!(client.call(cmd!["FLUSHALL"]).is_ok());
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        flushed.store(true, Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+        over.store(true, Relaxed);
+        producers
+            .into_iter()
+            .flat_map(|one| one.join().unwrap())
+            .collect()
     });
     let mut driver = Driver::connect(&sidecar.endpoint());
-    assert!(driver.client.call(cmd!["FLUSHALL"]).is_ok());
-    let all = new_ids(&mut Rng::new(seed), 12);
-    for some in all.chunks(2) {
-        assert!(driver.post(QUEUE, some, LONG_MS).is_ok());
-    }
-    assert_eq!(driver.page(QUEUE, None, 100), all);
+    let there: HashSet<String> = driver.page(QUEUE, None, 1 << 20).into_iter().collect();
+    assert!(posted.len() > 20, "hardly anything was done");
+    assert!(posted.iter().all(|id| there.contains(id)), "SEED={seed}");
+    assert_eq!(driver.bodies(&posted), posted, "SEED={seed}");
     assert_converged(&pool, &sidecar);
 }
