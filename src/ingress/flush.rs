@@ -63,10 +63,6 @@ impl Flush {
         let partitions = p.worker.shared().table.load().partitions();
         p.hold((0..partitions).collect()).await?;
         let databases = self.databases(&p.worker, p.db);
-        let stripes = p.worker.shared().stripes.clone();
-        if let Some(stripes) = &stripes {
-            stripes.forget_staged(&databases);
-        }
         if p.worker.shared().workers.len() == 1 {
             reply(p.ask(0, p.db, flush_everywhere(&databases, p.db)).await)?;
         } else {
@@ -88,7 +84,7 @@ impl Flush {
                 remove_all(p, db, &listers).await?;
             }
         }
-        if let Some(stripes) = &stripes {
+        if let Some(stripes) = &p.worker.shared().stripes {
             stripes.forget(&databases);
         }
         Ok(answer(OK))

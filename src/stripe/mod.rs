@@ -340,34 +340,19 @@ impl Stripes {
         old
     }
 
-    /// All keys of these databases are about to be removed: new items that are kept were there before.
-    pub fn forget_staged(&self, dbs: &[u16]) {
-        let mut staged = lock(&self.staged);
-        let gone: Vec<Staged> = staged
-            .items
-            .extract_if(|(db, _), _| dbs.contains(db))
-            .map(|(_, one)| one)
-            .collect();
-        for one in &gone {
-            staged.taken(one);
-        }
-    }
-
-    /// All keys of these databases have been removed.
+    /// All keys of these databases have been removed. What is on its way, on a queue as it was, counts as removed with it: it began before
+    /// the flush was answered.
     pub fn forget(&self, dbs: &[u16]) {
+        let mut staged = lock(&self.staged);
+        let removed = staged.items.extract_if(|(db, _), _| dbs.contains(db));
+        for one in removed.map(|(_, one)| one).collect::<Vec<_>>() {
+            staged.taken(&one);
+        }
+        drop(staged);
         lock(&self.queues).retain(|(db, _), _| !dbs.contains(db));
         // Of what is only remembered nothing is missed.
         lock(&self.places).clear();
         lock(&self.entries).clear();
-    }
-
-    /// Whether that is still the queue of this index: after all keys were removed, it is another one.
-    pub fn is_current(&self, db: u16, index: &[u8], queue: &Arc<Stripe>) -> bool {
-        let queues = lock(&self.queues);
-        let key = (db, Bytes::copy_from_slice(index));
-        queues
-            .get(&key)
-            .is_some_and(|current| Arc::ptr_eq(current, queue))
     }
 }
 

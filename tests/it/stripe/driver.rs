@@ -3,7 +3,6 @@
 
 use crate::cmd;
 use crate::harness::{Client, Endpoint, Reply, Rng};
-use std::io;
 
 /// KEYS: index, counter; ARGV: number of ids, ids.
 const APPEND: &str = "
@@ -61,44 +60,30 @@ impl Driver {
 
     /// Puts messages at the end of a queue.
     pub fn post(&mut self, queue: &str, ids: &[String], ttl_ms: u64) -> Reply {
-        self.try_post(queue, ids, ttl_ms).unwrap()
-    }
-
-    /// The same where the connection may be dropped.
-    pub fn try_post(&mut self, queue: &str, ids: &[String], ttl_ms: u64) -> io::Result<Reply> {
-        self.try_create(ids, ttl_ms)?;
-        self.try_index(queue, ids)
+        self.create(ids, ttl_ms);
+        self.index(queue, ids)
     }
 
     /// The first half of that.
     pub fn create(&mut self, ids: &[String], ttl_ms: u64) {
-        self.try_create(ids, ttl_ms).unwrap();
-    }
-
-    fn try_create(&mut self, ids: &[String], ttl_ms: u64) -> io::Result<()> {
         let mut commands = vec![cmd!["MULTI"]];
         for id in ids {
             commands.push(cmd!["HMSET", id, "id", id, "c", "", "b", format!("body of {id}")]);
             commands.push(cmd!["PEXPIRE", id, ttl_ms]);
         }
         commands.push(cmd!["EXEC"]);
-        let replies = self.client.pipeline(&commands)?;
+        let replies = self.client.pipeline(&commands).unwrap();
         let last = replies.last().unwrap();
         assert_eq!(last.items().len(), 2 * ids.len(), "{last:?}");
-        Ok(())
     }
 
     /// The second half.
     pub fn index(&mut self, queue: &str, ids: &[String]) -> Reply {
-        self.try_index(queue, ids).unwrap()
-    }
-
-    fn try_index(&mut self, queue: &str, ids: &[String]) -> io::Result<Reply> {
         self.index_as(queue, &ids.len().to_string(), ids)
     }
 
     /// The same where the script is told another number of ids.
-    pub fn index_as(&mut self, queue: &str, count: &str, ids: &[String]) -> io::Result<Reply> {
+    pub fn index_as(&mut self, queue: &str, count: &str, ids: &[String]) -> Reply {
         let mut call = cmd![
             "EVALSHA",
             self.append,
@@ -108,7 +93,7 @@ impl Driver {
             count
         ];
         call.extend(ids.iter().map(|id| id.clone().into_bytes()));
-        self.client.try_call(&call)
+        self.client.call(call)
     }
 
     pub fn claim(&mut self, queue: &str, limit: usize, claim: &str) -> Reply {

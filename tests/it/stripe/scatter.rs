@@ -70,6 +70,9 @@ fn a_page_asks_one_partition() {
     // Streams that connect ask, too.
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     let mut counts = Counts::of(&pool);
+    // Where a message was put is known, though nobody has listed it yet.
+    assert!(driver.client.call(cmd!["ZRANK", INDEX, &all[33]]).int().is_some());
+    assert_eq!(counts.take(), calls(&[("zscore", 1)]));
     // From the head: one segment.
     assert_eq!(driver.page(QUEUE, None, 4), all[..4]);
     assert_eq!(counts.take(), calls(&[("zrangebyscore", 1)]));
