@@ -1,34 +1,18 @@
 """Where the segments of striped queues are: what the admin port says of them, again and again."""
 
 import json
-import threading
 from collections import Counter
 
+from sidecar import Follower
 
-class SegmentLog:
-    """Follows /v1/queues in a thread of its own, and keeps every segment as it was when it was first seen."""
 
-    INTERVAL_S = 0.05
+class SegmentLog(Follower):
+    """Follows /v1/queues, and keeps every segment as it was when it was first seen."""
 
     def __init__(self, sidecar, seconds):
-        self.sidecar = sidecar
-        self.seconds = seconds
+        super().__init__(sidecar, seconds)
         # By queue and number: the time, and the segment.
         self.opened = {}
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_exception):
-        self.ended.set()
-        self.thread.join(5)
-
-    def follow(self):
-        while not self.ended.wait(self.INTERVAL_S):
-            self.read()
 
     def read(self):
         """The segments of every queue, as they are now."""

@@ -191,16 +191,14 @@ class Sidecar:
         return found
 
 
-class Watcher:
-    """Follows /v1/nodes in a thread of its own, and keeps every change of a node's state with its time."""
+class Follower:
+    """Looks at something on the admin port again and again, in a thread of its own, as long as it is entered."""
 
-    INTERVAL_S = 0.025
+    INTERVAL_S = 0.05
 
     def __init__(self, sidecar, seconds):
         self.sidecar = sidecar
         self.seconds = seconds
-        self.nodes = []
-        self.changes = {}
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.follow, daemon=True)
 
@@ -214,14 +212,28 @@ class Watcher:
 
     def follow(self):
         while not self.ended.wait(self.INTERVAL_S):
-            nodes = self.sidecar.nodes()
-            if nodes is None:
-                continue
-            for node in nodes:
-                changes = self.changes.setdefault(node["name"], [])
-                if not changes or changes[-1][1] != node["state"]:
-                    changes.append((self.seconds(), node["state"], node.get("reason") or ""))
-            self.nodes = nodes
+            self.read()
+
+
+class Watcher(Follower):
+    """Follows /v1/nodes, and keeps every change of a node's state with its time."""
+
+    INTERVAL_S = 0.025
+
+    def __init__(self, sidecar, seconds):
+        super().__init__(sidecar, seconds)
+        self.nodes = []
+        self.changes = {}
+
+    def read(self):
+        nodes = self.sidecar.nodes()
+        if nodes is None:
+            return
+        for node in nodes:
+            changes = self.changes.setdefault(node["name"], [])
+            if not changes or changes[-1][1] != node["state"]:
+                changes.append((self.seconds(), node["state"], node.get("reason") or ""))
+        self.nodes = nodes
 
     def all_in_sync(self):
         return bool(self.nodes) and all(self.is_in_sync(node) for node in self.nodes)
