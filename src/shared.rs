@@ -24,7 +24,7 @@ use crate::pubsub::{Delivery, Publication, Registry};
 use crate::request::{Action, HoldId, Membership, NodeId, Outcome, PartitionId, ReplyTo, Request};
 use crate::ring::Keyspace;
 use crate::sequencer::{NodeView, PartitionView};
-use crate::stripe::Stripes;
+use crate::stripe::{Inside, Stripes};
 use crate::verify::Verifier;
 
 /// What a worker is told by others.
@@ -36,6 +36,8 @@ pub enum Message {
     AcceptUnix(std::os::unix::net::UnixStream),
     /// A request for a partition that this worker owns.
     Request(Request),
+    /// The requests before this one were made inside of a queue.
+    Leave(Inside),
     /// The end of a request that came from this worker.
     Outcome(ReplyTo, Outcome),
     /// A publication on a channel that this worker owns, and who waits for it.

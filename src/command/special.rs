@@ -68,7 +68,11 @@ specials! {
     Zrange = "zrange", Zrevrange = "zrevrange", Zrangebyscore = "zrangebyscore", Zrank = "zrank",
     Zrevrank = "zrevrank", Zscore = "zscore", Zcard = "zcard", Zcount = "zcount", Zrem = "zrem", Get = "get",
     // Putting in what others wait for.
-    Lpush = "lpush", Rpush = "rpush", Linsert = "linsert", Zadd = "zadd", Zincrby = "zincrby",
+    Lpush = "lpush", Rpush = "rpush", Lpushx = "lpushx", Rpushx = "rpushx", Linsert = "linsert", Zadd = "zadd", Zincrby = "zincrby",
+    // What else is done to a list that is spread over nodes.
+    Llen = "llen", Lrange = "lrange", Lindex = "lindex", Lset = "lset", Lrem = "lrem", Ltrim = "ltrim", Lpos = "lpos",
+    Type = "type", Ttl = "ttl", Pttl = "pttl", Expiretime = "expiretime", Pexpiretime = "pexpiretime",
+    Persist = "persist",
     // Writes that answer alike whether the key has just expired or not.
     Hset = "hset", Hmset = "hmset", Sadd = "sadd", Pfadd = "pfadd", Setrange = "setrange",
     // Scripts and functions.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::across::{Across, Part, one_map};
@@ -37,6 +37,8 @@ pub(crate) enum Unblocking {
     Error,
     /// It has gone.
     Gone,
+    /// It may have to wait elsewhere.
+    Elsewhere,
 }
 
 /// The way to a client that waits.
@@ -52,12 +54,18 @@ impl Blocked {
         self.why.set(Some(why));
         self.noticed.notify_one();
     }
+
+    /// Waits for the waiting to be ended from outside: why.
+    pub(super) async fn ended(&self) -> Unblocking {
+        self.noticed.notified().await;
+        self.why.get().unwrap_or(Unblocking::Timeout)
+    }
 }
 
 const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 /// A client waiting.
-struct Waiting {
+pub(super) struct Waiting {
     special: Special,
     parts: Vec<Part>,
     line: Line,
@@ -65,6 +73,16 @@ struct Waiting {
     across: Option<Across>,
     deadline: Option<Instant>,
     blocked: Rc<Blocked>,
+    /// Of keys that clients do not know: told when others may have taken their place. Whoever waits there looks after what is taken for
+    /// a client that has gone.
+    moved: Option<watch::Receiver<()>>,
+}
+
+/// When somebody has waited long enough who waits for so many ms; 0: for ever.
+pub(super) fn deadline(wait_ms: u64) -> Option<Instant> {
+    (wait_ms > 0)
+        .then(|| Instant::now().checked_add(Duration::from_millis(wait_ms)))
+        .flatten()
 }
 
 impl Worker {
@@ -82,10 +100,42 @@ impl Worker {
             Ok(ms) => ms,
             Err(error) => return self.reply(core, id, error.to_bytes()),
         };
-        let keys = match command.keys(&args) {
-            Ok(keys) => keys,
-            Err(error) => return self.reply(core, id, error.to_bytes()),
+        let blocked = Rc::<Blocked>::default();
+        let waiting = match self.waiting(core, command, frame, spans, deadline(wait_ms), blocked.clone()) {
+            Ok(waiting) => waiting,
+            Err(error) => return self.reply(core, id, error),
         };
+        let rule = command.downgrade(spans.len());
+        let flow = self.proceed(core, id, rule, |mut procedure| async move {
+            let outcome = waiting.execute(&mut procedure).await.unwrap_or_else(|end| end);
+            procedure.with_client(|client, _| client.blocked = None);
+            (procedure, outcome)
+        });
+        self.note_blocked(core, id, flow, blocked)
+    }
+
+    /// The client waits, if that is how its command has begun.
+    pub(super) fn note_blocked(&self, core: &mut Core, id: u32, flow: Flow, blocked: Rc<Blocked>) -> Flow {
+        if flow == Flow::Next
+            && let Some(client) = core.clients.get_mut(id as usize)
+        {
+            client.blocked = Some(blocked);
+        }
+        flow
+    }
+
+    /// What a command that waits does; or what is wrong with it.
+    pub(super) fn waiting(
+        &self,
+        core: &mut Core,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+        deadline: Option<Instant>,
+        blocked: Rc<Blocked>,
+    ) -> Result<Waiting, Bytes> {
+        let args = Args { bytes: frame, spans };
+        let keys = command.keys(&args).map_err(|error| error.to_bytes())?;
         let mut parts = self.parts_of(command, &args, &keys);
         let moves = matches!(command.special, Special::Blmove | Special::Brpoplpush);
         let mut across = None;
@@ -96,35 +146,18 @@ impl Worker {
                 .iter()
                 .map(|&key| self.shared().keyspace.partition_of(args.arg(key as usize)));
             if of_keys.next() != of_keys.next() {
-                across = match self.across(core, command, frame, spans) {
-                    Ok(across) => Some(across),
-                    Err(error) => return self.reply(core, id, error),
-                };
+                across = Some(self.across(core, command, frame, spans)?);
             }
         }
-        let blocked = Rc::<Blocked>::default();
-        let waiting = Waiting {
+        Ok(Waiting {
             special: command.special,
             parts,
             line: command.line(&args),
             across,
-            deadline: (wait_ms > 0)
-                .then(|| Instant::now().checked_add(Duration::from_millis(wait_ms)))
-                .flatten(),
-            blocked: blocked.clone(),
-        };
-        let rule = command.downgrade(spans.len());
-        let flow = self.proceed(core, id, rule, |mut procedure| async move {
-            let outcome = waiting.execute(&mut procedure).await.unwrap_or_else(|end| end);
-            procedure.with_client(|client, _| client.blocked = None);
-            (procedure, outcome)
-        });
-        if flow == Flow::Next
-            && let Some(client) = core.clients.get_mut(id as usize)
-        {
-            client.blocked = Some(blocked);
-        }
-        flow
+            deadline,
+            blocked,
+            moved: None,
+        })
     }
 }
 
@@ -135,6 +168,16 @@ enum Event {
 }
 
 impl Waiting {
+    /// Waits until somebody says that other keys may have taken the place of these: [`Outcome::MayCome`] is its end then.
+    pub(super) async fn until_moved(
+        mut self,
+        p: &mut Procedure,
+        moved: watch::Receiver<()>,
+    ) -> Step<Outcome> {
+        self.moved = Some(moved);
+        self.execute(p).await
+    }
+
     async fn execute(mut self, p: &mut Procedure) -> Step<Outcome> {
         match self.special {
             Special::Xread | Special::Xreadgroup => self.read_streams(p).await,
@@ -144,18 +187,24 @@ impl Waiting {
     }
 
     async fn next(&self, p: &Procedure) -> Event {
+        let mut moved = self.moved.clone();
+        let moved = async {
+            match &mut moved {
+                Some(moved) => drop(moved.changed().await),
+                None => std::future::pending().await,
+            }
+        };
         let deadline = self
             .deadline
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(86400));
         tokio::select! {
             biased;
             (part, outcome) = p.next() => Event::Told(part, outcome),
-            () = self.blocked.noticed.notified() => {
-                Event::Ends(self.blocked.why.get().unwrap_or(Unblocking::Timeout))
-            }
+            why = self.blocked.ended() => Event::Ends(why),
             () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => {
                 Event::Ends(Unblocking::Timeout)
             }
+            () = moved => Event::Ends(Unblocking::Elsewhere),
         }
     }
 
@@ -177,7 +226,7 @@ impl Waiting {
             match event {
                 Event::Told(_, Outcome::Done) => {
                     self.forget(p, &waiter, asked, None);
-                    return Ok(self.nothing(p, ends.unwrap_or(Unblocking::Timeout)));
+                    return Ok(nothing(p, ends.unwrap_or(Unblocking::Timeout)));
                 }
                 Event::Told(part, Outcome::Waits) => {
                     if usize::from(part) == asked && asked + 1 < self.parts.len() {
@@ -205,7 +254,7 @@ impl Waiting {
                     ends = Some(why);
                     if waiter.end() {
                         self.forget(p, &waiter, asked, None);
-                        return Ok(self.nothing(p, why));
+                        return Ok(nothing(p, why));
                     }
                     clock_stopped = true;
                 }
@@ -250,28 +299,10 @@ impl Waiting {
         }
     }
 
-    fn nothing(&self, p: &Procedure, why: Unblocking) -> Outcome {
-        let resp3 = p
-            .with_client(|client, _| client.session.resp3)
-            .unwrap_or_default();
-        match why {
-            Unblocking::Error => answer(encode::error(UNBLOCKED)),
-            _ if resp3 => answer(&b"_\r\n"[..]),
-            // Not of the command's own kind of null: every timeout is a null array.
-            _ => Outcome::Reply {
-                frames: Bytes::from_static(b"*-1\r\n"),
-                resp3: false,
-            },
-        }
-    }
-
     /// Something was taken. If nobody is there any more to get it, it goes back.
     async fn served(&self, p: &Procedure, part: usize, outcome: Outcome) -> Step<Outcome> {
-        // Its end may have come and not been read yet.
-        let is_there = p
-            .with_client(|client, _| !client.write.is_left())
-            .unwrap_or(false);
-        if !is_there
+        if self.moved.is_none()
+            && !is_there(p)
             && let Outcome::Reply { frames, .. } = &outcome
             && let Some(part) = self.parts.get(part)
             && let Some(back) = self.giving_back(&part.action, frames)
@@ -367,7 +398,7 @@ impl Waiting {
             if found || ends.is_some() {
                 standing.into_iter().for_each(|waiter| forget(p, waiter));
                 return Ok(match ends {
-                    Some(why) if !found => self.nothing(p, why),
+                    Some(why) if !found => nothing(p, why),
                     _ => moved,
                 });
             }
@@ -402,7 +433,7 @@ impl Waiting {
                 }
                 Event::Ends(why) if waiter.end() => {
                     forget(p, waiter);
-                    return Ok(self.nothing(p, why));
+                    return Ok(nothing(p, why));
                 }
                 Event::Ends(why) => {
                     // Told at the same moment, in place of others who wait: it must see.
@@ -429,11 +460,34 @@ fn behind_length(key: &[u8], commands: Commands) -> Commands {
     }
 }
 
+/// The reply to a client for whom nothing has come.
+pub(super) fn nothing(p: &Procedure, why: Unblocking) -> Outcome {
+    let resp3 = p
+        .with_client(|client, _| client.session.resp3)
+        .unwrap_or_default();
+    match why {
+        Unblocking::Elsewhere => Outcome::MayCome,
+        Unblocking::Error => answer(encode::error(UNBLOCKED)),
+        _ if resp3 => answer(&b"_\r\n"[..]),
+        // Not of the command's own kind of null: every timeout is a null array.
+        _ => Outcome::Reply {
+            frames: Bytes::from_static(b"*-1\r\n"),
+            resp3: false,
+        },
+    }
+}
+
+/// Whether the client is there to get what was taken for it. Its end may have come and not been read yet.
+pub(super) fn is_there(p: &Procedure) -> bool {
+    p.with_client(|client, _| !client.write.is_left())
+        .unwrap_or(false)
+}
+
 /// Counts a client that waits.
-struct Counted(Arc<Shared>);
+pub(super) struct Counted(Arc<Shared>);
 
 impl Counted {
-    fn new(p: &Procedure) -> Self {
+    pub(super) fn new(p: &Procedure) -> Self {
         let shared = p.worker.shared().clone();
         shared.blocked.fetch_add(1, Relaxed);
         Self(shared)

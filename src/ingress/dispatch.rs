@@ -9,7 +9,7 @@ use super::client::Client;
 use super::gather::{Gather, Recipe};
 use super::notice::UNKNOWN;
 use super::scripts::ScriptUse;
-use super::stripe::Taken;
+use super::stripe::{Guards, Taken};
 use super::subscriptions::may_listener_send;
 use super::touched::{databases_named, touched_as, touched_by};
 use crate::command::decide::Decision;
@@ -42,6 +42,20 @@ pub(super) enum Prepared {
 impl Worker {
     /// Takes up one command of a client.
     pub(super) fn take_up(self: &Rc<Self>, core: &mut Core, id: u32, frame: &Bytes, spans: &Spans) -> Flow {
+        let mut inside = Guards::new();
+        let flow = self.take_up_inside(core, id, frame, spans, &mut inside);
+        self.leave(core, inside);
+        flow
+    }
+
+    fn take_up_inside(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        frame: &Bytes,
+        spans: &Spans,
+        inside: &mut Guards,
+    ) -> Flow {
         let args = Args { bytes: frame, spans };
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
@@ -79,7 +93,8 @@ impl Worker {
             Some(stripes) if !in_transaction => {
                 match self.take_up_striped(core, id, stripes, command, frame, spans) {
                     Taken::AsIs => (frame, spans),
-                    Taken::As(frame, spans) => {
+                    Taken::As(frame, spans, guards) => {
+                        *inside = guards;
                         other_form = (frame, spans);
                         (&other_form.0, &other_form.1)
                     }

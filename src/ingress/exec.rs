@@ -19,7 +19,7 @@ use super::flush::Flush;
 use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
 use super::scripts::ScriptUse;
-use super::stripe::Form;
+use super::stripe::{Form, Guards};
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
@@ -243,9 +243,10 @@ impl Worker {
             return Flow::Again;
         }
         let db = client.session.db;
-        if let Some(flow) = self.exec_striped(core, id, db) {
-            return flow;
-        }
+        let inside = match self.exec_striped(core, id, db) {
+            Ok(inside) => inside,
+            Err(flow) => return flow,
+        };
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
@@ -282,7 +283,7 @@ impl Worker {
             return Flow::Leave;
         };
         if let Some(watch) = watch {
-            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch));
+            return self.exec_in_steps(core, id, plan.units, assembly, Some(watch), inside);
         }
         if plan.units.is_empty() {
             let resp3 = client.session.resp3;
@@ -299,8 +300,12 @@ impl Worker {
             all => all.iter().all(is_free),
         };
         match at_once && !pubsub {
-            true => self.exec_at_once(core, id, plan.units, assembly),
-            false => self.exec_in_steps(core, id, plan.units, assembly, None),
+            true => {
+                let flow = self.exec_at_once(core, id, plan.units, assembly);
+                self.leave(core, inside);
+                flow
+            }
+            false => self.exec_in_steps(core, id, plan.units, assembly, None, inside),
         }
     }
 
@@ -345,11 +350,13 @@ impl Worker {
         units: Vec<Unit>,
         assembly: Assembly,
         watch: Option<Box<Watch>>,
+        inside: Guards,
     ) -> Flow {
         let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
         // The reply is in the client's protocol already, but for a `nil`.
         let rule = Downgrade::AsIs;
         self.proceed(core, id, rule, move |mut procedure| async move {
+            let _inside = inside;
             let outcome = match in_steps(&mut procedure, units, watch).await {
                 Ok(Some(parts)) => {
                     let (worker, to) = (procedure.worker.clone(), procedure.client());
@@ -403,9 +410,9 @@ impl Worker {
         plan: &mut Plan,
     ) -> Piece {
         match self.form_in_transaction(db, frame, spans) {
-            Form::One(frame, spans) => self.piece(core, id, db, &frame, &spans, plan),
+            Form::One(frame, spans, _) => self.piece(core, id, db, &frame, &spans, plan),
             Form::Reply(reply) => Piece::Literal(reply),
-            Form::Each(parts, merge) => {
+            Form::Each(parts, merge, _) => {
                 let mut groups = Vec::with_capacity(parts.len());
                 for (frame, spans) in &parts {
                     match self.piece(core, id, db, frame, spans, plan) {

@@ -104,6 +104,12 @@ impl Worker {
             Err(error) => return self.reply(core, id, error),
         };
         self.proceed(core, id, Downgrade::Generic, move |mut procedure| async move {
+            let worker = procedure.worker.clone();
+            // Gates come before holds: what is on its way to segments as they are comes before the flush.
+            let _alone = match &worker.shared().stripes {
+                Some(stripes) => stripes.alone(&flush.databases(&worker, procedure.db)).await,
+                None => Vec::new(),
+            };
             let outcome = flush.execute(&mut procedure).await.unwrap_or_else(|end| end);
             (procedure, outcome)
         })

@@ -28,6 +28,8 @@ pub enum Role {
     Counter,
     /// A hash that an index names; it lives with the index's entry.
     Item,
+    /// A list that is spread over several nodes.
+    List,
 }
 
 /// What a profile says of keys.
@@ -105,7 +107,7 @@ pub struct Profile {
     /// For whom it is, in a few words.
     #[serde(default)]
     pub about: String,
-    /// Entries of a segment of an index.
+    /// Entries of a segment of a queue.
     #[serde(default = "segment_len")]
     pub segment_len: u64,
     /// What is said of keys: the first rule that fits counts.
@@ -124,7 +126,7 @@ impl Profile {
 
     /// Whether queues are spread over nodes.
     pub fn is_striped(&self) -> bool {
-        self.role(Role::Index).is_some()
+        self.role(Role::Index).or(self.role(Role::List)).is_some()
     }
 }
 

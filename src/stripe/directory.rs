@@ -16,8 +16,17 @@ pub struct Segment {
     pub number: u16,
     /// Where it is.
     pub partition: PartitionId,
-    /// How many entries were appended to those before it.
+    /// What comes before it: of an index, how many entries were appended to the segments before.
     pub base: u64,
+}
+
+/// An end of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where it is read from.
+    Head,
+    /// Where it is appended to.
+    Tail,
 }
 
 /// See the module. There is always an open segment.
@@ -61,6 +70,43 @@ impl Directory {
             partition,
             base: open.base + appended,
         });
+    }
+
+    /// The segment at this end.
+    pub fn end(&self, end: End) -> Segment {
+        match end {
+            End::Head => self.segments.front().copied().unwrap_or(self.open()),
+            End::Tail => self.open(),
+        }
+    }
+
+    /// Whether there is only one.
+    pub fn is_single(&self) -> bool {
+        self.segments.len() == 1
+    }
+
+    /// Opens another segment at this end of a list.
+    pub fn open_at(&mut self, end: End, partition: PartitionId) {
+        match end {
+            End::Tail => self.open_next(partition, 0),
+            End::Head => {
+                let number = self.end(End::Head).number.wrapping_sub(1);
+                self.segments.push_front(Segment {
+                    number,
+                    partition,
+                    base: 0,
+                });
+            }
+        }
+    }
+
+    /// Takes out all but these, and the last one if these are none.
+    pub fn keep(&mut self, is_kept: impl Fn(Segment) -> bool) {
+        let open = self.open();
+        self.segments.retain(|segment| is_kept(*segment));
+        if self.segments.is_empty() {
+            self.segments.push_back(open);
+        }
     }
 
     /// Takes a sealed segment out. Whether it was there.
@@ -143,6 +189,21 @@ mod tests {
         assert_eq!(numbers(directory.from(0)), [0, 2]);
         assert_eq!(numbers(directory.back_from(2)), [2, 0]);
         assert_eq!(numbers(directory.from(3)), [0u16; 0]);
+    }
+
+    #[test]
+    fn a_list_grows_at_both_ends() {
+        let mut directory = Directory::new(7);
+        assert!(directory.is_single());
+        directory.open_at(End::Head, 1);
+        directory.open_at(End::Tail, 2);
+        assert_eq!(numbers(directory.segments()), [65535, 0, 1]);
+        assert_eq!(directory.end(End::Head).partition, 1);
+        assert_eq!(directory.end(End::Tail).partition, 2);
+        directory.keep(|segment| segment.number == 0);
+        assert_eq!(numbers(directory.segments()), [0]);
+        directory.keep(|_| false);
+        assert!(directory.is_single(), "there is always one");
     }
 
     #[test]

@@ -12,7 +12,9 @@
 //! `ingress::stripe`.
 
 pub mod directory;
+mod gate;
 pub mod known;
+mod lengths;
 pub mod marker;
 pub mod names;
 
@@ -20,11 +22,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use directory::{Directory, Segment};
+pub use directory::{Directory, End, Segment};
+pub use gate::{Alone, Inside};
 use known::Known;
+pub use lengths::Lengths;
 
 use crate::profile::{Profile, is_uuid};
 use crate::request::PartitionId;
@@ -99,30 +103,29 @@ pub struct Staged {
 /// A queue, as far as it is known here.
 #[derive(Debug, Default)]
 pub struct Stripe {
+    gate: gate::Gate,
     state: Mutex<State>,
-    /// Something has changed that appending waits for.
-    news: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None`: not read yet.
+    /// `None`: not read yet, or not known any more.
     directory: Option<Arc<Directory>>,
-    /// Entries appended to the open segment.
+    /// Entries appended to the open segment of an index.
     appended: u64,
-    /// Appending commands under way.
-    appending: usize,
-    /// Nobody may begin to append.
-    sealing: bool,
+    /// The lengths of a list's segments.
+    lengths: Option<Lengths>,
 }
 
 /// What a command is to do before it appends.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Turn {
-    /// Append to this segment, and say when it has.
-    Append(Segment),
+    /// Append to this segment, and stay until it has.
+    Append(Segment, Inside),
     /// Seal this segment, to which so many entries were appended, and open another; then ask again.
-    Seal(Segment, u64),
+    Seal(Segment, u64, Alone),
+    /// The directory is to be read first.
+    Unread,
 }
 
 impl Stripe {
@@ -131,7 +134,7 @@ impl Stripe {
         lock(&self.state).directory.clone()
     }
 
-    /// It has been read, and so many entries have been appended to the open segment; unless somebody else was first.
+    /// An index's directory has been read, and so many entries have been appended to the open segment; unless somebody else was first.
     pub fn loaded(&self, directory: Directory, appended: u64) {
         let mut state = lock(&self.state);
         if state.directory.is_none() {
@@ -140,70 +143,42 @@ impl Stripe {
         }
     }
 
-    /// Waits for the turn to append `entries`, where a segment has `segment_len`. Whoever is to seal does so alone, when nobody appends:
-    /// a reader that goes on to the next segment must not leave an entry behind.
-    pub async fn turn(&self, entries: u64, segment_len: u64) -> Turn {
+    /// Waits for the turn to append `entries` to an index, where a segment has `segment_len`. Whoever is to seal does so when nobody
+    /// appends: a reader that goes on to the next segment must not leave an entry behind.
+    pub async fn turn(self: &Arc<Self>, entries: u64, segment_len: u64) -> Turn {
+        let room = |state: &State| state.appended == 0 || state.appended + entries <= segment_len;
         loop {
-            let news = self.news.notified();
+            let inside = self.entered().await;
             {
                 let mut state = lock(&self.state);
-                let open = state.directory.as_ref().map(|directory| directory.open());
-                if let Some(open) = open.filter(|_| !state.sealing) {
-                    if state.appended == 0 || state.appended + entries <= segment_len {
-                        state.appending += 1;
-                        state.appended += entries;
-                        return Turn::Append(open);
-                    }
-                    if state.appending == 0 {
-                        state.sealing = true;
-                        return Turn::Seal(open, state.appended);
-                    }
+                let Some(directory) = &state.directory else {
+                    return Turn::Unread;
+                };
+                let open = directory.open();
+                if room(&state) {
+                    state.appended += entries;
+                    return Turn::Append(open, inside);
                 }
             }
-            news.await;
+            drop(inside);
+            let alone = self.alone().await;
+            let state = lock(&self.state);
+            if let Some(directory) = state.directory.as_ref().filter(|_| !room(&state)) {
+                return Turn::Seal(directory.open(), state.appended, alone);
+            }
         }
     }
 
-    /// The command has appended, or failed to.
-    pub fn appended(&self) {
+    /// The open segment is sealed, and another one open, as this directory says.
+    pub fn sealed(&self, directory: Directory, _alone: &Alone) {
         let mut state = lock(&self.state);
-        state.appending = state.appending.saturating_sub(1);
-        drop(state);
-        self.news.notify_waiters();
+        state.directory = Some(Arc::new(directory));
+        state.appended = 0;
     }
 
-    /// The open segment is sealed, as this directory says; `None`: that was not possible.
-    pub fn sealed(&self, directory: Option<Directory>) {
-        let mut state = lock(&self.state);
-        state.sealing = false;
-        if let Some(directory) = directory {
-            state.directory = Some(Arc::new(directory));
-            state.appended = 0;
-        }
-        drop(state);
-        self.news.notify_waiters();
-    }
-
-    /// Takes the right to change the sealed segments; `None`: somebody else changes the directory.
-    pub fn begin_change(&self) -> Option<Directory> {
-        let mut state = lock(&self.state);
-        if state.sealing {
-            return None;
-        }
-        let directory = state.directory.as_deref().cloned()?;
-        state.sealing = true;
-        Some(directory)
-    }
-
-    /// The sealed segments have changed, as this directory says; `None`: they have not.
-    pub fn directory_changed(&self, directory: Option<Directory>) {
-        let mut state = lock(&self.state);
-        state.sealing = false;
-        if let Some(directory) = directory {
-            state.directory = Some(Arc::new(directory));
-        }
-        drop(state);
-        self.news.notify_waiters();
+    /// Other segments are there than before, as this directory says.
+    pub fn directory_changed(&self, directory: Directory, _alone: &Alone) {
+        lock(&self.state).directory = Some(Arc::new(directory));
     }
 }
 
@@ -219,6 +194,8 @@ pub struct Stripes {
     /// By queue, as a hash, and id: the entry's place, also after it was removed.
     entries: Mutex<Known<(u64, Id), marker::Marker>>,
     staged: Mutex<StagedItems>,
+    /// Lists have other segments than before.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -246,7 +223,33 @@ impl Stripes {
             places: Mutex::new(Known::new(KNOWN_MAX)),
             entries: Mutex::new(Known::new(KNOWN_MAX)),
             staged: Mutex::default(),
+            changes: watch::Sender::new(()),
         }
+    }
+
+    /// Tells who waits at the segments of a list that they may be others now.
+    pub fn tell_of_changes(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Is told of that.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Is alone at all queues of these databases that are known.
+    pub async fn alone(&self, dbs: &[u16]) -> Vec<Alone> {
+        let mut those: Vec<(QueueKey, Arc<Stripe>)> = {
+            let queues = lock(&self.queues);
+            let those = queues.iter().filter(|((db, _), _)| dbs.contains(db));
+            those.map(|(key, queue)| (key.clone(), queue.clone())).collect()
+        };
+        those.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut alone = Vec::with_capacity(those.len());
+        for (_, queue) in those {
+            alone.push(queue.alone().await);
+        }
+        alone
     }
 
     /// The queue of this index.
@@ -353,6 +356,7 @@ impl Stripes {
         // Of what is only remembered nothing is missed.
         lock(&self.places).clear();
         lock(&self.entries).clear();
+        self.tell_of_changes();
     }
 }
 

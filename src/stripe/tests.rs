@@ -24,30 +24,38 @@ fn an_id_is_a_uuid_in_lower_case() {
 
 #[tokio::test]
 async fn a_segment_is_sealed_when_nobody_appends_to_it() {
-    let stripe = Stripe::default();
-    assert!(is_pending(Box::pin(stripe.turn(1, 3))).await, "not read yet");
+    let stripe = Arc::new(Stripe::default());
+    assert!(matches!(stripe.turn(1, 3).await, Turn::Unread));
     stripe.loaded(Directory::new(5), 0);
-    let Turn::Append(first) = stripe.turn(2, 3).await else {
+    let Turn::Append(first, one) = stripe.turn(2, 3).await else {
         panic!("the first one appends")
     };
     assert_eq!((first.number, first.partition), (0, 5));
-    assert!(matches!(stripe.turn(1, 3).await, Turn::Append(_)));
+    let Turn::Append(_, other) = stripe.turn(1, 3).await else {
+        panic!("there is room")
+    };
     // Full, but the two are not done.
     let mut third = Box::pin(stripe.turn(1, 3));
     assert!(is_pending(&mut third).await);
-    stripe.appended();
+    drop(one);
     assert!(is_pending(&mut third).await);
-    stripe.appended();
-    assert_eq!(third.await, Turn::Seal(first, 3));
+    drop(other);
+    let Turn::Seal(full, 3, alone) = third.await else {
+        panic!("it is full")
+    };
+    assert_eq!(full, first);
     // Others wait for it; if it fails, one of them seals.
     let mut fourth = Box::pin(stripe.turn(1, 3));
     assert!(is_pending(&mut fourth).await);
-    stripe.sealed(None);
-    assert_eq!(fourth.await, Turn::Seal(first, 3));
+    drop(alone);
+    let Turn::Seal(_, 3, alone) = fourth.await else {
+        panic!("it is full still")
+    };
     let mut directory = Directory::clone(&stripe.directory().unwrap());
     directory.open_next(6, 3);
-    stripe.sealed(Some(directory));
-    let Turn::Append(second) = stripe.turn(100, 3).await else {
+    stripe.sealed(directory, &alone);
+    drop(alone);
+    let Turn::Append(second, _inside) = stripe.turn(100, 3).await else {
         panic!("however much it is, an empty segment takes it")
     };
     assert_eq!((second.number, second.partition, second.base), (1, 6, 3));
@@ -64,18 +72,18 @@ async fn many_append_and_no_segment_gets_too_long() {
             for _ in 0..10 {
                 loop {
                     match stripe.turn(1, 10).await {
-                        Turn::Append(segment) => {
+                        Turn::Append(segment, _inside) => {
                             tokio::task::yield_now().await;
                             counts[usize::from(segment.number)].fetch_add(1, Relaxed);
-                            stripe.appended();
                             break;
                         }
-                        Turn::Seal(segment, appended) => {
+                        Turn::Seal(segment, appended, alone) => {
                             assert_eq!(counts[usize::from(segment.number)].load(Relaxed), appended);
                             let mut directory = Directory::clone(&stripe.directory().unwrap());
                             directory.open_next(0, appended);
-                            stripe.sealed(Some(directory));
+                            stripe.sealed(directory, &alone);
                         }
+                        Turn::Unread => panic!("it was read"),
                     }
                 }
             }

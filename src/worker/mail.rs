@@ -61,6 +61,7 @@ impl Worker {
                 Err(error) => debug!(%error, "a client was lost before its first byte"),
             },
             Message::Request(request) => self.with(|core| core.sequencer.order(request)),
+            Message::Leave(inside) => drop(inside),
             Message::Outcome(to, outcome) => self.with(|core| self.answer(core, to, outcome)),
             Message::Publish(publication, publisher) => {
                 self.with(|core| self.order_publication(core, publication, publisher));

@@ -27,10 +27,8 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule)
     let index = Bytes::copy_from_slice(args.arg(3));
     let first = 2 + rule.keys.len() + rule.items;
     let ids: Vec<Id> = args.iter().skip(first).filter_map(Id::of).collect();
-    let (queue, segment) = turn(p, steps, &index, ids.len() as u64).await?;
-    let result = append(p, steps, rule, &index, segment, &ids).await;
-    queue.appended();
-    result
+    let (segment, _inside) = turn(p, steps, &index, ids.len() as u64).await?;
+    append(p, steps, rule, &index, segment, &ids).await
 }
 
 async fn append(

@@ -10,9 +10,11 @@ use bytes::Bytes;
 
 use super::segments::counter_name;
 use super::translate::Needs;
+use super::{list, role_of};
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::{Errand, Gather, Recipe};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
+use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::encode;
 use crate::resp::walk::text;
@@ -51,8 +53,11 @@ impl Worker {
 
 async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
     let db = p.db;
-    for index in &needs.indexes {
-        load(p, stripes, &stripes.queue(db, index), index).await?;
+    for queue in &needs.closed {
+        drop(queue.entered().await);
+    }
+    for queue in &needs.queues {
+        load(p, stripes, &stripes.queue(db, queue), queue).await?;
     }
     let mut unseen = Vec::new();
     for id in needs.ids {
@@ -68,16 +73,15 @@ async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
     Ok(())
 }
 
-/// Reads a queue's directory, and how long its open segment is.
-pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, index: &[u8]) -> Step<()> {
-    let home = p.worker.shared().keyspace.partition_of(index);
-    let name = names::directory(home, index);
-    let record = p.read(home, &[&[b"GET", &name]]).await?;
-    let directory = record
-        .first()
-        .and_then(|reply| text(reply))
-        .and_then(Directory::parse)
-        .unwrap_or_else(|| Directory::new(home));
+/// Reads a queue's directory, and how long its segments are.
+pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, key: &[u8]) -> Step<()> {
+    let directory = read_directory(p, key).await?;
+    if role_of(&p.worker.shared().keyspace, key) == Role::List {
+        let lengths = list::lengths(p, key, &directory).await?;
+        queue.list(directory, lengths, None);
+        return Ok(());
+    }
+    let index = key;
     let open = directory.open();
     // It says which score comes next.
     let counter = counter_name(stripes, index, open);
@@ -88,6 +92,17 @@ pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, index
         .map_or(1, super::score::number);
     queue.loaded(directory, next.saturating_sub(1));
     Ok(())
+}
+
+/// A queue's directory, as the nodes have it.
+pub(super) async fn read_directory(p: &Procedure, key: &[u8]) -> Step<Directory> {
+    let home = p.worker.shared().keyspace.partition_of(key);
+    let name = names::directory(home, key);
+    let record = p.read(home, &[&[b"GET", &name]]).await?;
+    let record = record.first().and_then(|reply| text(reply));
+    Ok(record
+        .and_then(Directory::parse)
+        .unwrap_or_else(|| Directory::new(home)))
 }
 
 /// Learns where these ids are.

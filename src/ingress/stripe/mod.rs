@@ -8,6 +8,7 @@
 mod append;
 mod errand;
 mod index;
+mod list;
 mod score;
 mod segments;
 mod stage;
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub(crate) use stage::write_old_items;
-pub(super) use translate::Form;
+use translate::When;
+pub(super) use translate::{Form, Guards};
 
 use super::dispatch::Flow;
 use super::procedure::Procedure;
@@ -29,6 +31,7 @@ use crate::command::Command;
 use crate::profile::{Does, Role, ScriptRule};
 use crate::request::Outcome;
 use crate::resp::{Args, Spans};
+use crate::shared::Message;
 use crate::stripe::Stripes;
 use crate::worker::{Core, Worker};
 
@@ -37,12 +40,22 @@ pub(super) enum Taken {
     /// It is as it was.
     AsIs,
     /// It goes on in this form.
-    As(Bytes, Spans),
+    As(Bytes, Spans, Guards),
     /// It is under way, or answered, or has to wait.
     Done(Flow),
 }
 
 impl Worker {
+    /// Leaves, when all requests that were made inside have been sent: of those to another worker, when that one has them.
+    pub(super) fn leave(&self, core: &mut Core, inside: Guards) {
+        for (partition, guard) in inside {
+            let owner = self.shared().owner_of(partition);
+            if owner != self.id() {
+                core.mail(owner, Message::Leave(guard));
+            }
+        }
+    }
+
     /// Takes up a command outside of a transaction.
     pub(super) fn take_up_striped(
         self: &Rc<Self>,
@@ -61,9 +74,9 @@ impl Worker {
             return Taken::Done(self.reply(core, id, error));
         }
         let db = client.session.db;
-        match translate::form(stripes, &self.shared().keyspace, db, command, &args) {
+        match translate::form(stripes, &self.shared().keyspace, db, command, &args, When::Now) {
             Form::AsIs => Taken::AsIs,
-            Form::One(frame, spans) => Taken::As(frame, spans),
+            Form::One(frame, spans, inside) => Taken::As(frame, spans, inside),
             Form::Reply(reply) => Taken::Done(self.reply(core, id, reply)),
             Form::Needs(needs) => Taken::Done(self.look_up(core, id, stripes, needs)),
             Form::Stage(item, replies) => {
@@ -77,7 +90,7 @@ impl Worker {
             Form::Script(rule) => {
                 Taken::Done(self.run_script(core, id, stripes, command, &rule, frame, spans))
             }
-            Form::Each(parts, merge) => {
+            Form::Each(parts, merge, _) => {
                 let (steps, special) = (Steps::of(stripes, frame, spans, db), command.special);
                 let rule = command.downgrade(spans.len());
                 Taken::Done(self.proceed(core, id, rule, move |mut p| async move {
@@ -85,6 +98,7 @@ impl Worker {
                     (p, result.unwrap_or_else(|end| end))
                 }))
             }
+            Form::OnLists => Taken::Done(self.on_lists(core, id, stripes, command, frame, spans)),
             Form::Steps => {
                 let steps = Steps::of(stripes, frame, spans, db);
                 Taken::Done(self.proceed(

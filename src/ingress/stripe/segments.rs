@@ -11,7 +11,7 @@ use crate::ingress::procedure::{Procedure, Step};
 use crate::ingress::stripe::errand;
 use crate::request::{NodeId, PartitionId};
 use crate::resp::walk::text;
-use crate::stripe::{Directory, Id, Segment, Stripe, Stripes, Turn, names};
+use crate::stripe::{Directory, Id, Inside, Segment, Stripe, Stripes, Turn, names};
 
 /// Partitions that are looked at for a new segment.
 const LOOKED_AT: u16 = 16;
@@ -47,7 +47,7 @@ pub(super) async fn directory(p: &Procedure, steps: &Steps, index: &[u8]) -> Ste
 }
 
 /// A queue, and its directory, which is read if it was not yet.
-async fn queue(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<(Arc<Stripe>, Arc<Directory>)> {
+pub(super) async fn queue(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<(Arc<Stripe>, Arc<Directory>)> {
     let queue = steps.stripes.queue(steps.db, index);
     loop {
         if let Some(directory) = queue.directory() {
@@ -57,36 +57,32 @@ async fn queue(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<(Arc<Stripe>,
     }
 }
 
-/// The segment that entries are to be appended to, when it is our turn. [`Stripe::appended`] is to be said afterwards.
+/// The segment that entries are to be appended to, when it is our turn, which lasts until what comes with it is dropped.
 pub(super) async fn turn(
     p: &Procedure,
     steps: &Steps,
     index: &[u8],
     entries: u64,
-) -> Step<(Arc<Stripe>, Segment)> {
-    let (queue, _) = queue(p, steps, index).await?;
+) -> Step<(Segment, Inside)> {
     loop {
+        let (queue, _) = queue(p, steps, index).await?;
         match queue.turn(entries, steps.stripes.profile.segment_len).await {
-            Turn::Append(segment) => return Ok((queue, segment)),
-            Turn::Seal(segment, appended) => {
-                let mut next = queue.directory().as_deref().cloned();
-                if let Some(next) = &mut next {
-                    let partition = next_partition(p, next, segment);
-                    next.open_next(partition, appended);
+            Turn::Append(segment, inside) => return Ok((segment, inside)),
+            Turn::Seal(segment, appended, alone) => {
+                if let Some(directory) = queue.directory() {
+                    let mut next = Directory::clone(&directory);
+                    next.open_next(next_partition(p, &next, segment), appended);
+                    record(p, steps.db, index, &next).await?;
+                    queue.sealed(next, &alone);
                 }
-                let recorded = match &next {
-                    Some(next) => record(p, steps.db, index, next).await,
-                    None => Ok(()),
-                };
-                queue.sealed(next.filter(|_| recorded.is_ok()));
-                recorded?;
             }
+            Turn::Unread => {}
         }
     }
 }
 
 /// Writes the directory's record.
-async fn record(p: &Procedure, db: u16, index: &[u8], directory: &Directory) -> Step<()> {
+pub(super) async fn record(p: &Procedure, db: u16, index: &[u8], directory: &Directory) -> Step<()> {
     let home = p.worker.shared().keyspace.partition_of(index);
     let name = names::directory(home, index);
     let text = directory.to_text();
@@ -95,7 +91,7 @@ async fn record(p: &Procedure, db: u16, index: &[u8], directory: &Directory) -> 
 }
 
 /// Where the next segment is opened: on the nodes that have the fewest segments of this queue. A node that is new has none.
-fn next_partition(p: &Procedure, directory: &Directory, open: Segment) -> PartitionId {
+pub(super) fn next_partition(p: &Procedure, directory: &Directory, open: Segment) -> PartitionId {
     let table = p.worker.shared().table.load();
     let partitions = table.partitions().max(1);
     let nodes_of = |partition: PartitionId| {
@@ -130,18 +126,20 @@ fn next_partition(p: &Procedure, directory: &Directory, open: Segment) -> Partit
 /// Takes sealed segments that are empty out of the directory.
 pub(super) async fn drop_empty(p: &Procedure, steps: &Steps, index: &[u8], empty: &[Segment]) {
     let queue = steps.stripes.queue(steps.db, index);
-    let Some(before) = queue.begin_change() else {
+    let Some(alone) = queue.try_alone() else {
         return;
     };
-    let mut after = before.clone();
+    let Some(before) = queue.directory() else {
+        return;
+    };
+    let mut after = Directory::clone(&before);
     let dropped: Vec<Segment> = empty
         .iter()
         .copied()
         .filter(|segment| after.drop_sealed(segment.number))
         .collect();
-    let done = after != before && record(p, steps.db, index, &after).await.is_ok();
-    queue.directory_changed(done.then_some(after));
-    if done {
+    if after != *before && record(p, steps.db, index, &after).await.is_ok() {
+        queue.directory_changed(after, &alone);
         for segment in dropped {
             // If its counter stays, it is found again when the queue is removed; nobody reads it.
             let counter = counter_name(&steps.stripes, index, segment);

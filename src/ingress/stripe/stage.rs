@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::spawn_local;
 
-use super::translate::{Form, created, creates, form};
+use super::translate::{Form, When, created, creates, form};
 use crate::command::Special;
 use crate::ingress::procedure::Inquiry;
 use crate::ingress::transaction::Transaction;
@@ -96,7 +96,7 @@ impl Worker {
                 }
                 (None, true)
                     if matches!(
-                        form(stripes, &self.shared().keyspace, db, command, &args),
+                        form(stripes, &self.shared().keyspace, db, command, &args, When::InExec),
                         Form::Stage(..)
                     ) =>
                 {

@@ -5,35 +5,39 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::translate::{Form, Needs, form};
+use super::translate::{Form, Guards, Needs, When, form};
 use crate::ingress::dispatch::Flow;
 use crate::resp::{Args, Spans, encode};
 use crate::stripe::{Id, Place};
 use crate::worker::{Core, Worker};
 
-const IN_STEPS: &str = "ERR on a queue that is spread over nodes this takes several steps, and cannot be part of a transaction: send it \
+pub(super) const IN_STEPS: &str = "ERR on a queue that is spread over nodes this takes several steps, and cannot be part of a transaction: send it \
                         by itself";
 
 impl Worker {
-    /// What is to be done before a transaction is executed, or in its place, if anything.
+    /// What is to be done before a transaction is executed, or in its place, if anything; or where it is inside.
     pub(in crate::ingress) fn exec_striped(
         self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         db: u16,
-    ) -> Option<Flow> {
-        let stripes = self.shared().stripes.as_ref()?;
-        let client = core.clients.get_mut(id as usize)?;
+    ) -> Result<Guards, Flow> {
+        let Some(stripes) = self.shared().stripes.as_ref() else {
+            return Ok(Guards::new());
+        };
+        let Some(client) = core.clients.get_mut(id as usize) else {
+            return Err(Flow::Leave);
+        };
         if let Some(Err(error)) = client.looked_up.take() {
             client.session.transaction = None;
             let watch = client.session.watch.take();
             self.forget_watch(watch);
-            return Some(self.reply(core, id, error));
+            return Err(self.reply(core, id, error));
         }
-        let transaction = client.session.transaction.as_ref()?;
-        if transaction.spoilt {
-            return None;
-        }
+        let Some(transaction) = client.session.transaction.as_ref().filter(|t| !t.spoilt) else {
+            return Ok(Guards::new());
+        };
+        let mut inside = Guards::new();
         let mut needs = Needs::default();
         let mut created: HashSet<Id> = HashSet::new();
         for (frame, spans) in &transaction.commands {
@@ -41,8 +45,16 @@ impl Worker {
             let Ok(command) = self.shared().commands.lookup(&args) else {
                 continue;
             };
-            match form(stripes, &self.shared().keyspace, db, command, &args) {
+            match form(
+                stripes,
+                &self.shared().keyspace,
+                db,
+                command,
+                &args,
+                When::BeforeExec,
+            ) {
                 Form::Stage(item, _) => drop(created.insert(item)),
+                Form::One(_, _, guards) | Form::Each(_, _, guards) => inside.extend(guards),
                 Form::Needs(mut more) => {
                     more.ids.retain(|item| !created.contains(item));
                     needs.add(more);
@@ -51,16 +63,17 @@ impl Worker {
             }
         }
         if !needs.is_empty() {
-            return Some(self.look_up(core, id, stripes, needs));
+            return Err(self.look_up(core, id, stripes, needs));
         }
         if client.session.watch.is_none() && transaction.faults.is_empty() && !transaction.commands.is_empty()
         {
             let now_ms = core.clock.now_ms;
-            let reply = self.stage_transaction(stripes, db, transaction, now_ms)?;
-            client.session.transaction = None;
-            return Some(self.reply(core, id, reply));
+            if let Some(reply) = self.stage_transaction(stripes, db, transaction, now_ms) {
+                client.session.transaction = None;
+                return Err(self.reply(core, id, reply));
+            }
         }
-        None
+        Ok(inside)
     }
 
     /// The form of a command that is being executed in a transaction.
@@ -72,13 +85,15 @@ impl Worker {
         let Ok(command) = self.shared().commands.lookup(&args) else {
             return Form::AsIs;
         };
-        match form(stripes, &self.shared().keyspace, db, command, &args) {
+        match form(stripes, &self.shared().keyspace, db, command, &args, When::InExec) {
             // With other commands, so it is written where its own hash says; an index that names it has it brought.
             Form::Stage(item, _) => {
                 stripes.put_place(db, item, Place::Own);
                 Form::AsIs
             }
-            Form::Script(_) | Form::Steps | Form::Needs(_) => Form::Reply(encode::error(IN_STEPS)),
+            Form::Script(_) | Form::Steps | Form::OnLists | Form::Needs(_) => {
+                Form::Reply(encode::error(IN_STEPS))
+            }
             other => other,
         }
     }

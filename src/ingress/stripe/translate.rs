@@ -1,16 +1,19 @@
 //! The form in which the nodes have a command, as far as it can be told from what is remembered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::segments::candidates;
-use super::{role_of, with_words};
+use super::{list, role_of, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
 use crate::profile::{Role, ScriptRule};
+use crate::request::PartitionId;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
-use crate::stripe::{Id, Place, Stripes, names};
+use crate::stripe::{Id, Inside, Place, Stripe, Stripes, names};
 
 /// What must be known before a command can be put into its form.
 #[derive(Debug, Default)]
@@ -18,28 +21,45 @@ pub(in crate::ingress) struct Needs {
     /// Where these are.
     pub(super) ids: Vec<Id>,
     /// The directories of these.
-    pub(super) indexes: Vec<Bytes>,
+    pub(super) queues: Vec<Bytes>,
+    /// Somebody is alone at these, who is to be waited for.
+    pub(super) closed: Vec<Arc<Stripe>>,
 }
 
 impl Needs {
     pub(in crate::ingress) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.indexes.is_empty()
+        self.ids.is_empty() && self.queues.is_empty() && self.closed.is_empty()
     }
 
     pub(in crate::ingress) fn add(&mut self, other: Self) {
         self.ids.extend(other.ids);
-        self.indexes.extend(other.indexes);
+        self.queues.extend(other.queues);
+        self.closed.extend(other.closed);
     }
 }
+
+/// When a command is put into its form.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::ingress) enum When {
+    /// When it comes.
+    Now,
+    /// Before its transaction is executed.
+    BeforeExec,
+    /// When its transaction is executed, inside of whatever gates it needs.
+    InExec,
+}
+
+/// Where a command is inside, and for which partition.
+pub(in crate::ingress) type Guards = SmallVec<[(PartitionId, Inside); 1]>;
 
 /// See the module.
 pub(in crate::ingress) enum Form {
     /// As the client has sent it.
     AsIs,
-    /// One command.
-    One(Bytes, Spans),
+    /// One command, and who issues it stays inside until it has its place in the order.
+    One(Bytes, Spans, Guards),
     /// Several, and how their replies become one.
-    Each(Vec<(Bytes, Spans)>, Merge),
+    Each(Vec<(Bytes, Spans)>, Merge, Guards),
     /// Nothing is to be asked: this is the reply.
     Reply(Bytes),
     /// Something is to be looked up first.
@@ -50,6 +70,8 @@ pub(in crate::ingress) enum Form {
     Script(Box<ScriptRule>),
     /// It takes several steps.
     Steps,
+    /// The same, on lists.
+    OnLists,
 }
 
 /// The form of a command.
@@ -59,6 +81,7 @@ pub(in crate::ingress) fn form(
     db: u16,
     command: &Command,
     args: &Args<'_>,
+    when: When,
 ) -> Form {
     let Ok(keys) = command.keys(args) else {
         return Form::AsIs;
@@ -72,6 +95,9 @@ pub(in crate::ingress) fn form(
     }
     if is_script(command.special) {
         return script(stripes, db, command, args, &roles, &keys);
+    }
+    if roles.contains(&Role::List) {
+        return list::form(stripes, keyspace, db, command, args, &keys, &roles, when);
     }
     match (roles.as_slice(), keys.first()) {
         ([Role::Index], Some(&key)) => index(stripes, db, command, args, key as usize),
@@ -88,7 +114,7 @@ fn is_script(special: Special) -> bool {
     matches!(special, Eval | EvalRo | Evalsha | EvalshaRo)
 }
 
-fn refused(command: &Command, stripes: &Stripes) -> Form {
+pub(super) fn refused(command: &Command, stripes: &Stripes) -> Form {
     Form::Reply(encode::error(&format!(
         "ERR {} is not possible on a queue that is spread over nodes (profile {}). See docs/PROFILES.md for what is",
         command.name.to_uppercase(),
@@ -106,7 +132,7 @@ fn script(
 ) -> Form {
     if !roles
         .iter()
-        .any(|role| matches!(role, Role::Index | Role::Counter))
+        .any(|role| matches!(role, Role::Index | Role::Counter | Role::List))
     {
         return items(stripes, db, command, args, keys);
     }
@@ -117,7 +143,7 @@ fn script(
     // The keys are `EVALSHA digest 2 index counter`.
     let index = args.arg(keys.first().map_or(0, |&key| key as usize));
     if stripes.queue(db, index).directory().is_none() {
-        needs.indexes.push(Bytes::copy_from_slice(index));
+        needs.queues.push(Bytes::copy_from_slice(index));
     }
     if rule.items > 0 {
         let first = 2 + keys.len() + rule.items;
@@ -139,7 +165,7 @@ fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: us
     let queue = stripes.queue(db, index);
     let Some(directory) = queue.directory() else {
         return Form::Needs(Needs {
-            indexes: vec![Bytes::copy_from_slice(index)],
+            queues: vec![Bytes::copy_from_slice(index)],
             ..Needs::default()
         });
     };
@@ -171,10 +197,10 @@ fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: us
 fn merged(mut parts: Vec<(Bytes, Spans)>, merge: Merge) -> Form {
     match parts.pop() {
         None => Form::Reply(encode::integer(0)),
-        Some((frame, spans)) if parts.is_empty() => Form::One(frame, spans),
+        Some((frame, spans)) if parts.is_empty() => Form::One(frame, spans, Guards::new()),
         Some(last) => {
             parts.push(last);
-            Form::Each(parts, merge)
+            Form::Each(parts, merge, Guards::new())
         }
     }
 }
@@ -202,7 +228,7 @@ fn items(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, keys: &
         (true, true) => Form::AsIs,
         (true, false) => {
             let (frame, spans) = with_words(args, &words);
-            Form::One(frame, spans)
+            Form::One(frame, spans, Guards::new())
         }
     }
 }

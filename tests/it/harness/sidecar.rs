@@ -116,6 +116,9 @@ impl SidecarConfig {
         );
         self.section(&mut out, "limits");
         self.section(&mut out, "timeouts");
+        if self.extra.iter().any(|(section, _)| *section == "profiles.mine") {
+            self.section(&mut out, "profiles.mine");
+        }
         for node in &self.nodes {
             let _ = writeln!(
                 out,

@@ -1,6 +1,7 @@
 //! Queues that are spread over nodes, with a driver that knows nothing of it.
 
 mod driver;
+mod lists;
 mod same;
 mod scatter;
 mod walk;
@@ -29,12 +30,16 @@ fn new_ids(rng: &mut Rng, count: usize) -> Vec<String> {
 
 /// How many segments the queue has.
 fn segments(sidecar: &Sidecar) -> usize {
+    segments_of(sidecar, INDEX)
+}
+
+fn segments_of(sidecar: &Sidecar, key: &str) -> usize {
     let queues = sidecar.admin("/v1/queues");
     let queue = queues
         .as_array()
         .unwrap()
         .iter()
-        .find(|queue| queue["key"] == INDEX);
+        .find(|queue| queue["key"] == key);
     queue.map_or(0, |queue| queue["segments"].as_array().unwrap().len())
 }
 

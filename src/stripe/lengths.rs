@@ -1,0 +1,122 @@
+//! How long the segments of a list are.
+//!
+//! All that is done to a list that has several goes through here, with its reply, so they can be counted; and are counted anew on the
+//! nodes when something has failed. Of a list with one segment, where commands just pass, this is what it has at most.
+
+use std::sync::Arc;
+
+use super::{Alone, Directory, End, Segment, Stripe, lock};
+
+/// Each segment's length, by its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lengths(Vec<(u16, u64)>);
+
+impl Lengths {
+    /// One segment's; 0 if it is not known.
+    pub fn of(&self, number: u16) -> u64 {
+        self.0
+            .iter()
+            .find(|(other, _)| *other == number)
+            .map_or(0, |(_, length)| *length)
+    }
+
+    /// Of the whole list.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, length)| length).sum()
+    }
+
+    fn change(&mut self, number: u16, by: i64) {
+        if let Some((_, length)) = self.0.iter_mut().find(|(other, _)| *other == number) {
+            *length = length.saturating_add_signed(by);
+        }
+    }
+}
+
+impl FromIterator<(u16, u64)> for Lengths {
+    fn from_iter<T: IntoIterator<Item = (u16, u64)>>(lengths: T) -> Self {
+        Self(lengths.into_iter().collect())
+    }
+}
+
+impl Stripe {
+    /// The segment at this end of a list for so many new elements, if there is room for them there.
+    pub fn room(&self, end: End, elements: u64, segment_len: u64) -> Option<Segment> {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let (directory, lengths) = (state.directory.as_ref()?, state.lengths.as_mut()?);
+        let segment = directory.end(end);
+        let length = lengths.of(segment.number);
+        if length > 0 && length + elements > segment_len {
+            return None;
+        }
+        if directory.is_single() {
+            lengths.change(segment.number, elements as i64);
+        }
+        Some(segment)
+    }
+
+    /// A segment of several has become longer, or shorter: the length of the whole list, if that is known.
+    pub fn count(&self, segment: Segment, by: i64) -> Option<u64> {
+        let mut state = lock(&self.state);
+        let lengths = state.lengths.as_mut()?;
+        lengths.change(segment.number, by);
+        Some(lengths.total())
+    }
+
+    /// The lengths, if they are known.
+    pub fn lengths(&self) -> Option<Lengths> {
+        lock(&self.state).lengths.clone()
+    }
+
+    /// Nobody has counted what is being done now.
+    pub fn lose_count(&self) {
+        lock(&self.state).lengths = None;
+    }
+
+    /// Nothing is known any more: something has failed, and it is not known how far it came.
+    pub fn lose(&self) {
+        let mut state = lock(&self.state);
+        (state.directory, state.lengths) = (None, None);
+    }
+
+    /// These are a list's segments, and their lengths. Who is not alone says so only where nothing is known.
+    pub fn list(&self, directory: Directory, lengths: Lengths, alone: Option<&Alone>) {
+        let mut state = lock(&self.state);
+        if state.directory.is_none() || alone.is_some() {
+            (state.directory, state.lengths) = (Some(Arc::new(directory)), Some(lengths));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_segment_is_guessed_and_several_are_counted() {
+        let queue = Stripe::default();
+        assert_eq!(queue.room(End::Tail, 1, 3), None, "not read yet");
+        let mut directory = Directory::new(5);
+        queue.list(directory.clone(), Lengths::from_iter([(0, 1)]), None);
+        assert!(queue.room(End::Tail, 2, 3).is_some());
+        assert_eq!(queue.room(End::Head, 1, 3), None, "may be full now");
+        directory.open_next(6, 0);
+        queue.list(directory.clone(), Lengths::default(), None);
+        assert_eq!(queue.lengths().unwrap().total(), 3, "it is known already");
+        let alone = Arc::new(Stripe::default()).try_alone();
+        queue.list(
+            directory.clone(),
+            Lengths::from_iter([(0, 3), (1, 0)]),
+            alone.as_ref(),
+        );
+        let tail = queue.room(End::Tail, 7, 3).unwrap();
+        assert_eq!(tail.number, 1, "however much it is, an empty segment takes it");
+        assert_eq!(queue.count(tail, 7), Some(10));
+        assert_eq!(queue.room(End::Tail, 1, 3), None);
+        assert_eq!(queue.room(End::Head, 1, 3), None);
+        assert_eq!(queue.count(directory.end(End::Head), -1), Some(9));
+        assert!(queue.room(End::Head, 1, 3).is_some());
+        queue.lose_count();
+        assert_eq!(queue.count(tail, -1), None);
+    }
+}

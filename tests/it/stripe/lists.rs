@@ -1,0 +1,307 @@
+//! Lists that are spread over nodes: side by side with a plain server, and with many who push and wait at once.
+
+use super::*;
+use crate::harness::{Client, Node, NodeOptions, Reply};
+use std::collections::BTreeMap;
+
+/// Lists are those called `list:…`, in segments of so many elements.
+fn lists(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
+    SidecarConfig::of(pool, replicas)
+        .with("pool", "profile = \"mine\"")
+        .with("pool", &format!("segment_len = {segment_len}"))
+        .with(
+            "profiles.mine",
+            "about = \"lists\"\nkey = [{ pattern = \"list:{name}\", role = \"list\" }]",
+        )
+}
+
+/// A striped and a plain server, which are told the same.
+struct Both {
+    striped: Client,
+    plain: Client,
+    story: Vec<String>,
+}
+
+impl Both {
+    #[track_caller]
+    fn call(&mut self, command: Vec<Vec<u8>>) -> Reply {
+        self.all(&[command]).pop().unwrap()
+    }
+
+    #[track_caller]
+    fn all(&mut self, commands: &[Vec<Vec<u8>>]) -> Vec<Reply> {
+        let (one, other) = (self.striped.pipeline(commands), self.plain.pipeline(commands));
+        for command in commands {
+            let words = command.iter().map(|w| String::from_utf8_lossy(w).into_owned());
+            self.story.push(words.collect::<Vec<_>>().join(" "));
+        }
+        let one = one.unwrap();
+        let told = self
+            .story
+            .iter()
+            .rev()
+            .take(60)
+            .rev()
+            .cloned()
+            .collect::<Vec<_>>();
+        assert_eq!(
+            one,
+            other.unwrap(),
+            "SEED={}: the last is answered otherwise (striped, plain)\n{}",
+            seed(),
+            told.join("\n")
+        );
+        one
+    }
+}
+
+fn key(rng: &mut Rng) -> String {
+    // One that is striped is there mostly; two others are for moves.
+    (*rng.pick(&["list:a", "list:a", "list:a", "list:b", "plain", "{p}q"])).to_owned()
+}
+
+fn command(rng: &mut Rng) -> Vec<Vec<u8>> {
+    let (one, other) = (key(rng), key(rng));
+    let element = format!("e{}", rng.below(12));
+    let (from, to) = (rng.between(-25, 25), rng.between(-25, 25));
+    let side = |rng: &mut Rng| *rng.pick(&["LEFT", "RIGHT"]);
+    let (here, there) = (side(rng), side(rng));
+    let push = *rng.pick(&["LPUSH", "RPUSH", "RPUSH", "RPUSH"]);
+    let count = 1 + rng.below(4);
+    match rng.below(40) {
+        0..=8 => {
+            let mut words = cmd![push, one];
+            words.extend(
+                (0..count).map(|n| format!("e{}", (n + from.unsigned_abs() as usize) % 12).into_bytes()),
+            );
+            words
+        }
+        9 | 10 => cmd![*rng.pick(&["LPOP", "RPOP"]), one],
+        11 => cmd![*rng.pick(&["LPOP", "RPOP"]), one, rng.between(-1, 9)],
+        12..=14 => cmd!["LRANGE", one, from, to],
+        15 => cmd!["LRANGE", one, 0, -1],
+        16 => cmd!["LLEN", one],
+        17 | 18 => cmd!["LINDEX", one, from],
+        19 => cmd!["LSET", one, from, element],
+        20 => cmd![
+            "LINSERT",
+            one,
+            *rng.pick(&["BEFORE", "after", "beside"]),
+            element,
+            "new"
+        ],
+        21 => cmd!["LREM", one, rng.between(-3, 3), element],
+        22 => cmd!["LTRIM", one, rng.between(-30, 4), rng.between(-4, 30)],
+        23 => cmd!["LPOS", one, element],
+        24 => cmd![
+            "LPOS",
+            one,
+            element,
+            "RANK",
+            rng.between(-4, 4),
+            "COUNT",
+            rng.between(-1, 3)
+        ],
+        25 => cmd!["LPOS", one, element, "MAXLEN", rng.between(-1, 12), "COUNT", 0],
+        26..=28 => cmd!["LMOVE", one, other, here, there],
+        29 => cmd!["RPOPLPUSH", one, other],
+        30 => cmd![*rng.pick(&["LPUSHX", "RPUSHX"]), one, element, "x"],
+        31 => cmd!["LMPOP", 2, one, other, here],
+        32 => cmd![
+            "LMPOP",
+            3,
+            "list:none",
+            one,
+            other,
+            here,
+            "COUNT",
+            rng.between(0, 9)
+        ],
+        33 => cmd!["BLPOP", one, other, "0.01"],
+        34 => cmd!["BRPOP", "list:none", one, "0.01"],
+        35 => cmd!["BLMOVE", one, other, here, there, "0.01"],
+        36 => cmd!["BLMPOP", "0.01", 2, one, other, here, "COUNT", count],
+        37 => cmd![*rng.pick(&["EXISTS", "TOUCH"]), one, other, "list:none"],
+        38 => match rng.below(8) {
+            0 => cmd![*rng.pick(&["DEL", "UNLINK"]), one, other],
+            1 => cmd!["TTL", one],
+            2 => cmd!["PERSIST", one],
+            3 => cmd!["LRANGE", one, "x", 1],
+            4 => cmd!["LPOP", one, 1, 2],
+            5 => cmd!["LPOS", one, element, "RANK"],
+            _ => cmd!["TYPE", one],
+        },
+        _ => cmd!["BRPOPLPUSH", one, other, "0.01"],
+    }
+}
+
+fn program(both: &mut Both, rng: &mut Rng, steps: usize) {
+    for _ in 0..steps {
+        if rng.below(12) > 0 {
+            both.call(command(rng));
+            continue;
+        }
+        // A transaction, or commands side by side.
+        let one = key(rng);
+        let mut commands = vec![
+            cmd!["RPUSH", one, "t1", "t2"],
+            cmd!["LPUSH", "list:a", "t3"],
+            cmd!["LLEN", one],
+            cmd!["EXISTS", "list:a"],
+        ];
+        if rng.chance(50) {
+            commands.insert(0, cmd!["MULTI"]);
+            commands.push(cmd!["EXEC"]);
+        }
+        both.all(&commands);
+    }
+}
+
+#[test]
+fn a_striped_list_answers_as_one_that_is_not() {
+    let mut rng = Rng::new(seed());
+    for (nodes, replicas, threads, resp3) in [(3, 3, 1, false), (4, 2, 2, true), (2, 1, 1, true)] {
+        let pool = Pool::start(nodes);
+        let sidecar = Sidecar::start(&lists(&pool, replicas, 4).threads(threads).patient());
+        let plain = Node::start("plain", NodeOptions::default());
+        let mut both = Both {
+            striped: sidecar.client(),
+            plain: plain.client(),
+            story: Vec::new(),
+        };
+        if resp3 {
+            for client in [&mut both.striped, &mut both.plain] {
+                assert_eq!(client.call(cmd!["HELLO", 3]).error(), None);
+            }
+        }
+        program(&mut both, &mut rng, 700);
+        for key in ["list:a", "list:b"] {
+            both.call(cmd!["LRANGE", key, 0, -1]);
+            both.call(cmd!["LLEN", key]);
+        }
+        assert_converged(&pool, &sidecar);
+        sidecar.kill9();
+        sidecar.restart();
+        both.striped = sidecar.client();
+        if resp3 {
+            both.striped.call(cmd!["HELLO", 3]);
+        }
+        program(&mut both, &mut rng, 60);
+    }
+}
+
+/// Producers at both ends, consumers that wait, segments that come and go, a node that dies: each element is delivered once, and those of one
+/// producer in order.
+#[test]
+fn each_element_is_taken_once_and_in_order() {
+    const PRODUCERS: usize = 3;
+    const EACH: usize = 400;
+    let pool = Pool::start(4);
+    let sidecar = Sidecar::start(&lists(&pool, 3, 7).threads(2));
+    let taken: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let consumers: Vec<_> = (0..4)
+            .map(|n| {
+                let endpoint = sidecar.endpoint();
+                scope.spawn(move || {
+                    let mut client = Client::connect(&endpoint);
+                    let mut taken = Vec::new();
+                    loop {
+                        let reply = match n {
+                            0 => client.call(cmd!["BLMOVE", "list:q", "list:done", "LEFT", "RIGHT", 3]),
+                            1 => client.call(cmd!["BLMPOP", 3, 1, "list:q", "LEFT", "COUNT", 2]),
+                            _ => client.call(cmd!["BLPOP", "list:other", "list:q", 3]),
+                        };
+                        if reply.is_nil() {
+                            return taken;
+                        }
+                        assert_eq!(reply.error(), None, "{reply:?}");
+                        match n {
+                            0 => taken.push(reply.text().unwrap()),
+                            1 => taken.extend(ids(&reply.items()[1])),
+                            _ => {
+                                assert_eq!(reply.items()[0].text().unwrap(), "list:q");
+                                taken.push(reply.items()[1].text().unwrap());
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for producer in 0..PRODUCERS {
+            let endpoint = sidecar.endpoint();
+            scope.spawn(move || {
+                let mut client = Client::connect(&endpoint);
+                for n in 0..EACH {
+                    let reply = client.call(cmd!["RPUSH", "list:q", format!("{producer}:{n}")]);
+                    assert!(reply.int().is_some(), "{reply:?}");
+                    if n % 100 == 50 {
+                        // Consumers catch up now and then: the list becomes empty, and they wait.
+                        std::thread::sleep(Duration::from_millis(30));
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        sidecar.allow_log("stream lost");
+        sidecar.allow_log("cannot be reached");
+        pool.nodes[1].kill9();
+        consumers.into_iter().map(|c| c.join().unwrap()).collect()
+    });
+    let mut all: Vec<&String> = taken.iter().flatten().collect();
+    assert_eq!(all.len(), PRODUCERS * EACH);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), PRODUCERS * EACH, "each once");
+    for one in &taken {
+        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+        for element in one {
+            let (producer, n) = element.split_once(':').unwrap();
+            let n = n.parse().unwrap();
+            let before = last.insert(producer, n);
+            assert!(
+                before.is_none_or(|before| before < n),
+                "{element} behind {before:?}"
+            );
+        }
+    }
+    let mut client = sidecar.client();
+    assert_eq!(client.call(cmd!["LLEN", "list:q"]).int(), Some(0));
+    assert_eq!(ids(&client.call(cmd!["LRANGE", "list:done", 0, -1])), taken[0]);
+    assert_eq!(ids(&client.call(cmd!["KEYS", "*"])), ["list:done"]);
+}
+
+#[test]
+fn what_is_not_possible_on_a_striped_list_is_said() {
+    let pool = Pool::start(2);
+    let sidecar = Sidecar::start(&lists(&pool, 2, 3));
+    let mut client = sidecar.client();
+    assert_eq!(client.call(cmd!["RPUSH", "list:a", 1, 2, 3]).int(), Some(3));
+    assert_eq!(client.call(cmd!["RPUSH", "list:a", 4]).int(), Some(4));
+    assert_eq!(segments_of(&sidecar, "list:a"), 2);
+    for command in [
+        cmd!["EXPIRE", "list:a", 10],
+        cmd!["RENAME", "list:a", "b"],
+        cmd!["SORT", "list:a"],
+        cmd!["SET", "list:a", 1],
+        cmd!["DUMP", "list:a"],
+        cmd!["EVAL", "return 1", 1, "list:a"],
+        cmd!["WATCH", "list:a"],
+    ] {
+        let words = String::from_utf8_lossy(&command[0]).into_owned();
+        let reply = client.call(command);
+        let error = reply.error().unwrap_or_default().to_owned();
+        assert!(
+            error.contains(&words) && error.contains("docs/PROFILES.md"),
+            "{words}: {reply:?}"
+        );
+    }
+    let replies = client
+        .pipeline(&[cmd!["MULTI"], cmd!["LPOP", "list:a"], cmd!["EXEC"]])
+        .unwrap();
+    let error = replies[2].items()[0].error().unwrap().to_owned();
+    assert!(error.contains("several steps"), "{error}");
+    assert_eq!(
+        ids(&client.call(cmd!["LRANGE", "list:a", 0, -1])),
+        ["1", "2", "3", "4"]
+    );
+}
