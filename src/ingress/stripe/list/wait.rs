@@ -284,7 +284,14 @@ impl Waits {
                     standing = self.stand(p, args.arg(1)).await?;
                     continue;
                 }
-                (true, None, Some(it)) => it.let_others(p),
+                (true, None, Some(it)) => {
+                    it.let_others(p);
+                    if it.waiter.is_gone() {
+                        it.forget(p);
+                        standing = None;
+                        continue;
+                    }
+                }
             }
             let Some(it) = &standing else { continue };
             let _counted = Counted::new(p);
