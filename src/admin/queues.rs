@@ -20,8 +20,8 @@ pub(super) struct QueueEntry {
 struct SegmentEntry {
     number: u16,
     partition: u16,
-    /// How many entries were appended to those before it.
-    base: u64,
+    /// Of an index: how many entries were appended to those before it. Of a stream: the last id of these, as a number.
+    base: u128,
     nodes: Vec<String>,
 }
 

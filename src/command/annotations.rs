@@ -224,6 +224,8 @@ const DOWNGRADES: &[(Downgrade, usize, &[&str])] = &[
     ),
     // With a count.
     (Downgrade::NullArray, 3, &["lpop", "rpop"]),
+    // Of no entries, because none were wanted.
+    (Downgrade::NullArray, 5, &["xrange", "xrevrange"]),
     // With a score, from Redis 7.2 on.
     (Downgrade::NullArray, 4, &["zrank", "zrevrank"]),
     (Downgrade::NullArrayItems, 0, &["geopos"]),

@@ -65,6 +65,21 @@ impl StreamId {
     }
 }
 
+impl From<StreamId> for u128 {
+    fn from(id: StreamId) -> Self {
+        Self::from(id.ms) << 64 | Self::from(id.seq)
+    }
+}
+
+impl From<u128> for StreamId {
+    fn from(number: u128) -> Self {
+        Self {
+            ms: (number >> 64) as u64,
+            seq: number as u64,
+        }
+    }
+}
+
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.ms, self.seq)

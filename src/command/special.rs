@@ -59,7 +59,10 @@ specials! {
     Georadius = "georadius", Georadiusbymember = "georadiusbymember", Migrate = "migrate",
     // Streams.
     Xadd = "xadd", Xtrim = "xtrim", Xclaim = "xclaim", Xautoclaim = "xautoclaim", Xpending = "xpending",
-    Xread = "xread", Xreadgroup = "xreadgroup",
+    Xread = "xread", Xreadgroup = "xreadgroup", Xlen = "xlen", Xrange = "xrange", Xrevrange = "xrevrange", Xdel = "xdel",
+    Xack = "xack", XgroupCreate = "xgroup|create", XgroupDestroy = "xgroup|destroy", XgroupSetid = "xgroup|setid",
+    XgroupCreateconsumer = "xgroup|createconsumer", XgroupDelconsumer = "xgroup|delconsumer", XinfoStream = "xinfo|stream",
+    XinfoGroups = "xinfo|groups", XinfoConsumers = "xinfo|consumers",
     // Waiting for data, and the same without waiting.
     Blpop = "blpop", Brpop = "brpop", Blmove = "blmove", Brpoplpush = "brpoplpush", Blmpop = "blmpop",
     Bzpopmin = "bzpopmin", Bzpopmax = "bzpopmax", Bzmpop = "bzmpop", Lpop = "lpop", Rpop = "rpop", Lmpop = "lmpop",

@@ -175,7 +175,10 @@ impl Waiting {
         moved: watch::Receiver<()>,
     ) -> Step<Outcome> {
         self.moved = Some(moved);
-        self.execute(p).await
+        let outcome = self.execute(p).await;
+        // It may go on, and what was told too late is not an answer to anything else.
+        p.forget_asked();
+        outcome
     }
 
     async fn execute(mut self, p: &mut Procedure) -> Step<Outcome> {

@@ -192,6 +192,23 @@ impl Worker {
         }
     }
 
+    /// A writing command for one partition.
+    pub(super) fn action_of(
+        &self,
+        core: &mut Core,
+        partition: PartitionId,
+        command: &Command,
+        frame: &Bytes,
+        spans: &Spans,
+    ) -> Action {
+        match self.prepare(&mut core.clock, command, frame, spans) {
+            Prepared::Decide(decide) => Action::Decide(decide),
+            Prepared::Commands(commands) => {
+                self.write_action(partition, command, &Args { bytes: frame, spans }, commands)
+            }
+        }
+    }
+
     /// A write; with an `EXISTS` before it if its reply would not tell that its key has just expired on one node and not
     /// yet on another (time stands still inside a batch). A difference then shows, and the key is repaired.
     fn write_action(

@@ -182,6 +182,11 @@ impl Procedure {
         self.inquiry.reply_to(part)
     }
 
+    /// Is not told any more of what it has asked so far.
+    pub(super) fn forget_asked(&mut self) {
+        self.inquiry = Inquiry::open(self.worker.clone());
+    }
+
     /// Where the client waits.
     pub(super) fn client(&self) -> ReplyTo {
         self.client

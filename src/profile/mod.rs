@@ -30,6 +30,8 @@ pub enum Role {
     Item,
     /// A list that is spread over several nodes.
     List,
+    /// A stream that is spread over several nodes.
+    Stream,
 }
 
 /// What a profile says of keys.
@@ -126,7 +128,9 @@ impl Profile {
 
     /// Whether queues are spread over nodes.
     pub fn is_striped(&self) -> bool {
-        self.role(Role::Index).or(self.role(Role::List)).is_some()
+        [Role::Index, Role::List, Role::Stream]
+            .into_iter()
+            .any(|role| self.role(role).is_some())
     }
 }
 

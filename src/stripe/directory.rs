@@ -16,8 +16,9 @@ pub struct Segment {
     pub number: u16,
     /// Where it is.
     pub partition: PartitionId,
-    /// What comes before it: of an index, how many entries were appended to the segments before.
-    pub base: u64,
+    /// What comes before it: of an index, how many entries were appended to the segments before; of a stream, the last id of these, as a
+    /// number.
+    pub base: u128,
 }
 
 /// An end of a queue.
@@ -62,13 +63,13 @@ impl Directory {
         })
     }
 
-    /// Seals the open segment, to which `appended` entries were appended, and opens the next one.
-    pub fn open_next(&mut self, partition: PartitionId, appended: u64) {
+    /// Seals the open segment, and opens the next one, before which all that is.
+    pub fn open_next(&mut self, partition: PartitionId, base: u128) {
         let open = self.open();
         self.segments.push_back(Segment {
             number: open.number.wrapping_add(1),
             partition,
-            base: open.base + appended,
+            base,
         });
     }
 
@@ -114,6 +115,13 @@ impl Directory {
         let sealed = self.segments.len() - 1;
         let at = self.segments.iter().take(sealed).position(|s| s.number == number);
         at.and_then(|at| self.segments.remove(at)).is_some()
+    }
+
+    /// The place of the segment with that entry of a stream, if it is there.
+    pub fn place_of(&self, id: u128) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base < id)
+            .saturating_sub(1)
     }
 
     /// The segments from that number on, though it may have been dropped.
@@ -174,7 +182,7 @@ mod tests {
         let mut directory = Directory::new(7);
         assert!(!directory.drop_sealed(0), "the open one stays");
         directory.open_next(9, 100);
-        directory.open_next(3, 50);
+        directory.open_next(3, 150);
         assert_eq!(numbers(directory.segments()), [0, 1, 2]);
         assert_eq!(directory.open().base, 150);
         assert_eq!(
@@ -189,6 +197,16 @@ mod tests {
         assert_eq!(numbers(directory.from(0)), [0, 2]);
         assert_eq!(numbers(directory.back_from(2)), [2, 0]);
         assert_eq!(numbers(directory.from(3)), [0u16; 0]);
+    }
+
+    #[test]
+    fn entries_of_a_stream_are_found_by_their_ids() {
+        let mut directory = Directory::new(7);
+        directory.open_next(1, 100);
+        directory.open_next(2, u128::MAX - 5);
+        let places = [0, 1, 100, 101, u128::MAX - 5, u128::MAX].map(|id| directory.place_of(id));
+        assert_eq!(places, [0, 0, 0, 1, 1, 2]);
+        assert_eq!(Directory::parse(directory.to_text().as_bytes()), Some(directory));
     }
 
     #[test]

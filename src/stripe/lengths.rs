@@ -1,7 +1,8 @@
-//! How long the segments of a list are.
+//! How long the segments of a list, or a stream, are.
 //!
 //! All that is done to a list that has several goes through here, with its reply, so they can be counted; and are counted anew on the
-//! nodes when something has failed. Of a list with one segment, where commands just pass, this is what it has at most.
+//! nodes when something has failed. Of a list with one segment, and of a stream's open one, where commands just pass, this is what
+//! they have at most.
 
 use std::sync::Arc;
 
@@ -53,6 +54,21 @@ impl Stripe {
             lengths.change(segment.number, elements as i64);
         }
         Some(segment)
+    }
+
+    /// Whether there is room for an entry in a stream's open segment, where it is put then.
+    pub fn has_room(&self, segment_len: u64) -> bool {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let (Some(directory), Some(lengths)) = (&state.directory, &mut state.lengths) else {
+            return false;
+        };
+        let open = directory.open().number;
+        let has_room = lengths.of(open) < segment_len;
+        if has_room {
+            lengths.change(open, 1);
+        }
+        has_room
     }
 
     /// A segment of several has become longer, or shorter: the length of the whole list, if that is known.

@@ -40,6 +40,9 @@ const KNOWN_MAX: usize = 500_000;
 /// Queues that are kept in mind; those that nobody uses at the moment are read again when they are needed.
 const QUEUES_MAX: usize = 200_000;
 
+/// Groups of a stream whose places are kept in mind.
+const GROUPS_MAX: usize = 1000;
+
 /// Bytes of new items that are kept until an index names them. Past it they are written at once, where their own hashes say.
 const STAGED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -113,8 +116,10 @@ struct State {
     directory: Option<Arc<Directory>>,
     /// Entries appended to the open segment of an index.
     appended: u64,
-    /// The lengths of a list's segments.
+    /// The lengths of a list's, or a stream's, segments.
     lengths: Option<Lengths>,
+    /// Of a stream's consumer groups: the segment before which there is nothing that was not delivered.
+    cursors: HashMap<Bytes, u16>,
 }
 
 /// What a command is to do before it appends.
@@ -179,6 +184,27 @@ impl Stripe {
     /// Other segments are there than before, as this directory says.
     pub fn directory_changed(&self, directory: Directory, _alone: &Alone) {
         lock(&self.state).directory = Some(Arc::new(directory));
+    }
+}
+
+impl Stripe {
+    /// The segment before which a group has nothing that was not delivered, if that is known.
+    pub fn cursor(&self, group: &[u8]) -> Option<u16> {
+        lock(&self.state).cursors.get(group).copied()
+    }
+
+    /// There is nothing for a group before this segment.
+    pub fn put_cursor(&self, group: &[u8], number: u16) {
+        let mut state = lock(&self.state);
+        if state.cursors.len() >= GROUPS_MAX {
+            state.cursors.clear();
+        }
+        state.cursors.insert(Bytes::copy_from_slice(group), number);
+    }
+
+    /// Groups are not where they were.
+    pub fn forget_cursors(&self) {
+        lock(&self.state).cursors.clear();
     }
 }
 

@@ -80,7 +80,8 @@ async fn many_append_and_no_segment_gets_too_long() {
                         Turn::Seal(segment, appended, alone) => {
                             assert_eq!(counts[usize::from(segment.number)].load(Relaxed), appended);
                             let mut directory = Directory::clone(&stripe.directory().unwrap());
-                            directory.open_next(0, appended);
+                            let base = directory.open().base + u128::from(appended);
+                            directory.open_next(0, base);
                             stripe.sealed(directory, &alone);
                         }
                         Turn::Unread => panic!("it was read"),

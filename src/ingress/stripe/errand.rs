@@ -10,11 +10,10 @@ use bytes::Bytes;
 
 use super::segments::counter_name;
 use super::translate::Needs;
-use super::{list, role_of};
+use super::{role_of, whole};
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::{Errand, Gather, Recipe};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
-use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::encode;
 use crate::resp::walk::text;
@@ -76,8 +75,9 @@ async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
 /// Reads a queue's directory, and how long its segments are.
 pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, key: &[u8]) -> Step<()> {
     let directory = read_directory(p, key).await?;
-    if role_of(&p.worker.shared().keyspace, key) == Role::List {
-        let lengths = list::lengths(p, key, &directory).await?;
+    let role = role_of(&p.worker.shared().keyspace, key);
+    if let Some(length) = whole::length_of(role) {
+        let lengths = whole::lengths(p, key, &directory, length).await?;
         queue.list(directory, lengths, None);
         return Ok(());
     }

@@ -38,7 +38,7 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
         Special::Zscore => {
             let found = find(p, steps, key, args.arg(2)).await?;
             Ok(answer(found.map_or(NULL, |entry| {
-                score::double(entry.segment.base + entry.score)
+                score::double(entry.segment.base + u128::from(entry.score))
             })))
         }
         Special::Zcount if args.arg(2) == b"-inf" && args.arg(3) == b"+inf" => {
@@ -107,7 +107,7 @@ async fn counter(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Outcome> {
     let next = next.first().and_then(|reply| text(reply)).map(score::number);
     Ok(answer(match (next, open.base) {
         (None, 0) => NULL,
-        (next, base) => encode::bulk_frame((base + next.unwrap_or(1)).to_string().as_bytes()),
+        (next, base) => encode::bulk_frame((base + u128::from(next.unwrap_or(1))).to_string().as_bytes()),
     }))
 }
 

@@ -8,13 +8,17 @@
 mod append;
 mod errand;
 mod index;
+mod keys;
+mod known;
 mod list;
 mod score;
 mod segments;
 mod stage;
+mod stream;
 mod transaction;
 mod translate;
 mod visit;
+mod whole;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,10 +30,10 @@ use translate::When;
 pub(super) use translate::{Form, Guards};
 
 use super::dispatch::Flow;
-use super::procedure::Procedure;
-use crate::command::Command;
+use super::procedure::{Procedure, Step, answer};
+use crate::command::{Class, Command};
 use crate::profile::{Does, Role, ScriptRule};
-use crate::request::Outcome;
+use crate::request::{Action, Commands, Outcome, PartitionId};
 use crate::resp::{Args, Spans};
 use crate::shared::Message;
 use crate::stripe::Stripes;
@@ -90,15 +94,25 @@ impl Worker {
             Form::Script(rule) => {
                 Taken::Done(self.run_script(core, id, stripes, command, &rule, frame, spans))
             }
-            Form::Each(parts, merge, _) => {
+            Form::Each(parts, merge, inside) => {
                 let (steps, special) = (Steps::of(stripes, frame, spans, db), command.special);
                 let rule = command.downgrade(spans.len());
                 Taken::Done(self.proceed(core, id, rule, move |mut p| async move {
+                    let _inside = inside;
                     let result = index::each(&mut p, &steps, special, parts, merge).await;
                     (p, result.unwrap_or_else(|end| end))
                 }))
             }
             Form::OnLists => Taken::Done(self.on_lists(core, id, stripes, command, frame, spans)),
+            Form::OnStreams => Taken::Done(self.on_streams(core, id, stripes, command, frame, spans)),
+            Form::OnKeys => {
+                let (steps, special) = (Steps::of(stripes, frame, spans, db), command.special);
+                let rule = command.downgrade(spans.len());
+                Taken::Done(self.proceed(core, id, rule, move |p| async move {
+                    let result = keys::execute(&p, &steps, special).await;
+                    (p, result.unwrap_or_else(|end| end))
+                }))
+            }
             Form::Steps => {
                 let steps = Steps::of(stripes, frame, spans, db);
                 Taken::Done(self.proceed(
@@ -195,12 +209,29 @@ fn with_words(args: &Args<'_>, other: &[(usize, Bytes)]) -> (Bytes, Spans) {
     crate::resp::frame_of(&words)
 }
 
+/// Executes one command of one partition, in its form for nodes: its reply, which may be an error.
+async fn native(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans)) -> Step<Bytes> {
+    let (frame, spans) = command;
+    let args = Args { bytes: frame, spans };
+    let shared = p.worker.shared().clone();
+    let command = shared
+        .commands
+        .lookup(&args)
+        .map_err(|error| answer(error.to_bytes()))?;
+    let action = match command.class(&args) {
+        Class::Read => Action::Read(Commands::one(frame.clone())),
+        _ => p
+            .worker
+            .with(|core| p.worker.action_of(core, partition, command, frame, spans)),
+    };
+    match p.ask(partition, p.db, action).await {
+        Outcome::Reply { frames, .. } => Ok(frames),
+        other => Err(other),
+    }
+}
+
 /// Executes commands of one partition, in their form for nodes, as one unit: the reply to the last one.
-async fn at_once(
-    p: &Procedure,
-    partition: crate::request::PartitionId,
-    commands: &[(Bytes, Spans)],
-) -> super::procedure::Step<Bytes> {
+async fn at_once(p: &Procedure, partition: PartitionId, commands: &[(Bytes, Spans)]) -> Step<Bytes> {
     let client = p.client().client;
     let (action, mut assembly) = p
         .worker

@@ -46,13 +46,13 @@ pub(super) fn reply(entries: &[Entry], with_scores: bool) -> Bytes {
         }
         encode::bulk(&mut out, &entry.member);
         if with_scores {
-            out.extend_from_slice(&double(entry.segment.base + entry.score));
+            out.extend_from_slice(&double(entry.segment.base + u128::from(entry.score)));
         }
     }
     out.freeze()
 }
 
 /// A whole number as a RESP3 double.
-pub(super) fn double(number: u64) -> Bytes {
+pub(super) fn double(number: u128) -> Bytes {
     format!(",{number}\r\n").into()
 }

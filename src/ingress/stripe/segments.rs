@@ -71,7 +71,10 @@ pub(super) async fn turn(
             Turn::Seal(segment, appended, alone) => {
                 if let Some(directory) = queue.directory() {
                     let mut next = Directory::clone(&directory);
-                    next.open_next(next_partition(p, &next, segment), appended);
+                    next.open_next(
+                        next_partition(p, &next, segment),
+                        segment.base + u128::from(appended),
+                    );
                     record(p, steps.db, index, &next).await?;
                     queue.sealed(next, &alone);
                 }

@@ -91,9 +91,12 @@ impl Worker {
                 stripes.put_place(db, item, Place::Own);
                 Form::AsIs
             }
-            Form::Script(_) | Form::Steps | Form::OnLists | Form::Needs(_) => {
-                Form::Reply(encode::error(IN_STEPS))
-            }
+            Form::Script(_)
+            | Form::Steps
+            | Form::OnLists
+            | Form::OnStreams
+            | Form::OnKeys
+            | Form::Needs(_) => Form::Reply(encode::error(IN_STEPS)),
             other => other,
         }
     }

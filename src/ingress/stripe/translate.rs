@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::segments::candidates;
-use super::{list, role_of, with_words};
+use super::{keys, list, role_of, stream, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
 use crate::profile::{Role, ScriptRule};
@@ -72,6 +72,10 @@ pub(in crate::ingress) enum Form {
     Steps,
     /// The same, on lists.
     OnLists,
+    /// On streams.
+    OnStreams,
+    /// On lists and streams as keys.
+    OnKeys,
 }
 
 /// The form of a command.
@@ -96,8 +100,17 @@ pub(in crate::ingress) fn form(
     if is_script(command.special) {
         return script(stripes, db, command, args, &roles, &keys);
     }
-    if roles.contains(&Role::List) {
-        return list::form(stripes, keyspace, db, command, args, &keys, &roles, when);
+    if roles.iter().any(|role| matches!(role, Role::List | Role::Stream)) {
+        let kinds = |kind: Role| roles.iter().all(|role| [kind, Role::Plain].contains(role));
+        return if keys::is_possible(command.special) && !roles.contains(&Role::Index) {
+            keys::form(stripes, db, command, args, &keys, &roles, when)
+        } else if kinds(Role::List) {
+            list::form(stripes, keyspace, db, command, args, &keys, &roles, when)
+        } else if kinds(Role::Stream) {
+            stream::form(stripes, db, command, args, &keys, &roles, when)
+        } else {
+            refused(command, stripes)
+        };
     }
     match (roles.as_slice(), keys.first()) {
         ([Role::Index], Some(&key)) => index(stripes, db, command, args, key as usize),
@@ -132,7 +145,7 @@ fn script(
 ) -> Form {
     if !roles
         .iter()
-        .any(|role| matches!(role, Role::Index | Role::Counter | Role::List))
+        .any(|role| matches!(role, Role::Index | Role::Counter | Role::List | Role::Stream))
     {
         return items(stripes, db, command, args, keys);
     }

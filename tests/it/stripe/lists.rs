@@ -16,26 +16,52 @@ fn lists(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
 }
 
 /// A striped and a plain server, which are told the same.
-struct Both {
-    striped: Client,
+pub struct Both {
+    pub striped: Client,
     plain: Client,
     story: Vec<String>,
 }
 
 impl Both {
+    pub fn new(striped: Client, plain: Client) -> Self {
+        Self {
+            striped,
+            plain,
+            story: Vec::new(),
+        }
+    }
+
+    pub fn hello(&mut self, resp3: bool) {
+        for client in [&mut self.striped, &mut self.plain].into_iter().filter(|_| resp3) {
+            assert_eq!(client.call(cmd!["HELLO", 3]).error(), None);
+        }
+    }
+
     #[track_caller]
-    fn call(&mut self, command: Vec<Vec<u8>>) -> Reply {
+    pub fn call(&mut self, command: Vec<Vec<u8>>) -> Reply {
         self.all(&[command]).pop().unwrap()
     }
 
     #[track_caller]
-    fn all(&mut self, commands: &[Vec<Vec<u8>>]) -> Vec<Reply> {
-        let (one, other) = (self.striped.pipeline(commands), self.plain.pipeline(commands));
+    pub fn all(&mut self, commands: &[Vec<Vec<u8>>]) -> Vec<Reply> {
+        self.same(commands, |reply| reply)
+    }
+
+    /// Replies that are the same, as far as they are compared.
+    #[track_caller]
+    pub fn same(&mut self, commands: &[Vec<Vec<u8>>], compared: impl Fn(Reply) -> Reply) -> Vec<Reply> {
+        let mut both = [&mut self.striped, &mut self.plain].map(|client| {
+            client
+                .pipeline(commands)
+                .unwrap()
+                .into_iter()
+                .map(&compared)
+                .collect::<Vec<_>>()
+        });
         for command in commands {
             let words = command.iter().map(|w| String::from_utf8_lossy(w).into_owned());
             self.story.push(words.collect::<Vec<_>>().join(" "));
         }
-        let one = one.unwrap();
         let told = self
             .story
             .iter()
@@ -45,13 +71,13 @@ impl Both {
             .cloned()
             .collect::<Vec<_>>();
         assert_eq!(
-            one,
-            other.unwrap(),
+            both[0],
+            both[1],
             "SEED={}: the last is answered otherwise (striped, plain)\n{}",
             seed(),
             told.join("\n")
         );
-        one
+        std::mem::take(&mut both[0])
     }
 }
 
@@ -164,16 +190,8 @@ fn a_striped_list_answers_as_one_that_is_not() {
         let pool = Pool::start(nodes);
         let sidecar = Sidecar::start(&lists(&pool, replicas, 4).threads(threads).patient());
         let plain = Node::start("plain", NodeOptions::default());
-        let mut both = Both {
-            striped: sidecar.client(),
-            plain: plain.client(),
-            story: Vec::new(),
-        };
-        if resp3 {
-            for client in [&mut both.striped, &mut both.plain] {
-                assert_eq!(client.call(cmd!["HELLO", 3]).error(), None);
-            }
-        }
+        let mut both = Both::new(sidecar.client(), plain.client());
+        both.hello(resp3);
         program(&mut both, &mut rng, 700);
         for key in ["list:a", "list:b"] {
             both.call(cmd!["LRANGE", key, 0, -1]);

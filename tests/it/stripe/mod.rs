@@ -4,6 +4,7 @@ mod driver;
 mod lists;
 mod same;
 mod scatter;
+mod streams;
 mod walk;
 
 use crate::cmd;

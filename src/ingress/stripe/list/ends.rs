@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::segments::texts;
-use super::super::{Steps, at_once, role_of, with_words};
-use super::whole::Whole;
+use super::super::whole::Whole;
+use super::super::{Steps, native, role_of, with_words};
 use super::{pop_end, push_end};
 use crate::command::Special;
 use crate::command::number::integer;
@@ -31,7 +31,7 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
         let room = queue.room(end, elements, steps.stripes.profile.segment_len);
         if let (Some(directory), Some(segment)) = (queue.directory(), room) {
             let call = with_words(&args, &[(1, names::segment(segment, key))]);
-            let reply = match at_once(p, segment.partition, &[call]).await {
+            let reply = match native(p, segment.partition, &call).await {
                 Ok(reply) => reply,
                 Err(end) => {
                     if end == Outcome::Unknown {
@@ -119,7 +119,7 @@ pub(super) async fn pop_one(p: &Procedure, steps: &Steps, key: &[u8], end: End) 
     if let Some(directory) = queue.directory() {
         let segment = directory.end(end);
         let call = crate::resp::frame_of(&[name, &names::segment(segment, key)]);
-        let reply = match at_once(p, segment.partition, &[call]).await {
+        let reply = match native(p, segment.partition, &call).await {
             Ok(reply) => reply,
             Err(end) => {
                 if end == Outcome::Unknown {
@@ -235,7 +235,7 @@ pub(super) async fn take_from(
     }
     let partition = keyspace.partition_of(key);
     let call = crate::resp::frame_of(&[pop_name(end), key, count.to_string().as_bytes()]);
-    let reply = at_once(p, partition, &[call]).await?;
+    let reply = native(p, partition, &call).await?;
     match is_error(&reply) {
         true => Err(answer(reply)),
         false => Ok(texts(&reply)),

@@ -1,24 +1,23 @@
 //! Lists that are spread over nodes.
 //!
 //! A list of one segment is that segment's key: commands on it get its name, and go on as any others. Of a list of several, an element
-//! is taken from, or put to, the segment at its end ([`ends`]); whatever else is asked of it is done [alone](whole), by its segments'
+//! is taken from, or put to, the segment at its end ([`ends`]); whatever else is asked of it is done [alone](super::whole), by its segments'
 //! lengths, as if it were one. A segment is opened where one that is full would be pushed to, and goes when it is empty. Who waits for
 //! elements waits at the one segment of an empty list ([`wait`]).
 
 mod ends;
-mod keys;
 mod moves;
 mod ranges;
 mod wait;
-mod whole;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::known::{self, Queue};
 use super::transaction::IN_STEPS;
-use super::translate::{Form, Guards, Needs, When, refused};
+use super::translate::{Form, Guards, When, refused};
 use super::{Steps, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
@@ -28,18 +27,8 @@ use crate::profile::Role;
 use crate::request::Outcome;
 use crate::resp::{Args, Spans, encode, frame_of};
 use crate::ring::Keyspace;
-use crate::stripe::{Directory, End, Stripe, Stripes, names};
+use crate::stripe::{End, Stripes, names};
 use crate::worker::{Core, Worker};
-
-pub(super) use whole::lengths;
-
-/// A list of a command.
-struct List {
-    /// The argument that is its key.
-    at: usize,
-    queue: Arc<Stripe>,
-    directory: Arc<Directory>,
-}
 
 /// The form of a command that names lists.
 #[allow(
@@ -56,47 +45,19 @@ pub(super) fn form(
     roles: &[Role],
     when: When,
 ) -> Form {
-    let others = roles.iter().any(|role| !matches!(role, Role::List | Role::Plain));
-    if others || !is_possible(command.special) {
+    if !is_possible(command.special) {
         return refused(command, stripes);
     }
-    let mut needs = Needs::default();
-    let mut inside = Guards::new();
-    let mut lists: Vec<List> = Vec::new();
-    for (&at, _) in keys.iter().zip(roles).filter(|(_, role)| **role == Role::List) {
-        let key = args.arg(at as usize);
-        let queue = stripes.queue(db, key);
-        // Inside first: then the directory cannot change any more.
-        let guard = match when {
-            When::InExec => None,
-            _ => match queue.enter() {
-                None => {
-                    needs.closed.push(queue);
-                    continue;
-                }
-                guard => guard,
-            },
-        };
-        let Some(directory) = queue.directory() else {
-            needs.queues.push(Bytes::copy_from_slice(key));
-            continue;
-        };
-        inside.extend(guard.map(|guard| (directory.open().partition, guard)));
-        lists.push(List {
-            at: at as usize,
-            queue,
-            directory,
-        });
-    }
-    if !needs.is_empty() {
-        return Form::Needs(needs);
-    }
+    let (lists, inside) = match known::queues(stripes, db, args, keys, roles, when) {
+        Ok(known) => known,
+        Err(needs) => return Form::Needs(needs),
+    };
     let all_single = lists.iter().all(|list| list.directory.is_single());
     match (when, all_single) {
         (When::Now, true) => single(stripes, keyspace, command, args, keys, &lists, inside),
         (When::Now, false) => Form::OnLists,
         (_, true) if !tells_keys(command.special) => {
-            let (frame, spans) = in_segments(args, &lists);
+            let (frame, spans) = known::in_open_segments(args, &lists);
             Form::One(frame, spans, inside)
         }
         (_, true) => Form::Reply(encode::error(IN_STEPS)),
@@ -109,7 +70,6 @@ fn is_possible(special: Special) -> bool {
     push_end(special).is_some()
         || pop_end(special).is_some()
         || waits(special)
-        || keys::is_possible(special)
         || ranges::is_possible(special)
         || matches!(special, Lmove | Rpoplpush | Lmpop | Llen | Lpushx | Rpushx)
 }
@@ -142,12 +102,6 @@ fn tells_keys(special: Special) -> bool {
     waits(special) || special == Special::Lmpop
 }
 
-/// The command on the lists' only segments.
-fn in_segments(args: &Args<'_>, lists: &[List]) -> (Bytes, Spans) {
-    let name = |list: &List| (list.at, names::segment(list.directory.open(), args.arg(list.at)));
-    with_words(args, &lists.iter().map(name).collect::<Vec<_>>())
-}
-
 /// Of lists that have one segment each.
 fn single(
     stripes: &Stripes,
@@ -155,10 +109,10 @@ fn single(
     command: &Command,
     args: &Args<'_>,
     keys: &[u32],
-    lists: &[List],
+    lists: &[Queue],
     inside: Guards,
 ) -> Form {
-    let (frame, spans) = in_segments(args, lists);
+    let (frame, spans) = known::in_open_segments(args, lists);
     let translated = Args {
         bytes: &frame,
         spans: &spans,
@@ -186,14 +140,14 @@ fn single(
 }
 
 /// Of lists of several segments, in a transaction: what can be put together from one command a segment.
-fn in_transaction(command: &Command, args: &Args<'_>, lists: &[List], inside: Guards) -> Form {
+fn in_transaction(command: &Command, args: &Args<'_>, lists: &[Queue], inside: Guards) -> Form {
     use Special::*;
     let (Some(list), 1) = (lists.first(), lists.len()) else {
         return Form::Reply(encode::error(IN_STEPS));
     };
     let key = args.arg(list.at);
     let all = list.directory.segments();
-    let on_all = || all.map(|s| with_words(args, &[(list.at, names::segment(s, key))]));
+    let on_all = all.map(|s| with_words(args, &[(list.at, names::segment(s, key))]));
     let (parts, merge): (Vec<(Bytes, Spans)>, Merge) = match command.special {
         Lpush | Rpush => {
             // The reply is the length of all.
@@ -207,11 +161,10 @@ fn in_transaction(command: &Command, args: &Args<'_>, lists: &[List], inside: Gu
             };
             (list.directory.segments().map(part).collect(), Merge::Sum)
         }
-        Llen => (on_all().collect(), Merge::Sum),
-        Del | Unlink | Exists | Touch if args.len() == 2 => (on_all().collect(), Merge::Any),
+        Llen => (on_all.collect(), Merge::Sum),
         _ => return Form::Reply(encode::error(IN_STEPS)),
     };
-    if command.special != Llen && command.special != Exists {
+    if command.special != Llen {
         list.queue.lose_count();
     }
     Form::Each(parts, merge, inside)
@@ -255,7 +208,6 @@ async fn execute(p: &mut Procedure, steps: &Steps, special: Special) -> Step<Out
         Lmpop => ends::pop_first(p, steps).await,
         Lmove | Rpoplpush => moves::execute(p, steps).await,
         Llen => ranges::length(p, steps).await,
-        special if ranges::is_possible(special) => ranges::execute(p, steps, special).await,
-        _ => keys::execute(p, steps, special).await,
+        _ => ranges::execute(p, steps, special).await,
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! For who is alone at both: then each end is one segment's, and between segments an element moves as between any two keys.
 
-use super::super::{Steps, at_once, role_of, with_words};
+use super::super::whole::Whole;
+use super::super::{Steps, native, role_of, with_words};
 use super::ends::NULL;
-use super::whole::Whole;
 use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::Role;
@@ -96,7 +96,7 @@ async fn step(
         keyspace.partition_of(translated.arg(2)),
     );
     let outcome = if here == there {
-        answer(at_once(p, here, &[(frame.clone(), spans.clone())]).await?)
+        answer(native(p, here, &(frame.clone(), spans.clone())).await?)
     } else {
         let worker = p.worker.clone();
         let command = worker

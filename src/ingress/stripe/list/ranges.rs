@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::super::Steps;
 use super::super::segments::texts;
+use super::super::whole::Whole;
 use super::ends::{NULL, array};
-use super::whole::Whole;
 use crate::command::Special;
 use crate::command::number::integer;
 use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};

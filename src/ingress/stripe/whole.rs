@@ -1,22 +1,33 @@
-//! A list, for who is alone there: its segments and their lengths, and what changes them.
+//! A list or a stream, for who is alone there: its segments and their lengths, and what changes them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::errand::read_directory;
-use super::super::segments::{next_partition, record};
-use super::super::{Steps, at_once};
+use super::errand::read_directory;
+use super::segments::{next_partition, record};
+use super::{Steps, native, role_of, stream};
 use crate::command::number::integer;
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
+use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
 use crate::stripe::{Alone, Directory, End, Lengths, Segment, Stripe, names};
 
+/// The command that tells a segment's length, of queues whose segments' lengths are known.
+pub(super) fn length_of(role: Role) -> Option<&'static [u8]> {
+    match role {
+        Role::List => Some(b"LLEN"),
+        Role::Stream => Some(b"XLEN"),
+        _ => None,
+    }
+}
+
 /// See the module. If it is dropped before it is [finished](Whole::finish), nothing is known of the list any more.
 pub(super) struct Whole {
     key: Bytes,
+    role: Role,
     db: u16,
     queue: Arc<Stripe>,
     stripes: Arc<crate::stripe::Stripes>,
@@ -45,16 +56,18 @@ impl Whole {
             Some(directory) => Directory::clone(&directory),
             None => read_directory(p, key).await?,
         };
+        let role = role_of(&p.worker.shared().keyspace, key);
         let counted = match directory.is_single() {
             true => None,
             false => queue.lengths(),
         };
         let counted = match counted {
             Some(counted) => counted,
-            None => lengths(p, key, &directory).await?,
+            None => lengths(p, key, &directory, length_of(role).unwrap_or_default()).await?,
         };
         Ok(Self {
             key: Bytes::copy_from_slice(key),
+            role,
             db: steps.db,
             queue,
             stripes: steps.stripes.clone(),
@@ -111,34 +124,68 @@ impl Whole {
         }
     }
 
-    /// Takes segments that are empty out of the directory. A list without any elements is where it was when it was new.
+    /// Whether there is such a key.
+    pub(super) async fn is_there(&self, p: &Procedure) -> Step<bool> {
+        if self.role == Role::List || self.total() > 0 || self.segments() > 1 {
+            return Ok(self.role == Role::Stream || self.total() > 0);
+        }
+        // A stream may be there without any entry.
+        let found = self.read(p, b"EXISTS", vec![(0, Vec::new())]).await?;
+        Ok(found.first().is_some_and(|reply| reply == &b":1\r\n"[..]))
+    }
+
+    /// Takes segments of a list that are empty out of its directory. One without any elements is where it was when it was new.
     pub(super) async fn settle(&mut self, p: &Procedure) -> Step<()> {
-        let mut after = self.directory.clone();
+        match self.total() {
+            0 => self.reset(p).await,
+            _ => self.keep(p, |length| length > 0).await,
+        }
+    }
+
+    /// Nothing is left: a new one begins at home.
+    async fn reset(&mut self, p: &Procedure) -> Step<()> {
         let home = p.worker.shared().keyspace.partition_of(&self.key);
-        match self.total() {
-            0 => after = Directory::new(home),
-            _ => {
-                let lengths = self.directory.segments().zip(&self.lengths);
-                let empty: Vec<u16> = lengths.filter(|(_, l)| **l == 0).map(|(s, _)| s.number).collect();
-                after.keep(|segment| !empty.contains(&segment.number));
-            }
+        let after = Directory::new(home);
+        if after != self.directory {
+            let record = names::directory(home, &self.key);
+            p.write(home, self.db, &[b"DEL", &record], 1).await?;
+            self.directory = after;
+            self.is_changed = true;
         }
-        if after == self.directory {
-            return Ok(());
+        self.lengths = vec![0];
+        Ok(())
+    }
+
+    /// Takes segments of other lengths out of the directory, but never the last one that is left.
+    pub(super) async fn keep(&mut self, p: &Procedure, is_kept: impl Fn(u64) -> bool) -> Step<()> {
+        let mut after = self.directory.clone();
+        let segments = self.directory.segments().zip(&self.lengths);
+        let kept: Vec<(u16, u64)> = segments
+            .map(|(s, l)| (s.number, *l))
+            .filter(|(_, l)| is_kept(*l))
+            .collect();
+        after.keep(|segment| kept.iter().any(|(number, _)| *number == segment.number));
+        if after != self.directory {
+            record(p, self.db, &self.key, &after).await?;
+            self.directory = after;
+            self.lengths = kept.into_iter().map(|(_, length)| length).collect();
+            self.is_changed = true;
         }
-        match self.total() {
-            0 => drop(
-                p.write(home, self.db, &[b"DEL", &names::directory(home, &self.key)], 1)
-                    .await?,
-            ),
-            _ => record(p, self.db, &self.key, &after).await?,
+        Ok(())
+    }
+
+    /// Takes a sealed segment out of the directory, and its key away.
+    pub(super) async fn drop_segment(&mut self, p: &Procedure, at: usize) -> Step<()> {
+        let (segment, name) = self.segment(at);
+        let mut after = self.directory.clone();
+        if after.drop_sealed(segment.number) {
+            record(p, self.db, &self.key, &after).await?;
+            self.directory = after;
+            self.lengths.remove(at);
+            self.is_changed = true;
+            p.write(segment.partition, self.db, &[b"UNLINK", &name], 1)
+                .await?;
         }
-        self.directory = after;
-        match self.total() {
-            0 => self.lengths = vec![0],
-            _ => self.lengths.retain(|length| *length > 0),
-        }
-        self.is_changed = true;
         Ok(())
     }
 
@@ -149,18 +196,31 @@ impl Whole {
             if is_error(&reply) {
                 return Err(answer(reply));
             }
-            self.count(at, -(self.length(at) as i64));
         }
-        self.settle(p).await
+        self.reset(p).await
     }
 
     /// Makes room for so many elements at an end: the segment there.
     pub(super) async fn room(&mut self, p: &Procedure, end: End, elements: u64) -> Step<usize> {
+        if self.role == Role::Stream {
+            // Entries passed without being counted; from now on they are.
+            let tail = self.end(End::Tail);
+            let found = self.read(p, b"XLEN", vec![(tail, Vec::new())]).await?;
+            let length = found.first().and_then(|reply| text(reply)).and_then(integer);
+            self.count(tail, length.unwrap_or(0) - self.length(tail) as i64);
+        }
         let length = self.length(self.end(end));
         if length > 0 && length + elements > self.stripes.profile.segment_len {
             let mut after = self.directory.clone();
             let partition = next_partition(p, &after, after.end(end));
-            after.open_at(end, partition);
+            match self.role {
+                Role::Stream => {
+                    let last = stream::last_id(p, self).await?;
+                    after.open_next(partition, last);
+                    stream::begin(p, self, after.open()).await?;
+                }
+                _ => after.open_at(end, partition),
+            }
             record(p, self.db, &self.key, &after).await?;
             self.directory = after;
             match end {
@@ -172,10 +232,19 @@ impl Whole {
         Ok(self.end(end))
     }
 
-    /// Executes a command on a segment, whose key comes behind the command's name: its reply, which may be an error.
+    /// Executes a command on a segment, whose key comes behind the command's name, of one word or two: its reply, which may be an error.
     pub(super) async fn on(&self, p: &Procedure, at: usize, name: &[u8], rest: &[&[u8]]) -> Step<Bytes> {
         let (segment, key) = self.segment(at);
-        at_once(p, segment.partition, &[command(name, &key, rest)]).await
+        native(p, segment.partition, &command(name, &key, rest)).await
+    }
+
+    /// Its key, as clients know it.
+    pub(super) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Reads something of several segments at one moment.
@@ -236,20 +305,22 @@ impl Drop for Whole {
 }
 
 fn command(name: &[u8], key: &[u8], rest: &[&[u8]]) -> (Bytes, crate::resp::Spans) {
-    let mut words = vec![name, key];
+    let mut words: Vec<&[u8]> = name.split(|byte| *byte == b' ').collect();
+    words.push(key);
     words.extend(rest);
     frame_of(&words)
 }
 
-/// The lengths of a list's segments, as the nodes have them.
-pub(in crate::ingress::stripe) async fn lengths(
+/// The lengths of a queue's segments, as the nodes have them.
+pub(super) async fn lengths(
     p: &Procedure,
     key: &[u8],
     directory: &Directory,
+    length: &[u8],
 ) -> Step<Lengths> {
     let asked = directory.segments().map(|segment| {
         let name = names::segment(segment, key);
-        let read = Commands::one(encode::command_frame(&[b"LLEN", &name]));
+        let read = Commands::one(encode::command_frame(&[length, &name]));
         (segment.partition, p.db, Action::Read(read))
     });
     let mut found = Vec::new();
