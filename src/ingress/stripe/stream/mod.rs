@@ -145,12 +145,15 @@ fn by_ids(args: &Args<'_>, stream: &Queue, from: usize, inside: Guards) -> Optio
     Some(Form::Each(parts.collect(), Merge::Sum, inside))
 }
 
+/// A segment's place, and ids of its entries.
+type InSegment<'a> = (usize, Vec<&'a [u8]>);
+
 /// Ids by the places of their segments, in the order in which each first comes; `None` if one is no id.
 fn cut_by_segment<'a>(
     directory: &Directory,
     ids: impl Iterator<Item = &'a [u8]>,
-) -> Option<Vec<(usize, Vec<&'a [u8]>)>> {
-    let mut cut: Vec<(usize, Vec<&[u8]>)> = Vec::new();
+) -> Option<Vec<InSegment<'a>>> {
+    let mut cut: Vec<InSegment<'_>> = Vec::new();
     for id in ids {
         let at = directory.place_of(StreamId::parse(id)?.into());
         match cut.iter_mut().find(|(other, _)| *other == at) {
@@ -213,7 +216,7 @@ fn with_clients_names(outcome: Outcome) -> Outcome {
         // `rf@0123.0001:`
         Some(at) => {
             let behind = (at + PIN.len() + 10).min(frames.len());
-            [&frames[..at], &frames[behind..]].concat().into()
+            [frames.slice(..at), frames.slice(behind..)].concat().into()
         }
         None => frames,
     };
