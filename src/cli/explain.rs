@@ -109,7 +109,7 @@ fn tell_key(out: &mut String, key: &[u8], keyspace: &Keyspace, config: Option<&C
                 "  because  it fits {}: it lives where {route:?} says",
                 rule.pattern
             )?;
-            if matches!(rule.role, Role::Index | Role::Counter) {
+            if !matches!(rule.role, Role::Plain | Role::Item) {
                 writeln!(
                     out,
                     "  segments it is cut into segments; this is its home, where the first one is and where the others are listed"

@@ -5,7 +5,7 @@ use crate::harness::{Client, Node, NodeOptions, Reply};
 use std::collections::BTreeMap;
 
 /// Lists are those called `list:…`, in segments of so many elements.
-fn lists(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
+pub fn lists(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
     SidecarConfig::of(pool, replicas)
         .with("pool", "profile = \"mine\"")
         .with("pool", &format!("segment_len = {segment_len}"))

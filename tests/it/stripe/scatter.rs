@@ -37,6 +37,14 @@ impl Counts {
             }
         }
         let ours = [
+            "lpop",
+            "lrange",
+            "llen",
+            "rpush",
+            "xrange",
+            "xlen",
+            "xreadgroup",
+            "xadd",
             "zscore",
             "zrangebyscore",
             "zcard",
@@ -110,4 +118,85 @@ fn a_page_asks_one_partition() {
     );
     assert_eq!(driver.bodies(&all[..4]), all[..4]);
     assert_eq!(counts.take().get("exists"), None);
+}
+
+#[test]
+fn a_page_of_a_list_asks_one_partition() {
+    let pool = Pool::start(4);
+    let sidecar = Sidecar::start(&lists::lists(&pool, 2, 10));
+    let mut client = sidecar.client();
+    for n in 0..60 {
+        client.call(cmd!["RPUSH", "list:q", n]);
+    }
+    assert_eq!(segments_of(&sidecar, "list:q"), 6);
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    let mut counts = Counts::of(&pool);
+    let mut page = |from: i64, to: i64| ids(&client.call(cmd!["LRANGE", "list:q", from, to]));
+    assert_eq!(page(0, 3), ["0", "1", "2", "3"]);
+    assert_eq!(counts.take(), calls(&[("lrange", 1)]));
+    assert_eq!(page(33, 36), ["33", "34", "35", "36"]);
+    assert_eq!(page(-2, -1), ["58", "59"]);
+    assert_eq!(counts.take(), calls(&[("lrange", 2)]));
+    assert_eq!(page(38, 41), ["38", "39", "40", "41"]);
+    assert_eq!(counts.take(), calls(&[("lrange", 2)]));
+    assert_eq!(client.call(cmd!["LLEN", "list:q"]).int(), Some(60));
+    assert_eq!(counts.take(), calls(&[("llen", 1)]));
+    // To and from an end: its segment's copies.
+    assert_eq!(client.call(cmd!["LPOP", "list:q"]).text().unwrap(), "0");
+    assert_eq!(counts.take(), calls(&[("lpop", 2)]));
+    client.call(cmd!["RPUSH", "list:q", 60]);
+    counts.take();
+    assert_eq!(client.call(cmd!["RPUSH", "list:q", 61]).int(), Some(61));
+    assert_eq!(counts.take(), calls(&[("rpush", 2)]));
+}
+
+#[test]
+fn a_page_of_a_stream_asks_one_partition() {
+    let pool = Pool::start(4);
+    let sidecar = Sidecar::start(&streams::streams(&pool, 2, 10));
+    let mut client = sidecar.client();
+    for n in 1..=60 {
+        client.call(cmd!["XADD", "stream:q", n, "f", n]);
+    }
+    client.call(cmd!["XGROUP", "CREATE", "stream:q", "g", 0]);
+    assert_eq!(segments_of(&sidecar, "stream:q"), 6);
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    let mut counts = Counts::of(&pool);
+    let mut page = |from: &str, count: u64| {
+        let reply = client.call(cmd!["XRANGE", "stream:q", from, "+", "COUNT", count]);
+        let first = |entry: &crate::harness::Reply| entry.items()[0].text().unwrap();
+        reply.items().iter().map(first).collect::<Vec<_>>()
+    };
+    assert_eq!(page("-", 2), ["1-0", "2-0"]);
+    assert_eq!(counts.take(), calls(&[("xrange", 1)]));
+    assert_eq!(page("(33", 2), ["34-0", "35-0"]);
+    assert_eq!(counts.take(), calls(&[("xrange", 1)]));
+    // Over a segment's end: two partitions, the first of which is asked again, for both to be of one moment.
+    assert_eq!(page("(39", 2), ["40-0", "41-0"]);
+    assert_eq!(counts.take(), calls(&[("xrange", 3)]));
+    assert_eq!(client.call(cmd!["XLEN", "stream:q"]).int(), Some(60));
+    assert_eq!(counts.take(), calls(&[("xlen", 1)]));
+    client.call(cmd!["XADD", "stream:q", "61", "f", 1]);
+    counts.take();
+    client.call(cmd!["XADD", "stream:q", "62", "f", 1]);
+    assert_eq!(counts.take(), calls(&[("xadd", 2)]));
+    // A group's reader goes from segment to segment, and does not begin anew each time.
+    let read = cmd![
+        "XREADGROUP",
+        "GROUP",
+        "g",
+        "c",
+        "COUNT",
+        5,
+        "STREAMS",
+        "stream:q",
+        ">"
+    ];
+    for _ in 0..9 {
+        client.call(read.clone());
+    }
+    counts.take();
+    client.call(read);
+    let asked = counts.take()["xreadgroup"];
+    assert!(asked <= 4, "two copies each of two segments at most: {asked}");
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::harness::{Client, Node, NodeOptions, Reply};
 
 /// Streams are those called `stream:…`, in segments of so many entries.
-fn streams(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
+pub fn streams(pool: &Pool, replicas: usize, segment_len: usize) -> SidecarConfig {
     SidecarConfig::of(pool, replicas)
         .with("pool", "profile = \"mine\"")
         .with("pool", &format!("segment_len = {segment_len}"))
