@@ -22,6 +22,9 @@ struct SegmentEntry {
     partition: u16,
     /// Of an index: how many entries were appended to those before it. Of a stream: the last id of these, as a number.
     base: u128,
+    /// Of a list, or a stream: how many entries it has, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u64>,
     nodes: Vec<String>,
 }
 
@@ -39,7 +42,7 @@ pub(super) async fn queues(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Q
     let entries = known
         .unwrap_or_default()
         .into_iter()
-        .map(|(db, key, directory)| QueueEntry {
+        .map(|(db, key, directory, lengths)| QueueEntry {
             key: String::from_utf8_lossy(&key).into_owned(),
             db,
             segments: directory
@@ -48,6 +51,7 @@ pub(super) async fn queues(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Q
                     number: segment.number,
                     partition: segment.partition,
                     base: segment.base,
+                    length: lengths.as_ref().map(|lengths| lengths.of(segment.number)),
                     nodes: nodes_of(segment.partition),
                 })
                 .collect(),

@@ -217,6 +217,8 @@ impl Waiting {
         let mut asked = 0;
         let mut ends: Option<Unblocking> = None;
         let mut clock_stopped = false;
+        // Whether it has asked everywhere, before which no time is over.
+        let mut has_looked = false;
         let mut counted = None;
         self.stand(p, &waiter, asked);
         loop {
@@ -237,6 +239,13 @@ impl Waiting {
                         self.stand(p, &waiter, asked);
                         continue;
                     }
+                    has_looked |= usize::from(part) == asked;
+                    if let Some(why) = ends.filter(|_| has_looked)
+                        && waiter.end()
+                    {
+                        self.forget(p, &waiter, asked, None);
+                        return Ok(nothing(p, why));
+                    }
                     counted.get_or_insert_with(|| Counted::new(p));
                     if self.parts.len() > 1 {
                         for other in self.parts.iter().take(asked + 1) {
@@ -255,7 +264,7 @@ impl Waiting {
                 }
                 Event::Ends(why) => {
                     ends = Some(why);
-                    if waiter.end() {
+                    if (has_looked || why != Unblocking::Timeout) && waiter.end() {
                         self.forget(p, &waiter, asked, None);
                         return Ok(nothing(p, why));
                     }

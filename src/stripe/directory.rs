@@ -49,7 +49,7 @@ impl Directory {
     }
 
     /// The segments, the head first.
-    pub fn segments(&self) -> impl DoubleEndedIterator<Item = Segment> + ExactSizeIterator {
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = Segment> + ExactSizeIterator + Clone {
         self.segments.iter().copied()
     }
 

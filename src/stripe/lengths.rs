@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::{Alone, Directory, End, Segment, Stripe, lock};
 
-/// Each segment's length, by its number.
+/// Each segment's length, by its number: less than nothing as long as a taking is counted, and the putting is not yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lengths(Vec<(u16, u64)>);
+pub struct Lengths(Vec<(u16, i64)>);
 
 impl Lengths {
     /// One segment's; 0 if it is not known.
@@ -18,24 +18,30 @@ impl Lengths {
         self.0
             .iter()
             .find(|(other, _)| *other == number)
-            .map_or(0, |(_, length)| *length)
+            .map_or(0, |(_, length)| (*length).max(0) as u64)
     }
 
     /// Of the whole list.
     pub fn total(&self) -> u64 {
-        self.0.iter().map(|(_, length)| length).sum()
+        let total: i64 = self.0.iter().map(|(_, length)| length).sum();
+        total.max(0) as u64
     }
 
     fn change(&mut self, number: u16, by: i64) {
         if let Some((_, length)) = self.0.iter_mut().find(|(other, _)| *other == number) {
-            *length = length.saturating_add_signed(by);
+            *length = length.saturating_add(by);
         }
     }
 }
 
 impl FromIterator<(u16, u64)> for Lengths {
     fn from_iter<T: IntoIterator<Item = (u16, u64)>>(lengths: T) -> Self {
-        Self(lengths.into_iter().collect())
+        Self(
+            lengths
+                .into_iter()
+                .map(|(number, length)| (number, length as i64))
+                .collect(),
+        )
     }
 }
 
@@ -95,12 +101,10 @@ impl Stripe {
         (state.directory, state.lengths) = (None, None);
     }
 
-    /// These are a list's segments, and their lengths. Who is not alone says so only where nothing is known.
-    pub fn list(&self, directory: Directory, lengths: Lengths, alone: Option<&Alone>) {
+    /// These are the segments of a list, or a stream, and their lengths.
+    pub fn counted(&self, directory: Directory, lengths: Lengths, _alone: &Alone) {
         let mut state = lock(&self.state);
-        if state.directory.is_none() || alone.is_some() {
-            (state.directory, state.lengths) = (Some(Arc::new(directory)), Some(lengths));
-        }
+        (state.directory, state.lengths) = (Some(Arc::new(directory)), Some(lengths));
     }
 }
 
@@ -110,21 +114,15 @@ mod tests {
 
     #[test]
     fn one_segment_is_guessed_and_several_are_counted() {
-        let queue = Stripe::default();
+        let queue = Arc::new(Stripe::default());
         assert_eq!(queue.room(End::Tail, 1, 3), None, "not read yet");
+        let alone = queue.try_alone().unwrap();
         let mut directory = Directory::new(5);
-        queue.list(directory.clone(), Lengths::from_iter([(0, 1)]), None);
+        queue.counted(directory.clone(), Lengths::from_iter([(0, 1)]), &alone);
         assert!(queue.room(End::Tail, 2, 3).is_some());
         assert_eq!(queue.room(End::Head, 1, 3), None, "may be full now");
         directory.open_next(6, 0);
-        queue.list(directory.clone(), Lengths::default(), None);
-        assert_eq!(queue.lengths().unwrap().total(), 3, "it is known already");
-        let alone = Arc::new(Stripe::default()).try_alone();
-        queue.list(
-            directory.clone(),
-            Lengths::from_iter([(0, 3), (1, 0)]),
-            alone.as_ref(),
-        );
+        queue.counted(directory.clone(), Lengths::from_iter([(0, 3), (1, 0)]), &alone);
         let tail = queue.room(End::Tail, 7, 3).unwrap();
         assert_eq!(tail.number, 1, "however much it is, an empty segment takes it");
         assert_eq!(queue.count(tail, 7), Some(10));
@@ -132,6 +130,9 @@ mod tests {
         assert_eq!(queue.room(End::Head, 1, 3), None);
         assert_eq!(queue.count(directory.end(End::Head), -1), Some(9));
         assert!(queue.room(End::Head, 1, 3).is_some());
+        // Taken, and counted, before what was put there is.
+        assert_eq!(queue.count(tail, -8), Some(1));
+        assert_eq!(queue.count(tail, 1), Some(2));
         queue.lose_count();
         assert_eq!(queue.count(tail, -1), None);
     }

@@ -288,12 +288,12 @@ impl Stripes {
         queues.entry(key).or_default().clone()
     }
 
-    /// The queues whose directories have been read, by their names.
-    pub fn known_queues(&self) -> Vec<(u16, Bytes, Arc<Directory>)> {
+    /// The queues whose directories have been read, by their names, with the lengths of their segments as far as these are counted.
+    pub fn known_queues(&self) -> Vec<(u16, Bytes, Arc<Directory>, Option<Lengths>)> {
         let queues = lock(&self.queues);
         let known = queues
             .iter()
-            .filter_map(|((db, key), queue)| Some((*db, key.clone(), queue.directory()?)));
+            .filter_map(|((db, key), queue)| Some((*db, key.clone(), queue.directory()?, queue.lengths())));
         let mut known: Vec<_> = known.collect();
         known.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
         known

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::role_of;
 use super::segments::counter_name;
 use super::translate::Needs;
-use super::{role_of, whole};
+use super::whole::Whole;
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::{Errand, Gather, Recipe};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
+use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::encode;
 use crate::resp::walk::text;
@@ -50,13 +52,16 @@ impl Worker {
     }
 }
 
-async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
+async fn run(p: &mut Procedure, stripes: &Arc<Stripes>, needs: Needs) -> Step<()> {
     let db = p.db;
     for queue in &needs.closed {
         drop(queue.entered().await);
     }
-    for queue in &needs.queues {
-        load(p, stripes, &stripes.queue(db, queue), queue).await?;
+    for key in &needs.queues {
+        match role_of(&p.worker.shared().keyspace, key) {
+            Role::List | Role::Stream => Whole::open(p, stripes, db, key).await?.finish(),
+            _ => load(p, stripes, &stripes.queue(db, key), key).await?,
+        }
     }
     let mut unseen = Vec::new();
     for id in needs.ids {
@@ -72,16 +77,9 @@ async fn run(p: &mut Procedure, stripes: &Stripes, needs: Needs) -> Step<()> {
     Ok(())
 }
 
-/// Reads a queue's directory, and how long its segments are.
-pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, key: &[u8]) -> Step<()> {
-    let directory = read_directory(p, key).await?;
-    let role = role_of(&p.worker.shared().keyspace, key);
-    if let Some(length) = whole::length_of(role) {
-        let lengths = whole::lengths(p, key, &directory, length).await?;
-        queue.list(directory, lengths, None);
-        return Ok(());
-    }
-    let index = key;
+/// Reads an index's directory, and how long its open segment is.
+pub(super) async fn load(p: &Procedure, stripes: &Stripes, queue: &Stripe, index: &[u8]) -> Step<()> {
+    let directory = read_directory(p, index).await?;
     let open = directory.open();
     // It says which score comes next.
     let counter = counter_name(stripes, index, open);

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use super::known;
 use super::transaction::IN_STEPS;
 use super::translate::{Form, When};
-use super::whole::Whole;
-use super::{Steps, native, role_of, with_words};
+use super::{Steps, native, role_of, whole, with_words};
 use crate::command::number::integer;
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
@@ -63,7 +62,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
     use Special::{Del, Exists, Persist, Touch, Type, Unlink};
     let args = steps.args();
     if !matches!(special, Del | Unlink | Exists | Touch) {
-        let whole = Whole::open(p, steps, args.arg(1)).await?;
+        let whole = whole(p, steps, args.arg(1)).await?;
         let is_there = whole.is_there(p).await?;
         whole.finish();
         let kind = role_of(&p.worker.shared().keyspace, args.arg(1));
@@ -96,7 +95,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
 }
 
 async fn one(p: &Procedure, steps: &Steps, special: Special, key: &[u8]) -> Step<i64> {
-    let mut whole = Whole::open(p, steps, key).await?;
+    let mut whole = whole(p, steps, key).await?;
     let is_there = whole.is_there(p).await?;
     if is_there && matches!(special, Special::Del | Special::Unlink) {
         whole.clear(p).await?;

@@ -193,6 +193,11 @@ impl Steps {
     }
 }
 
+/// A list or a stream of a command, for which the command waits to be alone.
+async fn whole(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<whole::Whole> {
+    whole::Whole::open(p, &steps.stripes, steps.db, key).await
+}
+
 /// The role of a key.
 fn role_of(keyspace: &crate::ring::Keyspace, key: &[u8]) -> Role {
     keyspace.rule_of(key).map_or(Role::Plain, |(rule, _)| rule.role)

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::errand::read_directory;
 use super::segments::{next_partition, record};
-use super::{Steps, native, role_of, stream};
+use super::{native, role_of, stream};
 use crate::command::number::integer;
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
 use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
-use crate::stripe::{Alone, Directory, End, Lengths, Segment, Stripe, names};
+use crate::stripe::{Alone, Directory, End, Lengths, Segment, Stripe, Stripes, names};
 
 /// The command that tells a segment's length, of queues whose segments' lengths are known.
 pub(super) fn length_of(role: Role) -> Option<&'static [u8]> {
@@ -30,7 +30,7 @@ pub(super) struct Whole {
     role: Role,
     db: u16,
     queue: Arc<Stripe>,
-    stripes: Arc<crate::stripe::Stripes>,
+    stripes: Arc<Stripes>,
     directory: Directory,
     /// The length of each segment.
     lengths: Vec<u64>,
@@ -49,8 +49,8 @@ pub(super) struct Slice {
 
 impl Whole {
     /// Waits to be alone, and counts what is not counted.
-    pub(super) async fn open(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Self> {
-        let queue = steps.stripes.queue(steps.db, key);
+    pub(super) async fn open(p: &Procedure, stripes: &Arc<Stripes>, db: u16, key: &[u8]) -> Step<Self> {
+        let queue = stripes.queue(db, key);
         let alone = queue.alone().await;
         let directory = match queue.directory() {
             Some(directory) => Directory::clone(&directory),
@@ -63,14 +63,14 @@ impl Whole {
         };
         let counted = match counted {
             Some(counted) => counted,
-            None => lengths(p, key, &directory, length_of(role).unwrap_or_default()).await?,
+            None => lengths(p, key, directory.segments(), length_of(role).unwrap_or_default()).await?,
         };
         Ok(Self {
             key: Bytes::copy_from_slice(key),
             role,
-            db: steps.db,
+            db,
             queue,
-            stripes: steps.stripes.clone(),
+            stripes: stripes.clone(),
             lengths: directory.segments().map(|s| counted.of(s.number)).collect(),
             directory,
             is_changed: false,
@@ -84,8 +84,7 @@ impl Whole {
         self.is_finished = true;
         let numbers = self.directory.segments().map(|s| s.number);
         let lengths: Lengths = numbers.zip(self.lengths.iter().copied()).collect();
-        self.queue
-            .list(self.directory.clone(), lengths, Some(&self.alone));
+        self.queue.counted(self.directory.clone(), lengths, &self.alone);
         if self.is_changed {
             self.stripes.tell_of_changes();
         }
@@ -203,11 +202,14 @@ impl Whole {
     /// Makes room for so many elements at an end: the segment there.
     pub(super) async fn room(&mut self, p: &Procedure, end: End, elements: u64) -> Step<usize> {
         if self.role == Role::Stream {
-            // Entries passed without being counted; from now on they are.
+            // Entries passed without being counted; from now on they are. One whose id was not new got another place, behind those
+            // that came meanwhile: it has that when the first question is answered, and is before the second.
             let tail = self.end(End::Tail);
-            let found = self.read(p, b"XLEN", vec![(tail, Vec::new())]).await?;
-            let length = found.first().and_then(|reply| text(reply)).and_then(integer);
-            self.count(tail, length.unwrap_or(0) - self.length(tail) as i64);
+            let (segment, _) = self.segment(tail);
+            for _ in 0..2 {
+                let found = lengths(p, &self.key, [segment].into_iter(), b"XLEN").await?;
+                self.count(tail, found.total() as i64 - self.length(tail) as i64);
+            }
         }
         let length = self.length(self.end(end));
         if length > 0 && length + elements > self.stripes.profile.segment_len {
@@ -312,16 +314,18 @@ fn command(name: &[u8], key: &[u8], rest: &[&[u8]]) -> (Bytes, crate::resp::Span
 }
 
 /// The lengths of a queue's segments, as the nodes have them.
+///
+/// Asked in the order of writes: commands that have passed and are not answered yet are before it, which a read need not see.
 pub(super) async fn lengths(
     p: &Procedure,
     key: &[u8],
-    directory: &Directory,
+    segments: impl Iterator<Item = Segment> + Clone,
     length: &[u8],
 ) -> Step<Lengths> {
-    let asked = directory.segments().map(|segment| {
+    let asked = segments.clone().map(|segment| {
         let name = names::segment(segment, key);
-        let read = Commands::one(encode::command_frame(&[length, &name]));
-        (segment.partition, p.db, Action::Read(read))
+        let ask = Commands::one(encode::command_frame(&[length, &name]));
+        (segment.partition, p.db, Action::Write(ask))
     });
     let mut found = Vec::new();
     for outcome in p.ask_all(asked.collect()).await {
@@ -329,5 +333,5 @@ pub(super) async fn lengths(
         let length = reply.first().and_then(|reply| text(reply)).and_then(integer);
         found.push(length.unwrap_or(0).max(0) as u64);
     }
-    Ok(directory.segments().map(|s| s.number).zip(found).collect())
+    Ok(segments.map(|s| s.number).zip(found).collect())
 }

@@ -1,5 +1,6 @@
 //! Queues that are spread over nodes, with a driver that knows nothing of it.
 
+mod crashes;
 mod driver;
 mod lists;
 mod same;

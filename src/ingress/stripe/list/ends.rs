@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::segments::texts;
 use super::super::whole::Whole;
-use super::super::{Steps, native, role_of, with_words};
+use super::super::{Steps, native, role_of, whole, with_words};
 use super::{pop_end, push_end};
 use crate::command::Special;
 use crate::command::number::integer;
@@ -47,14 +47,14 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
             drop(inside);
             if total.is_none() {
                 // Somebody has lost count meanwhile.
-                let whole = Whole::open(p, steps, key).await?;
+                let whole = whole(p, steps, key).await?;
                 total = Some(whole.total());
                 whole.finish();
             }
             return Ok(answer(encode::integer(total.unwrap_or(0) as i64)));
         }
         drop(inside);
-        let mut whole = Whole::open(p, steps, key).await?;
+        let mut whole = whole(p, steps, key).await?;
         whole.settle(p).await?;
         whole.room(p, end, elements).await?;
         whole.finish();
@@ -64,7 +64,7 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
 /// `LPUSHX`, `RPUSHX`.
 pub(super) async fn push_if_there(p: &Procedure, steps: &Steps, special: Special) -> Step<Outcome> {
     let args = steps.args();
-    let mut whole = Whole::open(p, steps, args.arg(1)).await?;
+    let mut whole = whole(p, steps, args.arg(1)).await?;
     whole.settle(p).await?;
     if whole.total() > 0 {
         let (end, name): (End, &[u8]) = match special {
@@ -95,7 +95,7 @@ pub(super) async fn pop(p: &Procedure, steps: &Steps, special: Special) -> Step<
         }
         3 => match integer(args.arg(2)) {
             Some(count @ 0..) => {
-                let mut whole = Whole::open(p, steps, key).await?;
+                let mut whole = whole(p, steps, key).await?;
                 let was_there = whole.total() > 0;
                 let taken = take(p, &mut whole, end, count as u64).await?;
                 whole.finish();
@@ -141,7 +141,7 @@ pub(super) async fn pop_one(p: &Procedure, steps: &Steps, key: &[u8], end: End) 
     }
     // The segment is empty, or the list not known any more.
     drop(inside);
-    let mut whole = Whole::open(p, steps, key).await?;
+    let mut whole = whole(p, steps, key).await?;
     let taken = take(p, &mut whole, end, 1).await?;
     whole.finish();
     Ok(taken.into_iter().next())
@@ -228,7 +228,7 @@ pub(super) async fn take_from(
         if count == 1 {
             return Ok(pop_one(p, steps, key, end).await?.into_iter().collect());
         }
-        let mut whole = Whole::open(p, steps, key).await?;
+        let mut whole = whole(p, steps, key).await?;
         let taken = take(p, &mut whole, end, count).await?;
         whole.finish();
         return Ok(taken);

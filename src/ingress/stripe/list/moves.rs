@@ -3,7 +3,7 @@
 //! For who is alone at both: then each end is one segment's, and between segments an element moves as between any two keys.
 
 use super::super::whole::Whole;
-use super::super::{Steps, native, role_of, with_words};
+use super::super::{Steps, native, role_of, whole, with_words};
 use super::ends::NULL;
 use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer};
@@ -35,7 +35,7 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
     open.dedup_by_key(|&mut at| args.arg(at));
     let mut lists: Vec<(usize, Whole)> = Vec::new();
     for at in open {
-        lists.push((at, Whole::open(p, steps, args.arg(at)).await?));
+        lists.push((at, whole(p, steps, args.arg(at)).await?));
     }
     let outcome = step(p, steps, &mut lists, from, to).await?;
     for (_, whole) in lists {

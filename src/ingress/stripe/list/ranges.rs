@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use super::super::Steps;
 use super::super::segments::texts;
 use super::super::whole::Whole;
+use super::super::{Steps, whole};
 use super::ends::{NULL, array};
 use crate::command::Special;
 use crate::command::number::integer;
@@ -29,7 +29,7 @@ pub(super) fn is_possible(special: Special) -> bool {
 pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> Step<Outcome> {
     use Special::*;
     let args = steps.args();
-    let mut whole = Whole::open(p, steps, args.arg(1)).await?;
+    let mut whole = whole(p, steps, args.arg(1)).await?;
     let reply = match special {
         Lrange => {
             let found = range(p, &whole, number(&args, 2)?, number(&args, 3)?).await?;
@@ -53,7 +53,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
 /// `LLEN`: what is counted, and the tail is asked, so that a sidecar whose time is over does not answer by what it remembers.
 pub(super) async fn length(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     let args = steps.args();
-    let whole = Whole::open(p, steps, args.arg(1)).await?;
+    let whole = whole(p, steps, args.arg(1)).await?;
     let tail = whole.segments() - 1;
     let found = whole.read(p, b"LLEN", vec![(tail, Vec::new())]).await?;
     let at_tail = found.first().and_then(|reply| text(reply)).and_then(integer);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::whole::Whole;
-use super::super::{Steps, native};
+use super::super::{Steps, native, whole};
 use super::{array_of, count_of, cut_by_segment, sound};
 use crate::command::Special;
 use crate::command::number::{StreamId, integer};
@@ -103,7 +103,7 @@ impl Trim {
 /// `XADD`, where the open segment is full, or that has options.
 pub(super) async fn add(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     let args = steps.args();
-    let mut whole = Whole::open(p, steps, args.arg(1)).await?;
+    let mut whole = whole(p, steps, args.arg(1)).await?;
     let mut at = 2;
     let if_there = args.arg(at).eq_ignore_ascii_case(b"NOMKSTREAM");
     at += usize::from(if_there);
@@ -164,7 +164,7 @@ async fn drop_spent(p: &Procedure, whole: &mut Whole) -> Step<()> {
 /// `XLEN`: what is counted, and the open segment is asked.
 pub(super) async fn length(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     let args = steps.args();
-    let whole = Whole::open(p, steps, args.arg(1)).await?;
+    let whole = whole(p, steps, args.arg(1)).await?;
     let tail = whole.segments() - 1;
     let at_tail = count_of(&sound(whole.on(p, tail, b"XLEN", &[]).await?)?);
     let total = whole.base(tail) as i64 + at_tail;
@@ -198,14 +198,14 @@ pub(super) async fn delete(p: &Procedure, steps: &Steps) -> Step<Outcome> {
         }
         drop(inside);
         if is_spent && removed > 0 {
-            let mut whole = Whole::open(p, steps, key).await?;
+            let mut whole = whole(p, steps, key).await?;
             drop_spent(p, &mut whole).await?;
             whole.finish();
         }
         return Ok(answer(encode::integer(removed)));
     }
     drop(inside);
-    let whole = Whole::open(p, steps, key).await?;
+    let whole = whole(p, steps, key).await?;
     whole.finish();
     Box::pin(delete(p, steps)).await
 }
@@ -213,7 +213,7 @@ pub(super) async fn delete(p: &Procedure, steps: &Steps) -> Step<Outcome> {
 /// `XTRIM`.
 pub(super) async fn trim(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     let args = steps.args();
-    let mut whole = Whole::open(p, steps, args.arg(1)).await?;
+    let mut whole = whole(p, steps, args.arg(1)).await?;
     let reply = match Trim::of(&args, 2).filter(|trim| trim.end == args.len()) {
         Some(trim) => encode::integer(trim.execute(p, &mut whole).await?),
         None => {
@@ -325,7 +325,7 @@ pub(super) async fn entries_between(
         }
     }
     drop(inside);
-    let whole = Whole::open(p, steps, key).await?;
+    let whole = whole(p, steps, key).await?;
     let (first, last) = (
         whole.directory().place_of(ids.from),
         whole.directory().place_of(ids.to),

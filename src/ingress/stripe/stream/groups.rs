@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::Steps;
 use super::super::whole::Whole;
+use super::super::{Steps, whole};
 use super::entries::between;
 use super::{array_of, count_of, cut_by_segment, ids, last_id, sound};
 use crate::command::Special;
@@ -38,7 +38,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
         Xpending | Xclaim | Xautoclaim => args.arg(1),
         _ => args.arg(2),
     };
-    let whole = Whole::open(p, steps, key).await?;
+    let whole = whole(p, steps, key).await?;
     let reply = match special {
         _ if whole.segments() == 1 => {
             let (name, from) = match special {

@@ -2,8 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::Steps;
-use super::super::whole::Whole;
+use super::super::{Steps, whole};
 use super::{count_of, sound};
 use crate::command::Special;
 use crate::command::number::StreamId;
@@ -38,7 +37,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
     if special == Special::XinfoStream && args.len() > 3 {
         return Err(answer(encode::error(NOT_FULL)));
     }
-    let whole = Whole::open(p, steps, args.arg(2)).await?;
+    let whole = whole(p, steps, args.arg(2)).await?;
     let name = [args.arg(0), args.arg(1)].join(&b' ');
     let rest: Vec<&[u8]> = args.iter().skip(3).collect();
     let mut found = Vec::new();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::super::{Steps, native, role_of};
+use super::super::{Steps, native, role_of, whole};
 use super::entries::{Between, entries_between};
 use super::{array_of, sound, with_clients_names};
 use crate::command::decide::last_stream_id;
@@ -277,7 +277,7 @@ impl Reads {
         let inside = queue.entered().await;
         let Some(directory) = queue.directory() else {
             drop(inside);
-            super::super::whole::Whole::open(p, steps, key).await?.finish();
+            whole(p, steps, key).await?.finish();
             return Box::pin(self.look(p, steps, key, id)).await;
         };
         let group = self.group.as_deref().unwrap_or_default();
