@@ -65,6 +65,8 @@ pub(crate) struct Driver {
     claim: String,
     seed: u64,
     body: String,
+    /// Replicas that must have executed a write before the next command.
+    wait: Option<String>,
 }
 
 impl Driver {
@@ -78,6 +80,7 @@ impl Driver {
             claim: String::new(),
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             body: "b".repeat(200),
+            wait: None,
         };
         for (text, name) in [(APPEND, true), (CLAIM, false)] {
             let reply = driver.call(&["SCRIPT", "LOAD", text])?;
@@ -88,6 +91,12 @@ impl Driver {
             }
         }
         Ok(driver)
+    }
+
+    /// The same for a server whose clients wait themselves until so many replicas have what they wrote.
+    pub(crate) fn waiting_for(self, replicas: usize) -> Driver {
+        let wait = (replicas > 0).then(|| replicas.to_string());
+        Driver { wait, ..self }
     }
 
     /// An id that nobody else has.
@@ -116,12 +125,12 @@ impl Driver {
             commands.push(vec!["EXPIRE", id, "3600"]);
         }
         commands.push(vec!["EXEC"]);
-        self.all(&commands)?;
+        self.write(&commands)?;
         let (append, count) = (self.append.clone(), count.to_string());
         let (index, counter) = (format!("{queue}.messages"), format!("{queue}.rank_counter"));
         let mut call: Words<'_> = vec!["EVALSHA", &append, "2", &index, &counter, &count];
         call.extend(ids.iter().map(String::as_str));
-        self.call(&call)?;
+        self.write(&[call])?;
         Ok(ids)
     }
 
@@ -130,9 +139,8 @@ impl Driver {
         let claim = self.new_id();
         let (script, limit) = (self.claim.clone(), limit.to_string());
         let index = format!("{queue}.messages");
-        let ids = self
-            .call(&["EVALSHA", &script, "1", &index, "1", &limit, &claim])?
-            .texts();
+        let call = vec!["EVALSHA", &script, "1", &index, "1", &limit, &claim];
+        let ids = self.write(&[call])?.texts();
         if ids.is_empty() {
             return Ok((ids, claim));
         }
@@ -156,7 +164,7 @@ impl Driver {
             vec!["ZADD", &claims, "9", &claim],
             vec!["EXEC"],
         ];
-        self.all(&note)?;
+        self.write(&note)?;
         Ok((ids, claim))
     }
 
@@ -173,7 +181,7 @@ impl Driver {
             vec!["HINCRBY", claim, "n", "-1"],
             vec!["EXEC"],
         ];
-        let reply = self.all(&gone)?;
+        let reply = self.write(&gone)?;
         match reply {
             Reply::List(items) if items.first() == Some(&Reply::Number(1)) => Ok(()),
             other => bail!("a claimed message was not there: {other:?}"),
@@ -205,6 +213,24 @@ impl Driver {
         self.put(words);
         self.flush()?;
         self.reply()
+    }
+
+    /// Sends commands that write, and waits for what they wrote to be safe: the last one's reply.
+    fn write(&mut self, commands: &[Words<'_>]) -> Result<Reply> {
+        let Some(replicas) = self.wait.clone() else {
+            return self.all(commands);
+        };
+        for command in commands {
+            self.put(command);
+        }
+        self.put(&["WAIT", &replicas, "0"]);
+        self.flush()?;
+        let mut last = Reply::Nil;
+        for _ in commands {
+            last = self.reply()?;
+        }
+        self.reply()?;
+        Ok(last)
     }
 
     /// Sends all at once: the last reply.

@@ -1,6 +1,8 @@
-//! What is measured: one plain server, and a pool behind `ringfence dev`.
+//! What is measured: plain servers, and pools behind `ringfence dev`.
 
+use crate::client::Driver;
 use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,46 +11,95 @@ use tempfile::TempDir;
 
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// A server that ends with this value.
+/// Of `/proc`, in a second: the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// A server that ends with this value, and its own servers with it.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    replicas: Vec<Server>,
+    admin: Option<SocketAddr>,
     _dir: Option<TempDir>,
+}
+
+/// Processor time in seconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cpu {
+    /// Of the server that clients are connected to.
+    pub(crate) front: f64,
+    /// Of those behind it, all together.
+    pub(crate) behind: f64,
 }
 
 impl Server {
     /// One plain Redis, with an append-only file as the pool's nodes have it.
     pub(crate) fn plain() -> Result<Server> {
+        Server::redis(None)
+    }
+
+    /// The same with replicas of its own.
+    pub(crate) fn replicated(replicas: usize) -> Result<Server> {
+        let mut primary = Server::redis(None)?;
+        for _ in 0..replicas {
+            primary.replicas.push(Server::redis(Some(primary.address))?);
+        }
+        Ok(primary)
+    }
+
+    fn redis(primary: Option<SocketAddr>) -> Result<Server> {
         let address = free_address()?;
         let dir = tempfile::tempdir()?;
         let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &address.port().to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ]);
+        command.args(["--port", &address.port().to_string()]);
+        command.args(["--bind", "127.0.0.1", "--save", ""]);
         command.args(["--appendonly", "yes", "--dir"]).arg(dir.path());
+        if let Some(primary) = primary {
+            command.args(["--replicaof", "127.0.0.1", &primary.port().to_string()]);
+        }
         Server::start(command, address, Some(dir))
     }
 
-    /// A pool whose queues are striped.
+    /// A pool whose queues are striped, behind the build that is measured.
     pub(crate) fn pool(nodes: usize, replicas: usize) -> Result<Server> {
         let built = option_env!("CARGO_BIN_EXE_ringfence").unwrap_or("target/release/ringfence");
         let program = std::env::var_os("RINGFENCE_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from);
+        Server::pool_of(program, nodes, replicas)
+    }
+
+    /// The same behind another build.
+    pub(crate) fn pool_of(program: PathBuf, nodes: usize, replicas: usize) -> Result<Server> {
         let (address, admin) = (free_address()?, free_address()?);
         let mut command = Command::new(program);
         command.args(["dev", "--profile", "zaqar", "--nodes", &nodes.to_string()]);
-        command.args([
-            "--replicas",
-            &replicas.to_string(),
-            "--listen",
-            &address.to_string(),
-        ]);
-        command.args(["--admin", &admin.to_string()]);
-        Server::start(command, address, None)
+        command.args(["--replicas", &replicas.to_string()]);
+        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        let mut server = Server::start(command, address, None)?;
+        server.admin = Some(admin);
+        Ok(server)
+    }
+
+    /// Its nodes do not rewrite their append-only files any more: all of them do at about the same length, and where there are fewer
+    /// processors than nodes it would be that which is measured.
+    pub(crate) fn rewrite_nothing(&self) -> Result<()> {
+        let admin = self.admin.context("it has no nodes")?;
+        let deadline = Instant::now() + STARTS_WITHIN;
+        let nodes = loop {
+            match ureq::get(format!("http://{admin}/v1/nodes")).call() {
+                Ok(mut answer) => break answer.body_mut().read_to_string()?,
+                // It is not open yet.
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let nodes: serde_json::Value = serde_json::from_str(&nodes)?;
+        let nodes = nodes.as_array().context("no list of nodes")?;
+        for node in nodes {
+            let address = node["address"].as_str().context("a node without an address")?;
+            let mut node = Driver::connect(address.parse()?, 0)?;
+            node.call(&["CONFIG", "SET", "auto-aof-rewrite-percentage", "0"])?;
+        }
+        Ok(())
     }
 
     fn start(mut command: Command, address: SocketAddr, dir: Option<TempDir>) -> Result<Server> {
@@ -60,6 +111,8 @@ impl Server {
         let mut server = Server {
             child,
             address,
+            replicas: Vec::new(),
+            admin: None,
             _dir: dir,
         };
         let deadline = Instant::now() + STARTS_WITHIN;
@@ -74,6 +127,50 @@ impl Server {
         }
         Ok(server)
     }
+
+    /// What it has used so far.
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        let mut cpu = Cpu::default();
+        let replicas = self.replicas.iter().map(|replica| replica.child.id());
+        let behind: Vec<u32> = replicas.chain([self.child.id()]).collect();
+        for (pid, (parent, seconds)) in processes()? {
+            if pid == self.child.id() {
+                cpu.front += seconds;
+            } else if behind.contains(&pid) || parent == self.child.id() {
+                cpu.behind += seconds;
+            }
+        }
+        Ok(cpu)
+    }
+}
+
+/// All processes: their parents, and the seconds that they have used.
+fn processes() -> Result<HashMap<u32, (u32, f64)>> {
+    let mut all = HashMap::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        // Behind the name, which may have spaces: state, parent, …
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let number = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        all.insert(pid, (number(1) as u32, (number(11) + number(12)) as f64 / TICKS));
+    }
+    Ok(all)
 }
 
 impl Drop for Server {

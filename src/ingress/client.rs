@@ -113,6 +113,8 @@ pub struct Client {
     pub(crate) session: Session,
     pub(crate) write: Rc<WriteHalf>,
     pub(crate) out: OutBuf,
+    /// Bytes of `out` that say no more than that commands of a transaction are queued.
+    queued_bytes: usize,
     pub(crate) slots: VecDeque<Slot>,
     /// Number of the first slot.
     pub(crate) first: u64,
@@ -164,6 +166,7 @@ impl Client {
             session,
             write: Rc::new(write),
             out: OutBuf::default(),
+            queued_bytes: 0,
             slots: VecDeque::new(),
             first: 0,
             pending_reads: VecDeque::new(),
@@ -254,6 +257,23 @@ impl Client {
             self.push(SlotState::Done(bytes), 0);
             self.drain(|_, _, _| {});
         }
+    }
+
+    /// The same for `MULTI`, and what is queued behind it.
+    pub(super) fn reply_queued(&mut self, bytes: Bytes) {
+        let before = self.out.len();
+        self.reply(bytes);
+        self.queued_bytes += self.out.len() - before;
+    }
+
+    /// Whether all that there is to be written can wait for the reply to `EXEC`, which is under way: a server, too, writes them together.
+    pub(crate) fn waits_for_exec(&self) -> bool {
+        !self.slots.is_empty() && self.out.len() == self.queued_bytes
+    }
+
+    /// Something of `out` has been written.
+    pub(crate) fn written(&mut self) {
+        self.queued_bytes = 0;
     }
 
     /// Puts a reply, or a part of one, where it belongs: what scripts have published, when the reply is whole.

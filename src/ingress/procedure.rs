@@ -257,6 +257,16 @@ impl Procedure {
         replies(outcome)
     }
 
+    /// The replies to reading commands, each of a partition, that are asked at once; an error among them ends the procedure.
+    pub(super) async fn read_all(
+        &self,
+        commands: impl Iterator<Item = (PartitionId, Bytes)>,
+    ) -> Step<Vec<Bytes>> {
+        let read = |(partition, frame)| (partition, self.db, Action::Read(Commands::one(frame)));
+        let outcomes = self.ask_all(commands.map(read).collect()).await;
+        outcomes.into_iter().map(reply).collect()
+    }
+
     /// The reply to a writing command whose key is argument `key`; an error ends the procedure.
     pub(super) async fn write(
         &self,

@@ -54,7 +54,7 @@ impl Worker {
             Special::Multi if open => self.refuse(core, id, "ERR MULTI calls can not be nested"),
             Special::Multi => {
                 client.session.transaction = Some(Box::default());
-                self.reply(core, id, OK)
+                self.reply_queued(core, id, OK)
             }
             Special::Discard if !open => self.refuse(core, id, "ERR DISCARD without MULTI"),
             Special::Discard => {
@@ -125,7 +125,18 @@ impl Worker {
             transaction.pubsub |= *route == Route::PubSub;
             transaction.commands.push((frame.clone(), spans.clone()));
         }
-        self.reply(core, id, Bytes::from_static(b"+QUEUED\r\n"))
+        self.reply_queued(core, id, Bytes::from_static(b"+QUEUED\r\n"))
+    }
+
+    fn reply_queued(&self, core: &mut Core, id: u32, bytes: Bytes) -> Flow {
+        if let Some(client) = core.clients.get_mut(id as usize) {
+            client.reply_queued(bytes);
+            if !client.dirty {
+                client.dirty = true;
+                core.dirty.push(id);
+            }
+        }
+        Flow::Next
     }
 }
 

@@ -30,7 +30,7 @@ pub use gate::{Alone, Inside};
 use known::Known;
 pub use lengths::Lengths;
 
-use crate::profile::{Profile, is_uuid};
+use crate::profile::{Profile, UUID_LEN};
 use crate::request::PartitionId;
 use crate::resp::Spans;
 
@@ -53,24 +53,42 @@ pub struct Id(u128);
 impl Id {
     /// The id that this key is, if it is one. Upper and lower case are different keys, so only lower case is taken for an id.
     pub fn of(key: &[u8]) -> Option<Self> {
-        if !is_uuid(key) || key.iter().any(u8::is_ascii_uppercase) {
+        if key.len() != UUID_LEN {
             return None;
         }
-        let digit = |number: u128, byte: &u8| match byte {
-            b'-' => number,
-            byte => number << 4 | u128::from((*byte as char).to_digit(16).unwrap_or(0)),
-        };
-        Some(Self(key.iter().fold(0, digit)))
+        let mut number = 0;
+        for (at, &byte) in key.iter().enumerate() {
+            let digit = match (at, byte) {
+                (8 | 13 | 18 | 23, b'-') => continue,
+                (8 | 13 | 18 | 23, _) => return None,
+                (_, b'0'..=b'9') => byte - b'0',
+                (_, b'a'..=b'f') => byte - b'a' + 10,
+                _ => return None,
+            };
+            number = number << 4 | u128::from(digit);
+        }
+        Some(Self(number))
     }
 }
 
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digits = format!("{:032x}", self.0);
-        let part = |range: std::ops::Range<usize>| digits.get(range).unwrap_or_default();
-        let (a, b, c, d, e) = (part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
-        write!(f, "{a}-{b}-{c}-{d}-{e}")
+        let mut shift = 128;
+        let text: [u8; 36] = std::array::from_fn(|at| match at {
+            8 | 13 | 18 | 23 => b'-',
+            _ => {
+                shift -= 4;
+                hex_digit((self.0 >> shift) as u32)
+            }
+        });
+        f.write_str(std::str::from_utf8(&text).map_err(|_| std::fmt::Error)?)
     }
+}
+
+/// The last four bits as a digit.
+fn hex_digit(number: u32) -> u8 {
+    // Sixteen are always one.
+    char::from_digit(number & 15, 16).map_or(b'0', |digit| digit as u8)
 }
 
 /// Where a key that is called by an id lives.

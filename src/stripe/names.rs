@@ -10,23 +10,23 @@
 
 use bytes::Bytes;
 
-use super::Segment;
+use super::{Segment, hex_digit};
 use crate::request::PartitionId;
 use crate::ring::{PIN, pinned_to};
 
 /// `rf@0123:<id>`.
 pub fn item(partition: PartitionId, id: &[u8]) -> Bytes {
-    named(format!("{}:", pin(partition)), id)
+    named(partition, &[b":", id])
 }
 
 /// `rf@0123.0001:<key>`.
 pub fn segment(segment: Segment, key: &[u8]) -> Bytes {
-    named(format!("{}.{:04x}:", pin(segment.partition), segment.number), key)
+    named(segment.partition, &[b".", &digits(segment.number), b":", key])
 }
 
 /// `rf@0123.dir:<key>`.
 pub fn directory(home: PartitionId, key: &[u8]) -> Bytes {
-    named(format!("{}.dir:", pin(home)), key)
+    named(home, &[b".dir:", key])
 }
 
 /// What clients call a key of the nodes; `None`: it is ours alone.
@@ -42,15 +42,20 @@ pub fn of_client(name: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn pin(partition: PartitionId) -> String {
-    format!("{}{partition:04x}", String::from_utf8_lossy(PIN))
+/// A name of this partition. Most commands of a striped queue need one.
+fn named(partition: PartitionId, rest: &[&[u8]]) -> Bytes {
+    let len = rest.iter().map(|part| part.len()).sum::<usize>();
+    let mut name = Vec::with_capacity(PIN.len() + 4 + len);
+    name.extend_from_slice(PIN);
+    name.extend_from_slice(&digits(partition));
+    for part in rest {
+        name.extend_from_slice(part);
+    }
+    name.into()
 }
 
-fn named(mut prefix: String, key: &[u8]) -> Bytes {
-    prefix.reserve(key.len());
-    let mut name = prefix.into_bytes();
-    name.extend_from_slice(key);
-    name.into()
+fn digits(number: u16) -> [u8; 4] {
+    [12, 8, 4, 0].map(|shift| hex_digit(u32::from(number) >> shift))
 }
 
 #[cfg(test)]

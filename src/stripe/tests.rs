@@ -18,8 +18,18 @@ fn an_id_is_a_uuid_in_lower_case() {
         Id::of(id.as_bytes()),
         Some(Id(0x5083_c0f1_0e9c_4a1c_8d1e_5c9a_7f1f_0b11))
     );
+    assert_eq!(
+        Id::of(id.as_bytes()).map(|id| id.to_string()).as_deref(),
+        Some(id)
+    );
     assert_eq!(Id::of(id.to_uppercase().as_bytes()), None);
-    assert_eq!(Id::of(b"5083c0f1"), None);
+    for other in [
+        "5083c0f1",
+        "5083c0f10-e9c-4a1c-8d1e-5c9a7f1f0b11",
+        "5083c0f1-0e9c-4a1c-8d1e-5c9a7f1f0b1g",
+    ] {
+        assert_eq!(Id::of(other.as_bytes()), None, "{other}");
+    }
 }
 
 #[tokio::test]

@@ -140,10 +140,11 @@ impl Worker {
                 );
                 client.leave();
             }
-            if client.clogged || client.gone {
+            if client.clogged || client.gone || client.waits_for_exec() {
                 continue;
             }
             let before = client.out.len();
+            client.written();
             match client
                 .out
                 .write_with(|slices| client.write.try_write_vectored(slices))

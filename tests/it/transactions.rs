@@ -223,3 +223,31 @@ fn anything_can_be_in_a_transaction() {
         both.assert_converged();
     });
 }
+
+/// What is queued is told with the reply to `EXEC`, if that came with it; else at once.
+#[test]
+fn a_transaction_that_came_at_once_is_answered_at_once() {
+    let both = Both::start(1);
+    let mut client = both.sidecar.client();
+    client.call(cmd!["SET", "k", 1]);
+    let soon = Duration::from_millis(100);
+    client.send_raw(b"MULTI\r\nINCR k\r\n").unwrap();
+    assert!(client.has_something(PATIENCE).unwrap());
+    assert_eq!(
+        [client.recv().unwrap(), client.recv().unwrap()].map(|reply| reply.to_string()),
+        ["+OK", "+QUEUED"]
+    );
+    client.send_raw(b"EXEC\r\n").unwrap();
+    client.recv().unwrap();
+    let nodes = ["a", "b", "c"].map(|node| both.pool.node(node));
+    for node in &nodes {
+        node.stop();
+    }
+    client.send_raw(b"MULTI\r\nINCR k\r\nEXEC\r\n").unwrap();
+    assert!(!client.has_something(soon).unwrap());
+    for node in &nodes {
+        node.cont();
+    }
+    let replies = [(); 3].map(|()| client.recv().unwrap());
+    assert_eq!(replies.map(|reply| reply.to_string()), ["+OK", "+QUEUED", "[:3]"]);
+}

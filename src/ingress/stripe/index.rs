@@ -42,11 +42,8 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
             })))
         }
         Special::Zcount if args.arg(2) == b"-inf" && args.arg(3) == b"+inf" => {
-            let mut total = 0;
-            for segment in directory(p, steps, key).await?.segments() {
-                total += card(p, key, segment).await?;
-            }
-            Ok(answer(encode::integer(total)))
+            let directory = directory(p, steps, key).await?;
+            Ok(answer(encode::integer(total(p, key, &directory).await?)))
         }
         Special::Zrange | Special::Zrevrange => {
             let range = Range::of(command.special, &args).map_err(|line| answer(encode::error(line)))?;
@@ -115,20 +112,26 @@ async fn counter(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Outcome> {
 async fn find(p: &Procedure, steps: &Steps, index: &[u8], member: &[u8]) -> Step<Option<Entry>> {
     let directory = directory(p, steps, index).await?;
     let segments: Vec<Segment> = candidates(&steps.stripes, steps.db, index, &directory, member).collect();
-    for segment in segments {
-        let name = names::segment(segment, index);
-        let replies = p.read(segment.partition, &[&[b"ZSCORE", &name, member]]).await?;
-        if let Some(score) = replies.first().and_then(|reply| text(reply)) {
-            let entry = Entry {
-                segment,
-                member: Bytes::copy_from_slice(member),
-                score: score::number(score),
-            };
-            learn(steps, index, std::slice::from_ref(&entry));
-            return Ok(Some(entry));
-        }
+    let question = |segment: &Segment| {
+        let name = names::segment(*segment, index);
+        (
+            segment.partition,
+            encode::command_frame(&[b"ZSCORE", &name, member]),
+        )
+    };
+    let replies = p.read_all(segments.iter().map(question)).await?;
+    let mut scores = segments.iter().zip(&replies);
+    let entry = scores.find_map(|(&segment, reply)| {
+        Some(Entry {
+            segment,
+            member: Bytes::copy_from_slice(member),
+            score: score::number(text(reply)?),
+        })
+    });
+    if let Some(entry) = &entry {
+        learn(steps, index, std::slice::from_ref(entry));
     }
-    Ok(None)
+    Ok(entry)
 }
 
 /// A rank is a marker. That of an entry which has been removed is told as long as it is remembered: a client that was shown it last goes
@@ -204,14 +207,14 @@ impl Range {
     }
 }
 
-async fn card(p: &Procedure, index: &[u8], segment: Segment) -> Step<i64> {
-    let name = names::segment(segment, index);
-    let replies = p.read(segment.partition, &[&[b"ZCARD", &name]]).await?;
-    Ok(replies
-        .first()
-        .and_then(|reply| text(reply))
-        .and_then(integer)
-        .unwrap_or(0))
+/// How many entries there are in all.
+async fn total(p: &Procedure, index: &[u8], directory: &Directory) -> Step<i64> {
+    let question = |segment: Segment| {
+        let name = names::segment(segment, index);
+        (segment.partition, encode::command_frame(&[b"ZCARD", &name]))
+    };
+    let cards = p.read_all(directory.segments().map(question)).await?;
+    Ok(cards.iter().filter_map(|reply| integer(text(reply)?)).sum())
 }
 
 /// The entries of a range.
@@ -221,10 +224,7 @@ async fn page(p: &Procedure, steps: &Steps, index: &[u8], range: &Range) -> Step
     let marker = range.marker();
     if marker.is_none() && (start < 0 || stop < -1) {
         // Counted from the end.
-        let mut total = 0;
-        for segment in directory.segments() {
-            total += card(p, index, segment).await?;
-        }
+        let total = total(p, index, &directory).await?;
         let from_end = |at: i64| if at < 0 { at + total } else { at };
         (start, stop) = (from_end(start).max(0), from_end(stop));
         if stop < 0 {

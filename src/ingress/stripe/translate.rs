@@ -13,7 +13,7 @@ use crate::profile::{Role, ScriptRule};
 use crate::request::PartitionId;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
-use crate::stripe::{Id, Inside, Place, Stripe, Stripes, names};
+use crate::stripe::{Directory, Id, Inside, Place, Segment, Stripe, Stripes, names};
 
 /// What must be known before a command can be put into its form.
 #[derive(Debug, Default)]
@@ -184,27 +184,36 @@ fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: us
     };
     let on = |segment, args: &Args<'_>| with_words(args, &[(key, names::segment(segment, index))]);
     match command.special {
-        Zrem => {
-            // Each member is asked for where it may be.
-            let mut parts: Vec<(Bytes, Spans)> = Vec::new();
-            for segment in directory.segments() {
-                let mut words = vec![args.arg(0).to_vec(), names::segment(segment, index).to_vec()];
-                let here = args.iter().skip(2).filter(|member| {
-                    candidates(stripes, db, index, &directory, member).any(|other| other == segment)
-                });
-                words.extend(here.map(<[u8]>::to_vec));
-                if words.len() > 2 {
-                    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
-                    parts.push(crate::resp::frame_of(&words));
-                }
-            }
-            merged(parts, Merge::Sum)
-        }
+        Zrem => merged(removals(stripes, db, index, &directory, args), Merge::Sum),
         Zcard => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Sum),
         Del | Unlink | Exists => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Any),
         Zrange | Zrevrange | Zrangebyscore | Zrank | Zrevrank | Zscore | Zcount => Form::Steps,
         _ => refused(command, stripes),
     }
+}
+
+/// A `ZREM` for each segment: every member is asked for where it may be.
+fn removals(
+    stripes: &Stripes,
+    db: u16,
+    index: &[u8],
+    directory: &Directory,
+    args: &Args<'_>,
+) -> Vec<(Bytes, Spans)> {
+    let mut asked: Vec<(Segment, Vec<&[u8]>)> = Vec::new();
+    for member in args.iter().skip(2) {
+        for segment in candidates(stripes, db, index, directory, member) {
+            match asked.iter_mut().find(|(other, _)| *other == segment) {
+                Some((_, members)) => members.push(member),
+                None => asked.push((segment, vec![member])),
+            }
+        }
+    }
+    let part = |(segment, members): (Segment, Vec<&[u8]>)| {
+        let name = names::segment(segment, index);
+        crate::resp::frame_of(&[&[args.arg(0), &name[..]], &members[..]].concat())
+    };
+    asked.into_iter().map(part).collect()
 }
 
 fn merged(mut parts: Vec<(Bytes, Spans)>, merge: Merge) -> Form {

@@ -118,6 +118,13 @@ fn a_page_asks_one_partition() {
     );
     assert_eq!(driver.bodies(&all[..4]), all[..4]);
     assert_eq!(counts.take().get("exists"), None);
+    // An entry that nobody has listed since: each of the 6 segments is asked, once. So are they when the queue is counted.
+    for asked in [6, 1] {
+        assert!(driver.client.call(cmd!["ZRANK", INDEX, &all[33]]).int().is_some());
+        assert_eq!(counts.take(), calls(&[("zscore", asked)]));
+    }
+    let count = driver.client.call(cmd!["ZCOUNT", INDEX, "-inf", "+inf"]);
+    assert_eq!((count.int(), counts.take()), (Some(60), calls(&[("zcard", 6)])));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 -- Stands between a script and `redis`: makes the `redis` (and whatever else is to be another one) that the script sees.
--- A part sets what it needs: `item` says what the nodes call a command's first key, `guard` looks at a command before anything else does, `special` executes one in its place,
--- `around` makes of that what is executed, `begin` is told when a run begins, `done` gets its result.
+-- A part sets what it needs: `item` says what the nodes call a command's first key, `guard` looks at a command before anything else does
+-- (`allow` tells it of a key that lives with the declared ones), `special` executes one in its place, `around` makes of that what is
+-- executed, `begin` is told when a run begins, `done` gets its result.
 -- Whole-line comments only: the lines are joined into one, so that line numbers in the script's errors stay right.
 local function rf_make(redis, math, tostring)
-    local call, guard, item, special, around, begin, done = redis.call, nil, nil, {}, nil, {}, nil
+    local call, guard, allow, item, special, around, begin, done = redis.call, nil, nil, nil, {}, nil, {}, nil
     -- The pool's time in ms, where it counts.
     local now
     -- What of `redis` itself is to be another one.
@@ -37,15 +38,12 @@ local function rf_make(redis, math, tostring)
         if name ~= nil then hows[name] = how end
         return how
     end
-    local run
-    run = function(f, ...)
-        local name, key = ...
-        local other = item and item(key)
-        if other then return run(f, name, other, select(3, ...)) end
+    local function act(f, ...)
         if guard then
             local no = guard(...)
             if no then return fail(f, no) end
         end
+        local name = ...
         local how = hows[name]
         if how == nil then how = find(name) end
         if how then
@@ -54,8 +52,15 @@ local function rf_make(redis, math, tostring)
         end
         return f(...)
     end
-    fields_of_redis.call = function(...) return run(call, ...) end
-    fields_of_redis.pcall = function(...) return run(redis.pcall, ...) end
+    local function run(f)
+        return function(...)
+            local name, key = ...
+            local other = item and item(key)
+            if other then return act(f, name, other, select(3, ...)) end
+            return act(f, ...)
+        end
+    end
+    fields_of_redis.call, fields_of_redis.pcall = run(call), run(redis.pcall)
     local visible = setmetatable({}, {
         __index = setmetatable(fields_of_redis, { __index = redis }),
         __newindex = function() error('Attempt to modify a readonly table', 2) end,

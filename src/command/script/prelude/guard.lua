@@ -15,6 +15,7 @@ begin[#begin + 1] = function(keys)
     allowed, tags = {}, nil
     for i = 1, #keys do allowed[keys[i]] = true end
 end
+allow = function(key) allowed[key] = true end
 -- What is wrong with touching a key that was not declared, if anything.
 local function refusal(key)
     if type(key) == 'number' then key = string.format('%.17g', key) end
@@ -105,15 +106,14 @@ local function finder(name)
         end
     end
 end
-guard = function(...)
-    local name, key = ...
-    if type(name) ~= 'string' then return nil end
+guard = function(name, key, ...)
     local how = finders[name]
     if how == nil then
+        if type(name) ~= 'string' then return nil end
         how = finder(name)
         finders[name] = how
     end
     if not how then return nil end
-    if how ~= 1 then return how({ ... }) end
+    if how ~= 1 then return how({ name, key, ... }) end
     if key ~= nil and not allowed[key] then return refusal(key) end
 end

@@ -2,9 +2,9 @@
 -- One that is about to expire counts as expired, by the pool's time, and is removed: else a node that executes the script a moment
 -- later would find it gone, and another one not.
 local EARLY_MS = 200
-local pin, settled = nil, {}
+local pin, names = nil, {}
 begin[#begin + 1] = function(keys)
-    pin, settled = type(keys[1]) == 'string' and string.match(keys[1], '^rf@%x%x%x%x'), {}
+    pin, names = type(keys[1]) == 'string' and string.match(keys[1], '^rf@%x%x%x%x'), {}
 end
 local ID = '^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$'
 local function settle(name)
@@ -13,13 +13,13 @@ local function settle(name)
 end
 -- What the nodes call a key, if it is an item.
 item = function(key)
-    if pin and type(key) == 'string' and #key == 36 and string.find(key, ID) then
-        local name = settled[key]
-        if not name then
-            name = pin .. ':' .. key
-            settled[key] = name
-            if now then settle(name) end
-        end
+    local name = names[key]
+    if name or not pin then return name end
+    if type(key) == 'string' and #key == 36 and string.find(key, ID) then
+        name = pin .. ':' .. key
+        names[key] = name
+        if allow then allow(name) end
+        if now then settle(name) end
         return name
     end
 end

@@ -279,3 +279,21 @@ fn no_script_reaches_another_database() {
         ":1\r\n"
     );
 }
+
+/// What is made only when it is asked for is asked for by a list of its names.
+#[test]
+fn every_special_command_is_found() {
+    let between = |from: &str, to: &str| {
+        let (_, rest) = CLOCK.split_once(from).unwrap();
+        rest.split_once(to).unwrap().0
+    };
+    let mut listed: Vec<&str> = between("[[", "]]").split_whitespace().collect();
+    let mut made: Vec<&str> = between("    return {\n", "    }\n")
+        .split(',')
+        .filter_map(|entry| entry.split_once(" = "))
+        .map(|(name, _)| name.trim().trim_start_matches("['").trim_end_matches("']"))
+        .collect();
+    made.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(made, listed);
+}
