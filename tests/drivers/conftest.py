@@ -1,7 +1,8 @@
 """Real drivers, unchanged, each in a flow of several hundred jobs.
 
 Every flow runs several times: against one plain redis-server (the control), against a pool of three behind Ringfence,
-with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back.
+with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back. Those of
+drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
 A flow asserts the same of all: what passes with one Redis must pass with the pool.
 """
 
@@ -155,8 +156,8 @@ def pytest_terminal_summary(terminalreporter):
     if not results:
         return
     width = max(map(len, results))
-    kinds = "".join(f"{kind:>10}" for kind in [*KINDS, *OF_FOUR])
+    kinds = "".join(f"{kind:>11}" for kind in [*KINDS, *OF_FOUR])
     terminalreporter.write_line(f"\n{'flow':{width}}  jobs{kinds}  (seconds)")
     for title, (jobs, seconds) in results.items():
-        columns = "".join(f"{seconds[kind]:10.1f}" if kind in seconds else f"{'-':>10}" for kind in [*KINDS, *OF_FOUR])
+        columns = "".join(f"{seconds[kind]:11.1f}" if kind in seconds else f"{'-':>11}" for kind in [*KINDS, *OF_FOUR])
         terminalreporter.write_line(f"{title:{width}} {jobs:5}{columns}")
