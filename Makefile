@@ -41,7 +41,7 @@ drivers: ## Python drivers, unchanged, against one Redis and against the pool: r
 	@cargo build --locked --quiet
 	@scripts/test-drivers -m 'not slow' $(ARGS)
 
-test-drivers: ## The same with all drivers (also BullMQ, Bull, Bee-Queue, ioredis, node-redis)
+test-drivers: ## The same with all drivers (also BullMQ, Bull, Bee-Queue, ioredis, node-redis; Sidekiq, if it is installed)
 	@scripts/setup node
 	@cargo build --locked --quiet
 	@scripts/test-drivers $(ARGS)

@@ -1,10 +1,12 @@
 """Real drivers, unchanged, each in a flow of several hundred jobs.
 
 Every flow runs several times: against one plain redis-server (the control), against a pool of three behind Ringfence,
-with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back.
+with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back. Those of
+drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
 A flow asserts the same of all: what passes with one Redis must pass with the pool.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -21,6 +23,12 @@ KINDS = {
     "pool": lambda directory: Pool(directory, threads=1, killing=False),
     "threads": lambda directory: Pool(directory, threads=2, killing=False),
     "killed": lambda directory: Pool(directory, threads=1, killing=True),
+}
+# Only for flows that are marked with their driver's profile: more nodes than copies, where only those keys are together
+# that the profile keeps together. With two copies of which both are needed, no node may die unnoticed; with three, one may.
+OF_FOUR = {
+    "own": lambda directory, name: Pool(directory, 2, False, nodes=4, replicas=2, arguments=["--profile", name]),
+    "own-killed": lambda directory, name: Pool(directory, 2, True, nodes=4, arguments=["--profile", name]),
 }
 HERE = Path(__file__).parent
 results = {}
@@ -98,10 +106,23 @@ def session(leader):
             yield int(pid)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def pytest_generate_tests(metafunc):
+    if "flow" not in metafunc.fixturenames:
+        return
+    kinds = [pytest.param((kind, start), id=kind) for kind, start in KINDS.items()]
+    if mark := metafunc.definition.get_closest_marker("profile"):
+        (name,) = mark.args
+        for kind, start in OF_FOUR.items():
+            started = kind, functools.partial(start, name=name)
+            kinds.append(pytest.param(started, id=kind, marks=[pytest.mark.slow] if "killed" in kind else []))
+    metafunc.parametrize("server", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def server(request, tmp_path_factory):
-    server = KINDS[request.param](tmp_path_factory.mktemp(request.param))
-    server.kind = request.param
+    kind, start = request.param
+    server = start(tmp_path_factory.mktemp(kind))
+    server.kind = kind
     yield server
     server.stop()
 
@@ -135,8 +156,8 @@ def pytest_terminal_summary(terminalreporter):
     if not results:
         return
     width = max(map(len, results))
-    kinds = "".join(f"{kind:>10}" for kind in KINDS)
+    kinds = "".join(f"{kind:>11}" for kind in [*KINDS, *OF_FOUR])
     terminalreporter.write_line(f"\n{'flow':{width}}  jobs{kinds}  (seconds)")
     for title, (jobs, seconds) in results.items():
-        columns = "".join(f"{seconds[kind]:10.1f}" if kind in seconds else f"{'-':>10}" for kind in KINDS)
+        columns = "".join(f"{seconds[kind]:11.1f}" if kind in seconds else f"{'-':>11}" for kind in [*KINDS, *OF_FOUR])
         terminalreporter.write_line(f"{title:{width}} {jobs:5}{columns}")

@@ -1,4 +1,4 @@
-"""What the drivers talk to: one plain redis-server (the control), or a pool of three behind Ringfence."""
+"""What the drivers talk to: one plain redis-server (the control), or a pool behind Ringfence."""
 
 import os
 import subprocess
@@ -16,7 +16,6 @@ sys.path.append(str(ROOT / "demo"))
 from agreement import compare_nodes  # noqa: E402  (lives beside the demo, which compares nodes too)
 from sidecar import Sidecar, free_ports  # noqa: E402
 
-NODES = ["node-1", "node-2", "node-3"]
 DOWN_S = 1
 PARTITIONS = int(os.environ.get("PARTITIONS", 256))
 
@@ -74,15 +73,15 @@ class PlainRedis:
 
 
 class Pool:
-    """Three nodes and the sidecar; with `killing`, a node dies in the middle of each flow, and comes back."""
+    """Nodes and the sidecar; with `killing`, a node dies in the middle of each flow, and comes back."""
 
-    def __init__(self, directory, threads, killing, replicas=3, arguments=()):
+    def __init__(self, directory, threads, killing, nodes=3, replicas=3, arguments=()):
         self.directory = directory
         self.replicas = replicas
         self.killing = killing
         self.helper = None
         self.log_lines = 0
-        options = SimpleNamespace(binary=binary(), nodes=len(NODES), replicas=replicas, threads=threads, partitions=PARTITIONS)
+        options = SimpleNamespace(binary=binary(), nodes=nodes, replicas=replicas, threads=threads, partitions=PARTITIONS)
         self.sidecar = Sidecar(options, directory, *arguments)
         self.sidecar.start()
         wait_until(lambda: self.sidecar.alive() and self.sidecar.ready(), "the sidecar is ready")

@@ -10,9 +10,9 @@ NODE = Path(__file__).with_name("node")
 pytestmark = pytest.mark.slow
 
 
-# Their scripts make names of keys that they do not declare. A pool with several worker threads needs what Redis Cluster
-# needs for that: a hash tag, which both take as a prefix.
-BULL = {"threads": {"PREFIX": "{bull}"}}
+# Their scripts make names of keys that they do not declare. A pool with several worker threads, or more nodes than copies, needs
+# what Redis Cluster needs for that: a hash tag, which both take as a prefix. That a profile keeps these keys together is not enough.
+BULL = {kind: {"PREFIX": "{bull}"} for kind in ["threads", "own", "own-killed"]}
 
 
 def run(flow, script, timeout_s=75, environment={}):
@@ -32,6 +32,7 @@ def run(flow, script, timeout_s=75, environment={}):
     flow.jobs = int(said[said.index("passed") + 1])
 
 
+@pytest.mark.profile("bullmq")
 def test_bullmq(flow):
     """BullMQ: delays, retries, events, priorities, flows, limits."""
     run(flow, "bullmq.mjs", environment=BULL)

@@ -14,6 +14,8 @@ from rq.job import Job
 import rq_jobs
 from servers import wait_until
 
+pytestmark = pytest.mark.profile("rq")
+
 
 @pytest.fixture
 def connection(flow):
