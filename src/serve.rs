@@ -166,7 +166,7 @@ async fn start(
         config.threads == 1 && opened.table.nodes.len() == config.pool.replicas,
         &opened.version,
     )
-    .with_items(profile.is_striped());
+    .with_rules(&profile.keys);
     let mut functions = Functions::default();
     for (text, registered) in opened.libraries {
         let taken = FunctionLibrary::new(&judge, text, registered).map_err(str::to_owned);

@@ -19,7 +19,7 @@ use crate::command::{Command, KeyPositions, Special, dump};
 use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted};
 use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
-use crate::ring::{Keyspace, routing_key};
+use crate::ring::Keyspace;
 use crate::router::CROSSSLOT;
 use crate::worker::{Core, Worker};
 
@@ -90,8 +90,9 @@ impl Worker {
             Ok(keys) => keys,
             Err(error) => return self.reply(core, id, error.to_bytes()),
         };
-        // The guard lets a script touch what has the hash tag of a declared key, and of that there are no copies.
-        let is_tagged = |&key: &u32| routing_key(args.arg(key as usize)).len() < args.arg(key as usize).len();
+        // The guard lets a script touch what lives with a declared key, by its hash tag or a rule, and of that there are no copies.
+        let keyspace = &self.shared().keyspace;
+        let is_tagged = |&key: &u32| keyspace.shared_by(args.arg(key as usize)).is_some();
         let can_be_in_steps = script.keeps_to_its_keys() || !keys.iter().any(is_tagged);
         let together = self.together(command, &args, false);
         if !can_be_in_steps && together.is_none() {

@@ -21,7 +21,7 @@ use crate::library::{KnownScript, Sha, hex, parse_sha, sha_of};
 use crate::pool::shelf::script_field;
 use crate::request::{Action, Brings, Commands, HoldId, Request, Script, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, encode};
-use crate::ring::routing_key;
+use crate::ring::Keyspace;
 use crate::worker::{Core, Worker};
 
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
@@ -127,16 +127,12 @@ impl ScriptUse {
     }
 }
 
-/// Whether the declared keys all have one hash tag.
-fn are_tagged(command: &Command, args: &Args<'_>) -> bool {
+/// Whether the declared keys all have one hash tag, or one route.
+fn are_tagged(keyspace: &Keyspace, command: &Command, args: &Args<'_>) -> bool {
     let Ok(keys) = command.keys(args) else {
         return false;
     };
-    let mut tags = keys.iter().map(|&key| {
-        let key = args.arg(key as usize);
-        let tag = routing_key(key);
-        (tag.len() < key.len()).then_some(tag)
-    });
+    let mut tags = keys.iter().map(|&key| keyspace.shared_by(args.arg(key as usize)));
     let first = tags.next().flatten();
     first.is_some() && tags.all(|tag| tag == first)
 }
@@ -180,7 +176,7 @@ impl Worker {
                     &sha_of(args.arg(1)),
                     false,
                     read_only,
-                    are_tagged(command, args),
+                    are_tagged(&self.shared().keyspace, command, args),
                 )
             }
             _ => self.script_in_transaction(command, args),
@@ -213,7 +209,7 @@ impl Worker {
         };
         let known = sha.and_then(|sha| Some((self.shared().library.script(&sha)?, sha)));
         match known {
-            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only, are_tagged(command, args)),
+            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only, are_tagged(&self.shared().keyspace, command, args)),
             None => Err(encode::error(NOSCRIPT)),
         }
     }

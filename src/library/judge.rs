@@ -9,6 +9,7 @@ use super::{KnownScript, sha_of};
 use crate::command::script::prelude::{self, Parts};
 use crate::command::script::{ScriptTraits, analyse, touches_only_declared};
 use crate::command::{Command, CommandTable, Flags};
+use crate::profile::{KeyRule, Role};
 use crate::request::Script;
 use crate::resp::encode;
 
@@ -33,6 +34,8 @@ pub struct Judge {
     partitions: u16,
     /// The profile has items, which scripts need not declare.
     items: bool,
+    /// Its rules, for the guard.
+    rules: String,
     /// Every node holds everything, and one worker orders it.
     one_place: AtomicBool,
     major: u32,
@@ -58,14 +61,19 @@ impl Judge {
             replicas,
             partitions,
             items: false,
+            rules: String::new(),
             one_place: AtomicBool::new(one_place),
             major,
         }
     }
 
-    /// The same where the profile has items.
-    pub fn with_items(self, items: bool) -> Self {
-        Self { items, ..self }
+    /// The same with a profile's rules.
+    pub fn with_rules(self, rules: &[KeyRule]) -> Self {
+        Self {
+            items: rules.iter().any(|rule| rule.role == Role::Item),
+            rules: prelude::rules(rules),
+            ..self
+        }
     }
 
     /// A script, as it is executed.
@@ -75,7 +83,7 @@ impl Judge {
         let parts = self.parts(&traits, only_declared);
         let with = |parts: Parts| {
             let script = match parts.any() {
-                true => prelude::script(text, parts, &self.specs(&traits, parts)),
+                true => prelude::script(text, parts, &self.keys(&traits, parts)),
                 false => text.to_vec(),
             };
             Arc::new(Script {
@@ -120,7 +128,7 @@ impl Judge {
         match self.refusal(&traits, parts) {
             Some(line) => Err(line),
             None => Ok((
-                prelude::library(text, name, prefix, parts, &self.specs(&traits, parts)),
+                prelude::library(text, name, prefix, parts, &self.keys(&traits, parts)),
                 parts,
             )),
         }
@@ -167,11 +175,14 @@ impl Judge {
         }
     }
 
-    fn specs(&self, traits: &ScriptTraits, parts: Parts) -> String {
+    fn keys(&self, traits: &ScriptTraits, parts: Parts) -> prelude::Keys {
         if !parts.guard {
-            return String::new();
+            return prelude::Keys::default();
         }
         let names = |name: &str| traits.unclear || traits.commands.iter().any(|known| **known == *name);
-        prelude::key_specs(&self.commands, names)
+        prelude::Keys {
+            specs: prelude::key_specs(&self.commands, names),
+            rules: self.rules.clone(),
+        }
     }
 }

@@ -61,6 +61,47 @@ impl Pattern {
         out
     }
 
+    /// The pattern in Lua's words, where places catch alike.
+    pub fn lua(&self) -> Vec<u8> {
+        let mut out = b"^".to_vec();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => text.iter().for_each(|byte| match byte {
+                    // Lua's texts may have it, its patterns may not.
+                    0 => out.extend_from_slice(b"%z"),
+                    b if b.is_ascii_punctuation() => out.extend_from_slice(&[b'%', *b]),
+                    b => out.push(*b),
+                }),
+                Piece::Place { is_uuid: false, .. } => out.extend_from_slice(b"(..-)"),
+                Piece::Place { is_uuid: true, .. } => {
+                    let digits = |n: usize| "%x".repeat(n);
+                    let parts = [8, 4, 4, 4, 12].map(digits).join("%-");
+                    out.extend_from_slice(format!("({parts})").as_bytes());
+                }
+            }
+        }
+        out.push(b'$');
+        out
+    }
+
+    /// The template in Lua's words, for what `pattern` has caught.
+    pub fn lua_template(&self, pattern: &Pattern) -> Vec<u8> {
+        let mut out = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => text.iter().for_each(|byte| match byte {
+                    b'%' => out.extend_from_slice(b"%%"),
+                    b => out.push(*b),
+                }),
+                Piece::Place { name, .. } => {
+                    let at = pattern.places().position(|other| other == &**name);
+                    out.extend_from_slice(format!("%{}", at.unwrap_or(0) + 1).as_bytes());
+                }
+            }
+        }
+        out
+    }
+
     /// The places' names.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
@@ -253,6 +294,14 @@ mod tests {
             let error = Pattern::try_from(text.to_owned()).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn lua_is_told_in_its_own_words() {
+        let of = pattern("bull:{queue}.{rest}");
+        assert_eq!(of.lua(), b"^bull%:(..-)%.(..-)$");
+        assert_eq!(pattern("50%-{rest}/{queue}").lua_template(&of), b"50%%-%2/%1");
+        assert!(pattern("m.{id:uuid}").lua().starts_with(b"^m%.(%x%x%x%x%x%x%x%x%-%x%x%x%x%-"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::partition::partition_of_route;
-use super::{partition_of, pinned_to};
+use super::{partition_of, pinned_to, routing_key};
 use crate::profile::{Caught, KeyRule};
 use crate::request::PartitionId;
 
@@ -48,6 +48,15 @@ impl Keyspace {
     pub fn route_of(&self, key: &[u8]) -> Option<(&KeyRule, Vec<u8>)> {
         let (rule, caught) = self.rule_of(key)?;
         Some((rule, rule.route.as_ref()?.fill(&rule.pattern, &caught)))
+    }
+
+    /// What says that other keys live where this one does: a rule, or its hash tag.
+    pub fn shared_by(&self, key: &[u8]) -> Option<Vec<u8>> {
+        if let Some((_, route)) = self.route_of(key) {
+            return Some(route);
+        }
+        let tag = routing_key(key);
+        (tag.len() < key.len()).then(|| tag.to_vec())
     }
 
     /// The rule that fits the key, and what its places have caught.

@@ -10,9 +10,9 @@ NODE = Path(__file__).with_name("node")
 pytestmark = pytest.mark.slow
 
 
-# Their scripts make names of keys that they do not declare. A pool with several worker threads, or more nodes than copies, needs
-# what Redis Cluster needs for that: a hash tag, which both take as a prefix. That a profile keeps these keys together is not enough.
-BULL = {kind: {"PREFIX": "{bull}"} for kind in ["threads", "own", "own-killed"]}
+# Their scripts make names of keys that they do not declare. A pool with several worker threads, or more nodes than copies, must know
+# that these live together: by a hash tag, which both take as a prefix, or by the profile, which says so of the keys of one queue.
+BULL = {"threads": {"PREFIX": "{bull}"}, "own": {"ONE_QUEUE": "1"}, "own-killed": {"ONE_QUEUE": "1"}}
 
 
 def run(flow, script, timeout_s=75, environment={}):

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use super::super::frame::FrameWriter;
 use super::super::spec::{Begin, Find, KeyFlags};
 use super::super::{Command, CommandTable};
+use crate::profile::{KeyRule, Role};
 use crate::resp::Args;
 
 const CORE: &str = include_str!("prelude/core.lua");
@@ -57,12 +58,20 @@ impl Parts {
     }
 }
 
-/// A script with its prelude, behind its `#!` line if it has one. `specs` says where commands have their keys
-/// ([`key_specs`]).
-pub fn script(text: &[u8], parts: Parts, specs: &str) -> Vec<u8> {
+/// What the guard knows of keys.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// Where commands have theirs: [`key_specs`].
+    pub specs: String,
+    /// Where they live: [`rules`].
+    pub rules: String,
+}
+
+/// A script with its prelude, behind its `#!` line if it has one.
+pub fn script(text: &[u8], parts: Parts, keys: &Keys) -> Vec<u8> {
     let (first, rest) = behind_shebang(text);
     let mut out = first.to_vec();
-    put(&mut out, &core(parts, specs));
+    put(&mut out, &core(parts, keys));
     put(&mut out, &SCRIPT.replace("@OS@", os(parts)));
     if parts.publish {
         out.extend_from_slice(b"return rf_done(function(...) ");
@@ -75,10 +84,10 @@ pub fn script(text: &[u8], parts: Parts, specs: &str) -> Vec<u8> {
 }
 
 /// A library as nodes get it: called `name`, and so that each of its functions has `prefix` in front of its name.
-pub fn library(text: &[u8], name: &str, prefix: &str, parts: Parts, specs: &str) -> Vec<u8> {
+pub fn library(text: &[u8], name: &str, prefix: &str, parts: Parts, keys: &Keys) -> Vec<u8> {
     let (_, rest) = behind_shebang(text);
     let mut out = format!("#!lua name={name}\n").into_bytes();
-    put(&mut out, &core(parts, specs));
+    put(&mut out, &core(parts, keys));
     put(
         &mut out,
         &LIBRARY.replace("@OS@", os(parts)).replace("@PREFIX@", prefix),
@@ -92,10 +101,11 @@ fn os(parts: Parts) -> &'static str {
     if parts.os { "os" } else { "rf_os" }
 }
 
-fn core(parts: Parts, specs: &str) -> String {
+fn core(parts: Parts, keys: &Keys) -> String {
     let mut chosen = String::new();
     if parts.guard {
-        chosen.push_str(&GUARD.replace("@SPECS@", specs));
+        let guard = GUARD.replace("@SPECS@", &keys.specs);
+        chosen.push_str(&guard.replace("--[[rules]]", &keys.rules));
     }
     if parts.clock {
         chosen.push_str(CLOCK);
@@ -127,6 +137,35 @@ fn behind_shebang(text: &[u8]) -> (&[u8], &[u8]) {
         false => 0,
     };
     text.split_at_checked(head).unwrap_or((b"", text))
+}
+
+/// A profile's rules, as the guard reads them: ` {"^bull:(..-):(..-)$","bull:%1"},{"^queue:(..-)$",false}`.
+pub fn rules(rules: &[KeyRule]) -> String {
+    let mut out = String::new();
+    for rule in rules {
+        let route = match (rule.role, &rule.route) {
+            (Role::Plain, Some(route)) => lua_string(&route.lua_template(&rule.pattern)),
+            // Where an item is, items.lua says; one that is nowhere lives by itself.
+            (Role::Item, _) => "'%0'".to_owned(),
+            _ => "false".to_owned(),
+        };
+        // Writing to a string cannot fail.
+        let _ok = write!(out, "{{{},{route}}},", lua_string(&rule.pattern.lua()));
+    }
+    out
+}
+
+/// A text as Lua reads it.
+fn lua_string(text: &[u8]) -> String {
+    let mut out = String::from("'");
+    for &byte in text {
+        match byte {
+            b' '..=b'~' if byte != b'\'' && byte != b'\\' => out.push(byte as char),
+            _ => drop(write!(out, "\\{byte:03}")),
+        }
+    }
+    out.push('\'');
+    out
 }
 
 /// Where the commands have their keys, as the guard reads it: ` get=1 mset=r1,-1,2,0 zunionstore=r1,0,1,0;n2,3,1 `.

@@ -54,19 +54,21 @@ const single = new Worker("ranked", async (job) => { order.push(job.opts.priorit
 await until("60 in order", () => order.length === 60);
 assert.deepEqual(order, [...order].sort((a, b) => a - b));
 
-// Flows: a parent runs when its children are done.
-const producer = new FlowProducer(options);
-const family = await Promise.all(range(15).map((number) => producer.add({
-  name: "parent", queueName: "parents", data: { number },
-  children: range(5).map((child) => ({ name: "child", queueName: "work", data: { number: child } })),
-})));
-const sums = new Map();
-const parents = new Worker("parents", async (job) => {
-  const values = Object.values(await job.getChildrenValues());
-  sums.set(job.id, values.reduce((left, right) => left + right, 0));
-}, options);
-await until("15 parents", () => sums.size === 15);
-assert.ok(family.every((each) => sums.get(each.job.id) === 20));
+// Flows: a parent runs when its children are done. Its queue is another one, which has to live with theirs.
+if (!process.env.ONE_QUEUE) {
+  const producer = new FlowProducer(options);
+  const family = await Promise.all(range(15).map((number) => producer.add({
+    name: "parent", queueName: "parents", data: { number },
+    children: range(5).map((child) => ({ name: "child", queueName: "work", data: { number: child } })),
+  })));
+  const sums = new Map();
+  const parents = new Worker("parents", async (job) => {
+    const values = Object.values(await job.getChildrenValues());
+    sums.set(job.id, values.reduce((left, right) => left + right, 0));
+  }, options);
+  await until("15 parents", () => sums.size === 15);
+  assert.ok(family.every((each) => sums.get(each.job.id) === 20));
+}
 
 // A scheduler, and a limit of jobs in a time.
 const scheduled = new Queue("scheduled", options);

@@ -1,11 +1,18 @@
--- A script may touch only keys that live with those it has declared: with the same hash tag, or, untagged, the same key.
+-- A script may touch only keys that live with those it has declared: where a rule of the profile says the same of both; else with the
+-- same hash tag, or, untagged, the same key.
 -- Any other may be on other nodes, and is refused before the command is executed.
 local SPECS = '@SPECS@'
+-- The profile's rules, in order: a pattern, and what it makes of the key; false: such a key is not for scripts.
+local RULES = { --[[rules]] }
 local allowed, tags, finders = nil, nil, {}
--- The part of a key that decides where it lives. Must be what `ring::partition::routing_key` is.
+-- What decides where a key lives. Must be what `ring::keyspace` says.
 local function routing(key)
     local pin = string.match(key, '^rf@[0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
     if pin then return pin end
+    for i = 1, #RULES do
+        local rule = RULES[i]
+        if string.find(key, rule[1]) then return rule[2] and (string.gsub(key, rule[1], rule[2])) end
+    end
     local open = string.find(key, '{', 1, true)
     local close = open and string.find(key, '}', open + 1, true)
     if close and close > open + 1 then return string.sub(key, open + 1, close - 1) end
@@ -22,14 +29,18 @@ local function refusal(key)
     if type(key) ~= 'string' then return nil end
     if not tags then
         tags = {}
-        for declared in pairs(allowed) do tags[routing(declared)] = true end
+        for declared in pairs(allowed) do
+            local tag = routing(declared)
+            if tag then tags[tag] = true end
+        end
     end
-    if allowed[key] or tags[routing(key)] then
+    local tag = routing(key)
+    if allowed[key] or (tag and tags[tag]) then
         allowed[key] = true
         return nil
     end
     return "CROSSSLOT This script touches the key '" .. key .. "' without declaring it, and the pool may keep it on other "
-        .. "nodes than the declared keys: pass it as one of KEYS, or give all keys of the script the same {hash tag}"
+        .. "nodes than the declared keys: pass it as one of KEYS, or give all keys of the script the same {hash tag}, or a route in the profile"
 end
 local function check(a, from, to, step)
     for i = from, to, step do

@@ -11,13 +11,16 @@ const CLOCKED: Parts = Parts {
     os: false,
 };
 
-fn specs() -> String {
-    key_specs(&CommandTable::builtin(), |_| true)
+fn specs() -> Keys {
+    Keys {
+        specs: key_specs(&CommandTable::builtin(), |_| true),
+        rules: String::new(),
+    }
 }
 
 /// Runs a script with the clock on a server that has some data.
 fn run(server: &Server, text: &str, moment: &str) -> Vec<u8> {
-    let script = script(text.as_bytes(), CLOCKED, "");
+    let script = script(text.as_bytes(), CLOCKED, &Keys::default());
     let mut client = server.client(3);
     client.line("DEL {t}s {t}k {t}l {t}x {t}h");
     client.line("SADD {t}s a b c d e f g");
@@ -81,20 +84,83 @@ fn two_servers_do_the_same_at_different_times() {
 
 #[test]
 fn a_script_keeps_its_first_line_and_its_line_numbers() {
-    let text = script(b"#!lua flags=no-writes\nreturn 1", CLOCKED, "");
+    let text = script(b"#!lua flags=no-writes\nreturn 1", CLOCKED, &Keys::default());
     assert!(text.starts_with(b"#!lua flags=no-writes\nlocal function"));
     assert_eq!(text.iter().filter(|&&b| b == b'\n').count(), 1);
 }
 
 /// What a guarded script with these keys answers.
 fn guarded(server: &Server, text: &str, keys: &str) -> String {
+    guarded_by(server, text, keys, &specs())
+}
+
+fn guarded_by(server: &Server, text: &str, keys: &str, known: &Keys) -> String {
     let parts = Parts {
         guard: true,
         ..Parts::default()
     };
     let mut args = words(&format!("EVAL x {} {keys}", keys.split_whitespace().count()));
-    args[1] = script(text.as_bytes(), parts, &specs());
+    args[1] = script(text.as_bytes(), parts, known);
     String::from_utf8_lossy(&server.client(2).call(&args)).into_owned()
+}
+
+/// The guard says the same of keys as the ring does.
+#[test]
+fn a_profile_says_which_keys_live_together() {
+    let server = Server::start();
+    let profile = crate::profile::parse(
+        "mine",
+        r#"
+        [[key]]
+        pattern = "bull:{queue}:{rest}"
+        route = "bull:{queue}"
+        [[key]]
+        pattern = "%a+.{x}-{y}"
+        route = "{y}%{x}"
+        [[key]]
+        pattern = "list:{name}"
+        role = "list"
+        "#,
+    )
+    .unwrap();
+    let known = Keys {
+        rules: rules(&profile.keys),
+        ..specs()
+    };
+    let space = crate::ring::Keyspace {
+        partitions: 16384,
+        rules: profile.keys.into(),
+    };
+    let keys = [
+        "bull:a:1",
+        "bull:a:2",
+        "bull:a:b:c",
+        "bull:a{t}:1",
+        "bull:b:1",
+        "bull:a",
+        "%a+.x-bull:a",
+        "%a+.1-2",
+        "%a+.1-2-3",
+        "2%1",
+        "{2%1}",
+        "{bull:a}",
+        "other",
+        "{t}",
+    ];
+    for declared in keys {
+        for touched in keys {
+            let reply = guarded_by(
+                &server,
+                &format!("return redis.call('GET', '{touched}')"),
+                declared,
+                &known,
+            );
+            let together = space.partition_of(declared.as_bytes()) == space.partition_of(touched.as_bytes());
+            assert_eq!(!reply.starts_with("-CROSSSLOT"), together, "{declared} {touched}: {reply}");
+        }
+    }
+    let reply = guarded_by(&server, "return redis.call('LLEN', 'list:a')", "other", &known);
+    assert!(reply.starts_with("-CROSSSLOT"), "{reply}");
 }
 
 #[test]
@@ -180,7 +246,7 @@ fn messages_come_with_the_reply() {
     };
     let run = |text: &str| {
         let mut args = words("EVAL x 0");
-        args[1] = script(text.as_bytes(), parts, "");
+        args[1] = script(text.as_bytes(), parts, &Keys::default());
         String::from_utf8_lossy(&server.client(3).call(&args)).replace("\r\n", " ")
     };
     let m = "*3 $7 PUBLISH $1 c $1 m ";
@@ -259,7 +325,7 @@ fn no_script_reaches_another_database() {
     };
     let run = |text: &str| {
         let mut args = words("EVAL x 0");
-        args[1] = script(text.as_bytes(), parts, "");
+        args[1] = script(text.as_bytes(), parts, &Keys::default());
         String::from_utf8_lossy(&server.client(2).call(&args)).into_owned()
     };
     for text in [
