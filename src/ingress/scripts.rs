@@ -209,7 +209,13 @@ impl Worker {
         };
         let known = sha.and_then(|sha| Some((self.shared().library.script(&sha)?, sha)));
         match known {
-            Some((known, sha)) => self.usable(known, &sha, by_digest, read_only, are_tagged(&self.shared().keyspace, command, args)),
+            Some((known, sha)) => self.usable(
+                known,
+                &sha,
+                by_digest,
+                read_only,
+                are_tagged(&self.shared().keyspace, command, args),
+            ),
             None => Err(encode::error(NOSCRIPT)),
         }
     }

@@ -301,7 +301,11 @@ mod tests {
         let of = pattern("bull:{queue}.{rest}");
         assert_eq!(of.lua(), b"^bull%:(..-)%.(..-)$");
         assert_eq!(pattern("50%-{rest}/{queue}").lua_template(&of), b"50%%-%2/%1");
-        assert!(pattern("m.{id:uuid}").lua().starts_with(b"^m%.(%x%x%x%x%x%x%x%x%-%x%x%x%x%-"));
+        assert!(
+            pattern("m.{id:uuid}")
+                .lua()
+                .starts_with(b"^m%.(%x%x%x%x%x%x%x%x%-%x%x%x%x%-")
+        );
     }
 
     #[test]

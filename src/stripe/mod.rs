@@ -134,6 +134,8 @@ struct State {
     directory: Option<Arc<Directory>>,
     /// Entries appended to the open segment of an index.
     appended: u64,
+    /// How many entries sealed segments of an index have, as far as nothing has changed there since they were counted.
+    cards: HashMap<u16, i64>,
     /// The lengths of a list's, or a stream's, segments.
     lengths: Option<Lengths>,
     /// Of a stream's consumer groups: the segment before which there is nothing that was not delivered.
@@ -197,6 +199,22 @@ impl Stripe {
         let mut state = lock(&self.state);
         state.directory = Some(Arc::new(directory));
         state.appended = 0;
+    }
+
+    /// How many entries this segment has, if that is known.
+    pub fn card(&self, segment: Segment) -> Option<i64> {
+        lock(&self.state).cards.get(&segment.number).copied()
+    }
+
+    /// Entries of this segment may be removed by somebody who is inside.
+    pub fn card_changes(&self, segment: Segment) {
+        lock(&self.state).cards.remove(&segment.number);
+    }
+
+    /// Sealed segments have so many entries; what else was known is forgotten.
+    pub fn counted_cards(&self, cards: impl Iterator<Item = (Segment, i64)>, _alone: &Alone) {
+        let cards = cards.map(|(segment, card)| (segment.number, card)).collect();
+        lock(&self.state).cards = cards;
     }
 
     /// Other segments are there than before, as this directory says.

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::Steps;
 use super::score::{self, Entry};
-use super::segments::{candidates, counter_name, directory, drop_empty};
+use super::segments::{candidates, counter_name, directory, drop_empty, queue};
+use super::translate::Guards;
+use super::whole;
 use crate::command::Special;
 use crate::command::number::integer;
 use crate::command::spec::Merge;
@@ -41,9 +43,9 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {
                 score::double(entry.segment.base + u128::from(entry.score))
             })))
         }
+        Special::Zcard => Ok(answer(encode::integer(total(p, steps, key).await?))),
         Special::Zcount if args.arg(2) == b"-inf" && args.arg(3) == b"+inf" => {
-            let directory = directory(p, steps, key).await?;
-            Ok(answer(encode::integer(total(p, key, &directory).await?)))
+            Ok(answer(encode::integer(total(p, steps, key).await?)))
         }
         Special::Zrange | Special::Zrevrange => {
             let range = Range::of(command.special, &args).map_err(|line| answer(encode::error(line)))?;
@@ -61,6 +63,7 @@ pub(super) async fn each(
     special: Special,
     parts: Vec<(Bytes, crate::resp::Spans)>,
     merge: Merge,
+    inside: Guards,
 ) -> Step<Outcome> {
     let shared = p.worker.shared().clone();
     let mut asked = Vec::with_capacity(parts.len());
@@ -79,6 +82,7 @@ pub(super) async fn each(
         let number = reply(outcome)?;
         sum += text(&number).and_then(integer).unwrap_or(0);
     }
+    drop(inside);
     // What is not there any more is no queue any more.
     if matches!(special, Special::Del | Special::Unlink) {
         let key = steps.args();
@@ -208,13 +212,29 @@ impl Range {
 }
 
 /// How many entries there are in all.
-async fn total(p: &Procedure, index: &[u8], directory: &Directory) -> Step<i64> {
-    let question = |segment: Segment| {
-        let name = names::segment(segment, index);
-        (segment.partition, encode::command_frame(&[b"ZCARD", &name]))
+async fn total(p: &Procedure, steps: &Steps, index: &[u8]) -> Step<i64> {
+    let (queue, _) = queue(p, steps, index).await?;
+    let alone = queue.alone().await;
+    let directory = directory(p, steps, index).await?;
+    let unknown: Vec<Segment> = directory
+        .segments()
+        .filter(|segment| *segment == directory.open() || queue.card(*segment).is_none())
+        .collect();
+    let asked = whole::lengths(p, index, unknown.iter().copied(), b"ZCARD").await?;
+    let card = |segment: Segment| match unknown.contains(&segment) {
+        true => asked.of(segment.number) as i64,
+        false => queue.card(segment).unwrap_or(0),
     };
-    let cards = p.read_all(directory.segments().map(question)).await?;
-    Ok(cards.iter().filter_map(|reply| integer(text(reply)?)).sum())
+    let cards: Vec<(Segment, i64)> = directory
+        .segments()
+        .map(|segment| (segment, card(segment)))
+        .collect();
+    let sealed = cards
+        .iter()
+        .copied()
+        .filter(|(segment, _)| *segment != directory.open());
+    queue.counted_cards(sealed, &alone);
+    Ok(cards.iter().map(|(_, card)| card).sum())
 }
 
 /// The entries of a range.
@@ -224,7 +244,7 @@ async fn page(p: &Procedure, steps: &Steps, index: &[u8], range: &Range) -> Step
     let marker = range.marker();
     if marker.is_none() && (start < 0 || stop < -1) {
         // Counted from the end.
-        let total = total(p, index, &directory).await?;
+        let total = total(p, steps, index).await?;
         let from_end = |at: i64| if at < 0 { at + total } else { at };
         (start, stop) = (from_end(start).max(0), from_end(stop));
         if stop < 0 {

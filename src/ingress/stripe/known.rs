@@ -10,7 +10,7 @@ use crate::profile::Role;
 use crate::resp::{Args, Spans};
 use crate::stripe::{Directory, Stripe, Stripes, names};
 
-/// A list or a stream that a command names.
+/// A queue that a command names.
 pub(super) struct Queue {
     /// The argument that is its key.
     pub(super) at: usize,
@@ -18,7 +18,7 @@ pub(super) struct Queue {
     pub(super) directory: Arc<Directory>,
 }
 
-/// Goes inside of a command's lists and streams; or what is needed first.
+/// Goes inside of a command's queues; or what is needed first.
 pub(super) fn queues(
     stripes: &Stripes,
     db: u16,
@@ -30,7 +30,7 @@ pub(super) fn queues(
     let mut needs = Needs::default();
     let mut inside = Guards::new();
     let mut queues = Vec::new();
-    let is_one = |role: &Role| matches!(role, Role::List | Role::Stream);
+    let is_one = |role: &Role| matches!(role, Role::List | Role::Stream | Role::Index);
     for (&at, _) in keys.iter().zip(roles).filter(|(_, role)| is_one(role)) {
         let key = args.arg(at as usize);
         let queue = stripes.queue(db, key);

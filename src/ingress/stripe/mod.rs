@@ -98,8 +98,7 @@ impl Worker {
                 let (steps, special) = (Steps::of(stripes, frame, spans, db), command.special);
                 let rule = command.downgrade(spans.len());
                 Taken::Done(self.proceed(core, id, rule, move |mut p| async move {
-                    let _inside = inside;
-                    let result = index::each(&mut p, &steps, special, parts, merge).await;
+                    let result = index::each(&mut p, &steps, special, parts, merge, inside).await;
                     (p, result.unwrap_or_else(|end| end))
                 }))
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::segments::candidates;
-use super::{keys, list, role_of, stream, with_words};
+use super::{keys, known, list, role_of, stream, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
 use crate::profile::{Role, ScriptRule};
@@ -113,7 +113,7 @@ pub(in crate::ingress) fn form(
         };
     }
     match (roles.as_slice(), keys.first()) {
-        ([Role::Index], Some(&key)) => index(stripes, db, command, args, key as usize),
+        ([Role::Index], Some(&key)) => index(stripes, db, command, args, key as usize, when),
         ([Role::Counter], _) if command.special == Special::Get => Form::Steps,
         _ if roles.iter().all(|role| matches!(role, Role::Item | Role::Plain)) => {
             items(stripes, db, command, args, &keys)
@@ -172,24 +172,78 @@ fn script(
 }
 
 /// A command on one index.
-fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: usize) -> Form {
-    use Special::*;
+fn index(stripes: &Stripes, db: u16, command: &Command, args: &Args<'_>, key: usize, when: When) -> Form {
+    use Special::{
+        Del, Exists, Unlink, Zcard, Zcount, Zrange, Zrangebyscore, Zrank, Zrem, Zrevrange, Zrevrank, Zscore,
+    };
     let index = args.arg(key);
-    let queue = stripes.queue(db, index);
-    let Some(directory) = queue.directory() else {
+    let special = command.special;
+    if matches!(special, Zrem | Del | Unlink) {
+        return removal(stripes, db, special, args, key, when).unwrap_or_else(Form::Needs);
+    }
+    let Some(directory) = stripes.queue(db, index).directory() else {
         return Form::Needs(Needs {
             queues: vec![Bytes::copy_from_slice(index)],
             ..Needs::default()
         });
     };
-    let on = |segment, args: &Args<'_>| with_words(args, &[(key, names::segment(segment, index))]);
-    match command.special {
-        Zrem => merged(removals(stripes, db, index, &directory, args), Merge::Sum),
-        Zcard => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Sum),
-        Del | Unlink | Exists => merged(directory.segments().map(|s| on(s, args)).collect(), Merge::Any),
+    let on_all = |merge| {
+        let on = |segment| with_words(args, &[(key, names::segment(segment, index))]);
+        merged(directory.segments().map(on).collect(), merge, Guards::new())
+    };
+    match special {
+        Zcard if when == When::Now && !directory.is_single() => Form::Steps,
+        Zcard => on_all(Merge::Sum),
+        Exists => on_all(Merge::Any),
         Zrange | Zrevrange | Zrangebyscore | Zrank | Zrevrank | Zscore | Zcount => Form::Steps,
         _ => refused(command, stripes),
     }
+}
+
+/// Entries are removed from an index: inside, and what is counted of their segments is not true any more.
+fn removal(
+    stripes: &Stripes,
+    db: u16,
+    special: Special,
+    args: &Args<'_>,
+    key: usize,
+    when: When,
+) -> Result<Form, Needs> {
+    let index = args.arg(key);
+    let (queues, mut inside) = known::queues(stripes, db, args, &[key as u32], &[Role::Index], when)?;
+    let Some(queue) = queues.first() else {
+        return Err(Needs::default());
+    };
+    let parts: Vec<(Segment, (Bytes, Spans))> = match special {
+        Special::Zrem => removals(stripes, db, index, &queue.directory, args),
+        _ => queue
+            .directory
+            .segments()
+            .map(|segment| {
+                (
+                    segment,
+                    with_words(args, &[(key, names::segment(segment, index))]),
+                )
+            })
+            .collect(),
+    };
+    for (segment, _) in &parts {
+        queue.queue.card_changes(*segment);
+    }
+    if let [(segment, _)] = parts.as_slice() {
+        inside
+            .iter_mut()
+            .for_each(|(partition, _)| *partition = segment.partition);
+    }
+    let merge = match special {
+        Special::Zrem => Merge::Sum,
+        _ => Merge::Any,
+    };
+    Ok(merged(
+        parts.into_iter().map(|(_, part)| part).collect(),
+        merge,
+        inside,
+    ))
 }
 
 /// A `ZREM` for each segment: every member is asked for where it may be.
@@ -199,7 +253,7 @@ fn removals(
     index: &[u8],
     directory: &Directory,
     args: &Args<'_>,
-) -> Vec<(Bytes, Spans)> {
+) -> Vec<(Segment, (Bytes, Spans))> {
     let mut asked: Vec<(Segment, Vec<&[u8]>)> = Vec::new();
     for member in args.iter().skip(2) {
         for segment in candidates(stripes, db, index, directory, member) {
@@ -211,18 +265,21 @@ fn removals(
     }
     let part = |(segment, members): (Segment, Vec<&[u8]>)| {
         let name = names::segment(segment, index);
-        crate::resp::frame_of(&[&[args.arg(0), &name[..]], &members[..]].concat())
+        (
+            segment,
+            crate::resp::frame_of(&[&[args.arg(0), &name[..]], &members[..]].concat()),
+        )
     };
     asked.into_iter().map(part).collect()
 }
 
-fn merged(mut parts: Vec<(Bytes, Spans)>, merge: Merge) -> Form {
+fn merged(mut parts: Vec<(Bytes, Spans)>, merge: Merge, inside: Guards) -> Form {
     match parts.pop() {
         None => Form::Reply(encode::integer(0)),
-        Some((frame, spans)) if parts.is_empty() => Form::One(frame, spans, Guards::new()),
+        Some((frame, spans)) if parts.is_empty() => Form::One(frame, spans, inside),
         Some(last) => {
             parts.push(last);
-            Form::Each(parts, merge, Guards::new())
+            Form::Each(parts, merge, inside)
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::score::number;
-use super::segments::{directory, drop_empty, texts};
+use super::segments::{directory, drop_empty, queue, texts};
 use super::{Steps, at_once, with_words};
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::ScriptRule;
@@ -28,10 +28,14 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule)
     let mut left = number(args.arg(limit_at));
     let mut found: Vec<Bytes> = Vec::new();
     let mut empty: Vec<Segment> = Vec::new();
+    let (queue, _) = queue(p, steps, &index).await?;
+    // It may remove entries.
+    let inside = queue.entered().await;
     let directory = directory(p, steps, &index).await?;
     let segments: Vec<Segment> = directory.segments().collect();
     for segment in segments {
         let name = names::segment(segment, &index);
+        queue.card_changes(segment);
         let call = with_words(
             &args,
             &[(3, name.clone()), (limit_at, Bytes::from(left.to_string()))],
@@ -59,6 +63,7 @@ pub(super) async fn execute(p: &mut Procedure, steps: &Steps, rule: &ScriptRule)
             break;
         }
     }
+    drop(inside);
     if !empty.is_empty() {
         drop_empty(p, steps, &index, &empty).await;
     }

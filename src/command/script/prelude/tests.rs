@@ -156,7 +156,11 @@ fn a_profile_says_which_keys_live_together() {
                 &known,
             );
             let together = space.partition_of(declared.as_bytes()) == space.partition_of(touched.as_bytes());
-            assert_eq!(!reply.starts_with("-CROSSSLOT"), together, "{declared} {touched}: {reply}");
+            assert_eq!(
+                !reply.starts_with("-CROSSSLOT"),
+                together,
+                "{declared} {touched}: {reply}"
+            );
         }
     }
     let reply = guarded_by(&server, "return redis.call('LLEN', 'list:a')", "other", &known);
