@@ -17,7 +17,7 @@ TOGETHER = {
     ],
     "rq": [["rq:queues", "rq:queue:high", "rq:wip:high", f"rq:job:{ID}", "rq:worker:5a", "rq:worker:5a:executions"]],
     "sidekiq": [["stat:processed", "stat:processed:2026-11-28", "stat:failed", "stat:failed:2026-11-28"]],
-    "bullmq": [[f"bull:work:{each}" for each in ["id", "wait", "active", "delayed", "events", "marker", "meta", "1", "1:lock"]]],
+    "bullmq": [[f"bull:work:{each}" for each in ["", "id", "wait", "active", "delayed", "events", "marker", "meta", "1", "1:lock"]]],
 }
 
 

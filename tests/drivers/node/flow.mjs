@@ -9,6 +9,9 @@ export const connection = { host: "127.0.0.1", port: Number(process.argv[2]) };
 /** What the names of keys begin with: the driver's own, or a hash tag. */
 export const prefix = process.env.PREFIX;
 
+/** Whether only keys of one queue live together. */
+export const oneQueue = Boolean(process.env.ONE_QUEUE);
+
 /** Here a node dies, where nodes die. */
 export async function halfway() {
   console.log("halfway");
