@@ -23,6 +23,9 @@ fn it_is_waited_for() {
         "connecting",
         "it was used, or taken for lost"
     );
+    // Seen: the rest of it as fast as it can.
+    let mut node = pool.nodes[1].client();
+    node.call(cmd!["CONFIG", "SET", "key-load-delay", 0]);
     let outcome = finish(&pool, &sidecar, workload, seed);
     assert_unseen(&outcome, seed);
     assert_warned_once(&sidecar, "loading");
