@@ -132,6 +132,7 @@ impl Worker {
     ) -> Result<Across, Bytes> {
         let args = &Args { bytes: frame, spans };
         let keys = command.keys(args).map_err(|error| error.to_bytes())?;
+        has_side(command.special, args, &keys)?;
         // What one node decides first is decided for one partition.
         let joint = match command.rewrite {
             Some(_) => None,
@@ -156,6 +157,20 @@ impl Worker {
             keyspace: self.shared().keyspace.clone(),
             databases_max: self.shared().databases,
         })
+    }
+}
+
+/// Commands that take from one side of the first key that has anything must say which: nodes would refuse their parts before they
+/// execute anything.
+pub(super) fn has_side(special: Special, args: &Args<'_>, keys: &KeyPositions) -> Result<(), Bytes> {
+    let takes = matches!(
+        special,
+        Special::Lmpop | Special::Blmpop | Special::Zmpop | Special::Bzmpop
+    );
+    let behind = keys.last().map_or(0, |&key| key as usize + 1);
+    match takes && args.len() <= behind {
+        true => Err(encode::error(SYNTAX)),
+        false => Ok(()),
     }
 }
 

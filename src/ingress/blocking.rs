@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::across::{Across, Part, one_map};
+use super::across::{Across, Part, has_side, one_map};
 use super::dispatch::Flow;
 use super::gather::{elements, words_of};
 use super::procedure::{Procedure, Step, answer, reply, write_of};
@@ -136,6 +136,7 @@ impl Worker {
     ) -> Result<Waiting, Bytes> {
         let args = Args { bytes: frame, spans };
         let keys = command.keys(&args).map_err(|error| error.to_bytes())?;
+        has_side(command.special, &args, &keys)?;
         let mut parts = self.parts_of(command, &args, &keys);
         let moves = matches!(command.special, Special::Blmove | Special::Brpoplpush);
         let mut across = None;

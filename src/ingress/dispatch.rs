@@ -87,6 +87,9 @@ impl Worker {
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
+        if client.only_listens() && !may_listener_send(command.special) {
+            return self.refuse_listener(core, id, command);
+        }
         let in_transaction = client.session.transaction.is_some();
         let other_form;
         let (frame, spans) = match &self.shared().stripes {
@@ -111,9 +114,6 @@ impl Worker {
         if command.flags.contains(Flags::DENYOOM) && self.is_full(&route, command, &args) {
             client.spoil_transaction();
             return self.refuse(core, id, OOM);
-        }
-        if client.only_listens() && !may_listener_send(command.special) {
-            return self.refuse_listener(core, id, command);
         }
         // What is pushed to a client changes its form with it.
         if command.special == Special::Hello && client.subscriptions.is_some() && !client.slots.is_empty() {
@@ -282,6 +282,14 @@ impl Worker {
                 .admissions
                 .is_full(row.into_iter().flat_map(|row| row.replicas.iter().copied()))
         })
+    }
+
+    /// The same of one partition.
+    pub(super) fn is_partition_full(&self, partition: PartitionId) -> bool {
+        let table = self.shared().table.load();
+        let row = table.rows.get(usize::from(partition));
+        let replicas = row.into_iter().flat_map(|row| row.replicas.iter().copied());
+        self.shared().admissions.is_full(replicas)
     }
 
     /// Whether so many nodes say that they execute a script that the command would wait for its end.
@@ -485,7 +493,7 @@ impl Worker {
     }
 }
 
-const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+pub(super) const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 const DB_RANGE: &str = "ERR DB index is out of range";
 const NOAUTH: &str = "NOAUTH Authentication required.";

@@ -242,8 +242,7 @@ impl Worker {
         if client.reads_pending(None) {
             return Flow::Again;
         }
-        let db = client.session.db;
-        let inside = match self.exec_striped(core, id, db) {
+        let inside = match self.exec_striped(core, id) {
             Ok(inside) => inside,
             Err(flow) => return flow,
         };
@@ -268,11 +267,12 @@ impl Worker {
         }
         let mut plan = Plan::default();
         let mut assembly = Assembly::default();
+        let flushes = self.flushes(&transaction);
         self.show_queued(core, id, &transaction);
         for (i, (frame, spans)) in transaction.commands.iter().enumerate() {
             let piece = match transaction.faults.iter().find(|(at, _)| *at == i) {
                 Some((_, fault)) => Piece::Literal(fault.clone()),
-                None => self.piece_in_form(core, id, db, frame, spans, &mut plan),
+                None => self.piece_in_form(core, id, frame, spans, &mut plan, flushes),
             };
             if matches!(piece, Piece::PubSub) {
                 assembly.pubsub.push((frame.clone(), spans.clone()));
@@ -357,6 +357,17 @@ impl Worker {
         let rule = Downgrade::AsIs;
         self.proceed(core, id, rule, move |mut procedure| async move {
             let _inside = inside;
+            let worker = procedure.worker.clone();
+            let mut flushed = Vec::new();
+            for unit in &units {
+                if let Unit::Flush(db, flush) = unit {
+                    flushed.extend(flush.databases(&worker, *db));
+                }
+            }
+            let _alone = match &worker.shared().stripes {
+                Some(stripes) => stripes.alone(&flushed).await,
+                None => Vec::new(),
+            };
             let outcome = match in_steps(&mut procedure, units, watch).await {
                 Ok(Some(parts)) => {
                     let (worker, to) = (procedure.worker.clone(), procedure.client());
@@ -404,12 +415,14 @@ impl Worker {
         &self,
         core: &mut Core,
         id: u32,
-        db: u16,
         frame: &Bytes,
         spans: &Spans,
         plan: &mut Plan,
+        flushes: bool,
     ) -> Piece {
-        match self.form_in_transaction(db, frame, spans) {
+        // As the `SELECT`s before it have left it.
+        let db = core.clients.get(id as usize).map_or(0, |c| c.session.db);
+        match self.form_in_transaction(db, frame, spans, flushes) {
             Form::One(frame, spans, _) => self.piece(core, id, db, &frame, &spans, plan),
             Form::Reply(reply) => Piece::Literal(reply),
             Form::Each(parts, merge, _) => {

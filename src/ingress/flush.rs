@@ -47,7 +47,7 @@ impl Flush {
         }
     }
 
-    fn databases(self, worker: &Worker, db: u16) -> Vec<u16> {
+    pub(super) fn databases(self, worker: &Worker, db: u16) -> Vec<u16> {
         match self {
             Self::Database => vec![db],
             Self::All => {

@@ -217,8 +217,18 @@ impl Procedure {
 
     /// Asks several things at once.
     pub(super) async fn ask_all(&self, asked: Vec<(PartitionId, u16, Action)>) -> Vec<Outcome> {
-        let mut outcomes = vec![Outcome::Done; asked.len()];
         let writes = asked.iter().any(|(_, _, action)| is_write(action));
+        let outcomes = self.ask_in_order(asked).await;
+        let replied = |outcome: &Outcome| matches!(outcome, Outcome::Reply { .. });
+        if writes && outcomes.iter().any(replied) {
+            self.wrote.set(true);
+        }
+        outcomes
+    }
+
+    /// The same of what changes nothing, though it takes its place among the writes.
+    pub(super) async fn ask_in_order(&self, asked: Vec<(PartitionId, u16, Action)>) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Done; asked.len()];
         for (part, (partition, db, action)) in asked.into_iter().enumerate() {
             self.send(partition, db, action, self.reply_to(part as u16));
         }
@@ -227,10 +237,6 @@ impl Procedure {
             if let Some(place) = outcomes.get_mut(usize::from(part)) {
                 *place = outcome;
             }
-        }
-        let replied = |outcome: &Outcome| matches!(outcome, Outcome::Reply { .. });
-        if writes && outcomes.iter().any(replied) {
-            self.wrote.set(true);
         }
         outcomes
     }

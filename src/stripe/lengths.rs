@@ -62,6 +62,16 @@ impl Stripe {
         Some(segment)
     }
 
+    /// Whether there is room for so many elements in the segment at this end, as far as that is known.
+    pub fn has_room_at(&self, end: End, elements: u64, segment_len: u64) -> bool {
+        let state = lock(&self.state);
+        let (Some(directory), Some(lengths)) = (&state.directory, &state.lengths) else {
+            return false;
+        };
+        let length = lengths.of(directory.end(end).number);
+        length == 0 || length + elements <= segment_len
+    }
+
     /// Whether there is room for an entry in a stream's open segment, where it is put then.
     pub fn has_room(&self, segment_len: u64) -> bool {
         let mut state = lock(&self.state);
@@ -99,6 +109,8 @@ impl Stripe {
     pub fn lose(&self) {
         let mut state = lock(&self.state);
         (state.directory, state.lengths) = (None, None);
+        state.cursors.clear();
+        state.cards.clear();
     }
 
     /// These are the segments of a list, or a stream, and their lengths.

@@ -405,8 +405,7 @@ impl Stripes {
         old
     }
 
-    /// All keys of these databases have been removed. What is on its way, on a queue as it was, counts as removed with it: it began before
-    /// the flush was answered.
+    /// All keys of these databases have been removed. Who says so is [alone](Stripes::alone) at their queues.
     pub fn forget(&self, dbs: &[u16]) {
         let mut staged = lock(&self.staged);
         let removed = staged.items.extract_if(|(db, _), _| dbs.contains(db));
@@ -414,7 +413,12 @@ impl Stripes {
             staged.taken(&one);
         }
         drop(staged);
-        lock(&self.queues).retain(|(db, _), _| !dbs.contains(db));
+        // They are the same objects still: who waits for a queue must find the others there.
+        for ((db, _), queue) in lock(&self.queues).iter() {
+            if dbs.contains(db) {
+                queue.lose();
+            }
+        }
         // Of what is only remembered nothing is missed.
         lock(&self.places).clear();
         lock(&self.entries).clear();

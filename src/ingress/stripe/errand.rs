@@ -63,6 +63,11 @@ async fn run(p: &mut Procedure, stripes: &Arc<Stripes>, needs: Needs) -> Step<()
             _ => load(p, stripes, &stripes.queue(db, key), key).await?,
         }
     }
+    for (key, end, elements) in &needs.rooms {
+        let mut whole = Whole::open(p, stripes, db, key).await?;
+        whole.room(p, *end, *elements).await?;
+        whole.finish();
+    }
     let mut unseen = Vec::new();
     for id in needs.ids {
         // Not a new item any more: something else than an index wants it.

@@ -45,8 +45,12 @@ pub(super) fn form(
     }
     match (when, queues.as_slice()) {
         (When::Now, _) => Form::OnKeys,
-        (_, [queue]) if args.len() == 2 && (removes || command.special == Special::Exists) => {
-            if removes {
+        // A stream that is removed begins anew with any id, so its directory must go with it.
+        (_, [queue])
+            if args.len() == 2
+                && (removes && roles == [Role::List] || command.special == Special::Exists) =>
+        {
+            if removes && when == When::InExec {
                 queue.queue.lose_count();
             }
             let segments = queue.directory.segments();

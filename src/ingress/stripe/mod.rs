@@ -29,12 +29,12 @@ pub(crate) use stage::write_old_items;
 use translate::When;
 pub(super) use translate::{Form, Guards};
 
-use super::dispatch::Flow;
+use super::dispatch::{Flow, OOM};
 use super::procedure::{Procedure, Step, answer};
-use crate::command::{Class, Command};
+use crate::command::{Class, Command, Flags};
 use crate::profile::{Does, Role, ScriptRule};
 use crate::request::{Action, Commands, Outcome, PartitionId};
-use crate::resp::{Args, Spans};
+use crate::resp::{Args, Spans, encode};
 use crate::shared::Message;
 use crate::stripe::Stripes;
 use crate::worker::{Core, Worker};
@@ -222,6 +222,9 @@ async fn native(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans))
         .commands
         .lookup(&args)
         .map_err(|error| answer(error.to_bytes()))?;
+    if command.flags.contains(Flags::DENYOOM) && p.worker.is_partition_full(partition) {
+        return Err(answer(encode::error(OOM)));
+    }
     let action = match command.class(&args) {
         Class::Read => Action::Read(Commands::one(frame.clone())),
         _ => p

@@ -5,8 +5,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::role_of;
 use super::translate::{Form, Guards, Needs, When, form};
+use crate::command::Special;
+use crate::command::number::integer;
 use crate::ingress::dispatch::Flow;
+use crate::ingress::transaction::Transaction;
+use crate::profile::Role;
 use crate::resp::{Args, Spans, encode};
 use crate::stripe::{Id, Place};
 use crate::worker::{Core, Worker};
@@ -20,7 +25,6 @@ impl Worker {
         self: &Rc<Self>,
         core: &mut Core,
         id: u32,
-        db: u16,
     ) -> Result<Guards, Flow> {
         let Some(stripes) = self.shared().stripes.as_ref() else {
             return Ok(Guards::new());
@@ -37,6 +41,11 @@ impl Worker {
         let Some(transaction) = client.session.transaction.as_ref().filter(|t| !t.spoilt) else {
             return Ok(Guards::new());
         };
+        if self.flushes(transaction) {
+            // What is on striped queues is refused then.
+            return Ok(Guards::new());
+        }
+        let mut db = client.session.db;
         let mut inside = Guards::new();
         let mut needs = Needs::default();
         let mut created: HashSet<Id> = HashSet::new();
@@ -45,6 +54,11 @@ impl Worker {
             let Ok(command) = self.shared().commands.lookup(&args) else {
                 continue;
             };
+            if command.special == Special::Select
+                && let Some(other) = integer(args.arg(1)).and_then(|n| u16::try_from(n).ok())
+            {
+                db = other;
+            }
             match form(
                 stripes,
                 &self.shared().keyspace,
@@ -68,7 +82,7 @@ impl Worker {
         if client.session.watch.is_none() && transaction.faults.is_empty() && !transaction.commands.is_empty()
         {
             let now_ms = core.clock.now_ms;
-            if let Some(reply) = self.stage_transaction(stripes, db, transaction, now_ms) {
+            if let Some(reply) = self.stage_transaction(stripes, client.session.db, transaction, now_ms) {
                 client.session.transaction = None;
                 return Err(self.reply(core, id, reply));
             }
@@ -76,8 +90,22 @@ impl Worker {
         Ok(inside)
     }
 
-    /// The form of a command that is being executed in a transaction.
-    pub(in crate::ingress) fn form_in_transaction(&self, db: u16, frame: &Bytes, spans: &Spans) -> Form {
+    /// Whether a transaction removes everything.
+    pub(in crate::ingress) fn flushes(&self, transaction: &Transaction) -> bool {
+        transaction.commands.iter().any(|(frame, spans)| {
+            let command = self.shared().commands.lookup(&Args { bytes: frame, spans });
+            command.is_ok_and(|command| matches!(command.special, Special::Flushall | Special::Flushdb))
+        })
+    }
+
+    /// The form of a command that is being executed in a transaction, which may remove everything.
+    pub(in crate::ingress) fn form_in_transaction(
+        &self,
+        db: u16,
+        frame: &Bytes,
+        spans: &Spans,
+        flushes: bool,
+    ) -> Form {
         let args = Args { bytes: frame, spans };
         let Some(stripes) = &self.shared().stripes else {
             return Form::AsIs;
@@ -85,7 +113,17 @@ impl Worker {
         let Ok(command) = self.shared().commands.lookup(&args) else {
             return Form::AsIs;
         };
-        match form(stripes, &self.shared().keyspace, db, command, &args, When::InExec) {
+        let keyspace = &self.shared().keyspace;
+        if flushes {
+            // Where its segments are is not true behind the flush.
+            let keys = command.keys(&args).unwrap_or_default();
+            let is_queue = |&key: &u32| !matches!(role_of(keyspace, args.arg(key as usize)), Role::Plain);
+            return match keys.iter().any(is_queue) {
+                true => Form::Reply(encode::error(IN_STEPS)),
+                false => Form::AsIs,
+            };
+        }
+        match form(stripes, keyspace, db, command, &args, When::InExec) {
             // With other commands, so it is written where its own hash says; an index that names it has it brought.
             Form::Stage(item, _) => {
                 stripes.put_place(db, item, Place::Own);

@@ -12,8 +12,8 @@ use crate::command::{Command, Special};
 use crate::profile::{Role, ScriptRule};
 use crate::request::PartitionId;
 use crate::resp::{Args, Spans, encode};
-use crate::ring::Keyspace;
-use crate::stripe::{Directory, Id, Inside, Place, Segment, Stripe, Stripes, names};
+use crate::ring::{Keyspace, pinned_to};
+use crate::stripe::{Directory, End, Id, Inside, Place, Segment, Stripe, Stripes, names};
 
 /// What must be known before a command can be put into its form.
 #[derive(Debug, Default)]
@@ -24,17 +24,20 @@ pub(in crate::ingress) struct Needs {
     pub(super) queues: Vec<Bytes>,
     /// Somebody is alone at these, who is to be waited for.
     pub(super) closed: Vec<Arc<Stripe>>,
+    /// There is to be room for so many elements at these ends, in another segment if need be.
+    pub(super) rooms: Vec<(Bytes, End, u64)>,
 }
 
 impl Needs {
     pub(in crate::ingress) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.queues.is_empty() && self.closed.is_empty()
+        self.ids.is_empty() && self.queues.is_empty() && self.closed.is_empty() && self.rooms.is_empty()
     }
 
     pub(in crate::ingress) fn add(&mut self, other: Self) {
         self.ids.extend(other.ids);
         self.queues.extend(other.queues);
         self.closed.extend(other.closed);
+        self.rooms.extend(other.rooms);
     }
 }
 
@@ -78,6 +81,13 @@ pub(in crate::ingress) enum Form {
     OnKeys,
 }
 
+/// Longest key of a list or a stream that is spread over nodes: what is known of it is kept under its key.
+const KEY_BYTES_MAX: usize = 1024;
+
+const TOO_LONG: &str = "ERR a key of a list or stream that is spread over nodes may have at most 1024 bytes";
+
+const OURS: &str = "ERR keys that begin with rf@ and a number are the proxy's own";
+
 /// The form of a command.
 pub(in crate::ingress) fn form(
     stripes: &Stripes,
@@ -90,6 +100,12 @@ pub(in crate::ingress) fn form(
     let Ok(keys) = command.keys(args) else {
         return Form::AsIs;
     };
+    if keys
+        .iter()
+        .any(|&key| pinned_to(args.arg(key as usize)).is_some())
+    {
+        return Form::Reply(encode::error(OURS));
+    }
     let roles: SmallVec<[Role; 4]> = keys
         .iter()
         .map(|&key| role_of(keyspace, args.arg(key as usize)))
@@ -102,7 +118,13 @@ pub(in crate::ingress) fn form(
     }
     if roles.iter().any(|role| matches!(role, Role::List | Role::Stream)) {
         let kinds = |kind: Role| roles.iter().all(|role| [kind, Role::Plain].contains(role));
-        return if keys::is_possible(command.special) && !roles.contains(&Role::Index) {
+        let others = |role: &Role| !matches!(role, Role::List | Role::Stream | Role::Plain);
+        return if keys
+            .iter()
+            .any(|&key| args.arg(key as usize).len() > KEY_BYTES_MAX)
+        {
+            Form::Reply(encode::error(TOO_LONG))
+        } else if keys::is_possible(command.special) && !roles.iter().any(others) {
             keys::form(stripes, db, command, args, &keys, &roles, when)
         } else if kinds(Role::List) {
             list::form(stripes, keyspace, db, command, args, &keys, &roles, when)

@@ -15,6 +15,9 @@ use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
 use crate::stripe::{Alone, Directory, End, Lengths, Segment, Stripe, Stripes, names};
 
+/// Segments of one queue: their numbers go around in twice as many.
+const SEGMENTS_MAX: usize = 1 << 15;
+
 /// The command that tells a segment's length, of queues whose segments' lengths are known.
 pub(super) fn length_of(role: Role) -> Option<&'static [u8]> {
     match role {
@@ -36,6 +39,7 @@ pub(super) struct Whole {
     lengths: Vec<u64>,
     is_changed: bool,
     is_finished: bool,
+    is_doubted: bool,
     /// Behind all others: it is dropped last.
     alone: Alone,
 }
@@ -57,13 +61,18 @@ impl Whole {
             None => read_directory(p, key).await?,
         };
         let role = role_of(&p.worker.shared().keyspace, key);
+        let Some(length) = length_of(role) else {
+            return Err(answer(encode::error(
+                "ERR this key is no list or stream that is spread over nodes",
+            )));
+        };
         let counted = match directory.is_single() {
             true => None,
             false => queue.lengths(),
         };
         let counted = match counted {
             Some(counted) => counted,
-            None => lengths(p, key, directory.segments(), length_of(role).unwrap_or_default()).await?,
+            None => lengths(p, key, directory.segments(), length).await?,
         };
         Ok(Self {
             key: Bytes::copy_from_slice(key),
@@ -75,13 +84,22 @@ impl Whole {
             directory,
             is_changed: false,
             is_finished: false,
+            is_doubted: false,
             alone,
         })
     }
 
+    /// Something has failed after something else was done: nothing is known then, but it is not in vain.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubted = true;
+    }
+
     /// What was found and done is true: others may go on with it.
     pub(super) fn finish(mut self) {
-        self.is_finished = true;
+        self.is_finished = !self.is_doubted;
+        if self.is_doubted {
+            return;
+        }
         let numbers = self.directory.segments().map(|s| s.number);
         let lengths: Lengths = numbers.zip(self.lengths.iter().copied()).collect();
         self.queue.counted(self.directory.clone(), lengths, &self.alone);
@@ -152,6 +170,7 @@ impl Whole {
             self.is_changed = true;
         }
         self.lengths = vec![0];
+        self.queue.forget_cursors();
         Ok(())
     }
 
@@ -212,6 +231,9 @@ impl Whole {
             }
         }
         let length = self.length(self.end(end));
+        if self.segments() >= SEGMENTS_MAX {
+            return Ok(self.end(end));
+        }
         if length > 0 && length + elements > self.stripes.profile.segment_len {
             let mut after = self.directory.clone();
             let partition = next_partition(p, &after, after.end(end));
@@ -221,7 +243,12 @@ impl Whole {
                     after.open_next(partition, last);
                     stream::begin(p, self, after.open()).await?;
                 }
-                _ => after.open_at(end, partition),
+                _ => {
+                    after.open_at(end, partition);
+                    // Whatever an interrupted attempt has left.
+                    let name = names::segment(after.end(end), &self.key);
+                    p.write(partition, self.db, &[b"UNLINK", &name], 1).await?;
+                }
             }
             record(p, self.db, &self.key, &after).await?;
             self.directory = after;
@@ -328,7 +355,7 @@ pub(super) async fn lengths(
         (segment.partition, p.db, Action::Write(ask))
     });
     let mut found = Vec::new();
-    for outcome in p.ask_all(asked.collect()).await {
+    for outcome in p.ask_in_order(asked.collect()).await {
         let reply = replies(outcome)?;
         let length = reply.first().and_then(|reply| text(reply)).and_then(integer);
         found.push(length.unwrap_or(0).max(0) as u64);

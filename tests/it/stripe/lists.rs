@@ -50,14 +50,6 @@ impl Both {
     /// Replies that are the same, as far as they are compared.
     #[track_caller]
     pub fn same(&mut self, commands: &[Vec<Vec<u8>>], compared: impl Fn(Reply) -> Reply) -> Vec<Reply> {
-        let mut both = [&mut self.striped, &mut self.plain].map(|client| {
-            client
-                .pipeline(commands)
-                .unwrap()
-                .into_iter()
-                .map(&compared)
-                .collect::<Vec<_>>()
-        });
         for command in commands {
             let words = command.iter().map(|w| String::from_utf8_lossy(w).into_owned());
             self.story.push(words.collect::<Vec<_>>().join(" "));
@@ -70,6 +62,10 @@ impl Both {
             .rev()
             .cloned()
             .collect::<Vec<_>>();
+        let mut both = [&mut self.striped, &mut self.plain].map(|client| match client.pipeline(commands) {
+            Ok(replies) => replies.into_iter().map(&compared).collect::<Vec<_>>(),
+            Err(error) => panic!("SEED={}: {error}\n{}", seed(), told.join("\n")),
+        });
         assert_eq!(
             both[0],
             both[1],
@@ -175,6 +171,9 @@ fn program(both: &mut Both, rng: &mut Rng, steps: usize) {
             cmd!["LLEN", one],
             cmd!["EXISTS", "list:a"],
         ];
+        if rng.chance(20) {
+            commands.push(cmd!["DEL", "list:a"]);
+        }
         if rng.chance(50) {
             commands.insert(0, cmd!["MULTI"]);
             commands.push(cmd!["EXEC"]);
@@ -286,6 +285,71 @@ fn each_element_is_taken_once_and_in_order() {
     assert_eq!(client.call(cmd!["LLEN", "list:q"]).int(), Some(0));
     assert_eq!(ids(&client.call(cmd!["LRANGE", "list:done", 0, -1])), taken[0]);
     assert_eq!(ids(&client.call(cmd!["KEYS", "*"])), ["list:done"]);
+}
+
+/// Transactions: the database is the one that was selected, a flush forgets where things were, and segments are opened as elsewhere.
+#[test]
+fn transactions_on_striped_lists() {
+    let pool = Pool::start(2);
+    let sidecar = Sidecar::start(&lists(&pool, 2, 3));
+    let mut client = sidecar.client();
+    let mut exec = |commands: &[Vec<Vec<u8>>]| {
+        let mut all = vec![cmd!["MULTI"]];
+        all.extend_from_slice(commands);
+        all.push(cmd!["EXEC"]);
+        client.pipeline(&all).unwrap().pop().unwrap().items()
+    };
+    for n in 0..12 {
+        let pushed = exec(&[cmd!["RPUSH", "list:a", n], cmd!["LLEN", "list:a"]]);
+        assert_eq!((pushed[0].int(), pushed[1].int()), (Some(n + 1), Some(n + 1)));
+    }
+    assert!(segments_of(&sidecar, "list:a") >= 4);
+    let other = exec(&[
+        cmd!["SELECT", 1],
+        cmd!["RPUSH", "list:a", "x"],
+        cmd!["SET", "plain", 1],
+        cmd!["FLUSHDB"],
+        cmd!["SELECT", 0],
+    ]);
+    assert!(other[0].is_ok() && other[2].is_ok() && other[3].is_ok());
+    assert!(
+        other[1].error().unwrap().contains("several steps"),
+        "beside a flush: {other:?}"
+    );
+    assert_eq!(exec(&[cmd!["LLEN", "list:a"]])[0].int(), Some(12));
+    assert_eq!(
+        exec(&[cmd!["SELECT", 1], cmd!["EXISTS", "plain"], cmd!["SELECT", 0]])[1].int(),
+        Some(0)
+    );
+    assert!(exec(&[cmd!["FLUSHALL"]])[0].is_ok());
+    let mut client = sidecar.client();
+    for n in 0..8 {
+        assert_eq!(
+            client.call(cmd!["RPUSH", "list:a", format!("n{n}")]).int(),
+            Some(n + 1)
+        );
+    }
+    assert_eq!(
+        ids(&client.call(cmd!["LRANGE", "list:a", 0, -1])),
+        ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7"]
+    );
+    // Mistakes that nodes would refuse before they execute anything.
+    for command in [
+        cmd!["BLMPOP", "0.01", 2, "a", "b"],
+        cmd!["LMPOP", 2, "a", "b"],
+        cmd!["ZMPOP", 2, "a", "b"],
+        cmd!["BZMPOP", "0.01", 2, "a", "b"],
+        cmd!["SET", "rf@0001.0000:list:a", 1],
+        cmd!["RPUSH", format!("list:{}", "k".repeat(2000)), 1],
+    ] {
+        let reply = client.call(command.clone());
+        assert!(
+            reply.error().is_some(),
+            "{}: {reply:?}",
+            String::from_utf8_lossy(&command[0])
+        );
+    }
+    assert_converged(&pool, &sidecar);
 }
 
 #[test]

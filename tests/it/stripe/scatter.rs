@@ -49,7 +49,6 @@ impl Counts {
             "zrangebyscore",
             "zcard",
             "exists",
-            "hgetall",
             "get",
             "zrevrangebyscore",
         ];

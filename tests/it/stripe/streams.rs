@@ -225,6 +225,86 @@ fn a_striped_stream_answers_as_one_that_is_not() {
     }
 }
 
+/// What the random programs do not come to.
+#[test]
+fn corners_of_striped_streams() {
+    let pool = Pool::start(2);
+    let sidecar = Sidecar::start(&streams(&pool, 2, 3));
+    let plain = Node::start("plain", NodeOptions::default());
+    let mut both = Both::new(sidecar.client(), plain.client());
+    for n in 1..=8 {
+        both.call(cmd!["XADD", "stream:a", format!("{n}-1"), "f", n]);
+    }
+    both.call(cmd!["XACK", "stream:a", "g", "abc"]);
+    both.call(cmd!["XADD", "stream:a", "MAXLEN", 5, "NOMKSTREAM", "9-1", "f", 1]);
+    both.call(cmd!["XRANGE", "stream:a", "-", "+"]);
+    both.call(cmd![
+        "XADD", "stream:a", "MAXLEN", "~", 5, "LIMIT", "abc", "10-1", "f", 1
+    ]);
+    both.call(cmd!["XGROUP", "CREATE", "stream:a", "count", "0"]);
+    both.call(cmd![
+        "XREADGROUP",
+        "GROUP",
+        "count",
+        "count",
+        "STREAMS",
+        "stream:a",
+        ">"
+    ]);
+    both.call(cmd![
+        "XAUTOCLAIM",
+        "stream:a",
+        "count",
+        "count",
+        0,
+        "0",
+        "COUNT",
+        100,
+        "JUSTID"
+    ]);
+    // Removed, and begun anew: with ids from the start, groups from the start.
+    both.call(cmd!["DEL", "stream:a"]);
+    for n in 1..=9 {
+        both.call(cmd!["XADD", "stream:a", format!("{n}-1"), "f", n]);
+    }
+    both.call(cmd!["XGROUP", "CREATE", "stream:a", "count", "0"]);
+    for _ in 0..3 {
+        both.call(cmd![
+            "XREADGROUP",
+            "GROUP",
+            "count",
+            "c",
+            "COUNT",
+            4,
+            "STREAMS",
+            "stream:a",
+            ">"
+        ]);
+    }
+    both.call(cmd![
+        "XADD",
+        "stream:a",
+        "18446744073709551615-18446744073709551615",
+        "f",
+        1
+    ]);
+    both.call(cmd!["XADD", "stream:a", "*", "f", 1]);
+    both.call(cmd![
+        "XAUTOCLAIM",
+        "stream:a",
+        "count",
+        "c",
+        0,
+        "0",
+        "COUNT",
+        100,
+        "JUSTID"
+    ]);
+    both.call(cmd!["XRANGE", "stream:a", "(8", "+"]);
+    both.call(cmd!["XREAD", "STREAMS", "stream:a", "9-1"]);
+    assert_converged(&pool, &sidecar);
+}
+
 /// Producers, a group whose consumers wait, a reader that only waits for news, segments that come and go, a node that dies: each entry is
 /// delivered once in the group, and in order to the reader, who misses none.
 #[test]

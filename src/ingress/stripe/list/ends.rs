@@ -8,7 +8,7 @@ use super::super::{Steps, native, role_of, whole, with_words};
 use super::{pop_end, push_end};
 use crate::command::Special;
 use crate::command::number::integer;
-use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};
+use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::Role;
 use crate::request::Outcome;
@@ -17,6 +17,8 @@ use crate::resp::walk::{is_error, text};
 use crate::stripe::{End, names};
 
 pub(super) const NULL: Bytes = Bytes::from_static(b"_\r\n");
+
+pub(super) const NO_COUNT: &str = "ERR count should be greater than 0";
 
 const NOT_POSITIVE: &str = "ERR value is out of range, must be positive";
 
@@ -55,7 +57,6 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
         }
         drop(inside);
         let mut whole = whole(p, steps, key).await?;
-        whole.settle(p).await?;
         whole.room(p, end, elements).await?;
         whole.finish();
     }
@@ -159,27 +160,46 @@ pub(super) async fn take(p: &Procedure, whole: &mut Whole, end: End, count: u64)
     let mut taken = Vec::new();
     whole.settle(p).await?;
     while (taken.len() as u64) < count && whole.total() > 0 {
-        let at = whole.end(end);
-        let wanted = (count - taken.len() as u64).min(whole.length(at));
-        let reply = whole
-            .on(p, at, pop_name(end), &[wanted.to_string().as_bytes()])
-            .await?;
-        if is_error(&reply) {
-            return Err(answer(reply));
+        match take_some(p, whole, end, count - taken.len() as u64, &mut taken).await {
+            Ok(()) => {}
+            // What was taken is told, whatever comes then.
+            Err(_) if !taken.is_empty() => {
+                whole.doubt();
+                break;
+            }
+            Err(end) => return Err(end),
         }
-        let here = texts(&reply);
-        // Fewer than were counted: then none are there.
-        whole.count(
-            at,
-            match here.is_empty() {
-                true => -(wanted as i64),
-                false => -(here.len() as i64),
-            },
-        );
-        taken.extend(here);
-        whole.settle(p).await?;
     }
     Ok(taken)
+}
+
+/// Takes elements from the segment at an end.
+async fn take_some(
+    p: &Procedure,
+    whole: &mut Whole,
+    end: End,
+    count: u64,
+    taken: &mut Vec<Bytes>,
+) -> Step<()> {
+    let at = whole.end(end);
+    let wanted = count.min(whole.length(at));
+    let reply = whole
+        .on(p, at, pop_name(end), &[wanted.to_string().as_bytes()])
+        .await?;
+    if is_error(&reply) {
+        return Err(answer(reply));
+    }
+    let here = texts(&reply);
+    // Fewer than were counted: then none are there.
+    whole.count(
+        at,
+        match here.is_empty() {
+            true => -(wanted as i64),
+            false => -(here.len() as i64),
+        },
+    );
+    taken.extend(here);
+    whole.settle(p).await
 }
 
 /// `LMPOP`: from the first list that has anything.
@@ -196,8 +216,8 @@ pub(super) async fn pop_first(p: &Procedure, steps: &Steps) -> Step<Outcome> {
         1 => 1,
         3 if args.arg(side + 1).eq_ignore_ascii_case(b"COUNT") => match integer(args.arg(side + 2)) {
             Some(count @ 1..) => count as u64,
-            Some(_) => return Err(answer(encode::error("ERR count should be greater than 0"))),
-            None => return Err(answer(encode::error(NOT_AN_INTEGER))),
+            Some(_) => return Err(answer(encode::error(NO_COUNT))),
+            None => return Err(answer(encode::error(NO_COUNT))),
         },
         _ => return Err(answer(encode::error(SYNTAX))),
     };

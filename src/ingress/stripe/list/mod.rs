@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::known::{self, Queue};
 use super::transaction::IN_STEPS;
-use super::translate::{Form, Guards, When, refused};
+use super::translate::{Form, Guards, Needs, When, refused};
 use super::{Steps, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
@@ -52,16 +52,30 @@ pub(super) fn form(
         Ok(known) => known,
         Err(needs) => return Form::Needs(needs),
     };
+    if let (When::BeforeExec, Some(end), [list]) = (when, push_end(command.special), lists.as_slice()) {
+        let elements = (args.len() - 2) as u64;
+        if !list.queue.has_room_at(end, elements, stripes.profile.segment_len) {
+            return Form::Needs(Needs {
+                rooms: vec![(Bytes::copy_from_slice(args.arg(list.at)), end, elements)],
+                ..Needs::default()
+            });
+        }
+    }
     let all_single = lists.iter().all(|list| list.directory.is_single());
     match (when, all_single) {
         (When::Now, true) => single(stripes, keyspace, command, args, keys, &lists, inside),
         (When::Now, false) => Form::OnLists,
         (_, true) if !tells_keys(command.special) => {
+            if let (When::InExec, Some(end), Some(list)) = (when, push_end(command.special), lists.first()) {
+                // As far as it can be told now.
+                list.queue
+                    .room(end, (args.len() - 2) as u64, stripes.profile.segment_len);
+            }
             let (frame, spans) = known::in_open_segments(args, &lists);
             Form::One(frame, spans, inside)
         }
         (_, true) => Form::Reply(encode::error(IN_STEPS)),
-        (_, false) => in_transaction(command, args, &lists, inside),
+        (_, false) => in_transaction(command, args, &lists, inside, when),
     }
 }
 
@@ -140,7 +154,7 @@ fn single(
 }
 
 /// Of lists of several segments, in a transaction: what can be put together from one command a segment.
-fn in_transaction(command: &Command, args: &Args<'_>, lists: &[Queue], inside: Guards) -> Form {
+fn in_transaction(command: &Command, args: &Args<'_>, lists: &[Queue], inside: Guards, when: When) -> Form {
     use Special::*;
     let (Some(list), 1) = (lists.first(), lists.len()) else {
         return Form::Reply(encode::error(IN_STEPS));
@@ -164,7 +178,7 @@ fn in_transaction(command: &Command, args: &Args<'_>, lists: &[Queue], inside: G
         Llen => (on_all.collect(), Merge::Sum),
         _ => return Form::Reply(encode::error(IN_STEPS)),
     };
-    if command.special != Llen {
+    if command.special != Llen && when == When::InExec {
         list.queue.lose_count();
     }
     Form::Each(parts, merge, inside)

@@ -196,19 +196,14 @@ impl Wanted {
             match args.arg(at).to_ascii_uppercase().as_slice() {
                 b"RANK" => match number(args, at + 1)? {
                     0 => return wrong(RANK_ZERO),
-                    i64::MIN => {
-                        return wrong(
-                            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-                        );
-                    }
                     rank => wanted.rank = rank,
                 },
-                b"COUNT" => match number(args, at + 1)? {
-                    count @ 0.. => wanted.count = Some(count as u64),
+                b"COUNT" => match integer(args.arg(at + 1)) {
+                    Some(count @ 0..) => wanted.count = Some(count as u64),
                     _ => return wrong("ERR COUNT can't be negative"),
                 },
-                b"MAXLEN" => match number(args, at + 1)? {
-                    compared @ 0.. => wanted.compared = compared as u64,
+                b"MAXLEN" => match integer(args.arg(at + 1)) {
+                    Some(compared @ 0..) => wanted.compared = compared as u64,
                     _ => return wrong("ERR MAXLEN can't be negative"),
                 },
                 _ => return wrong(SYNTAX),

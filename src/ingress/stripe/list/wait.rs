@@ -10,13 +10,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::super::{Steps, role_of, with_words};
-use super::ends::{array, push, take_from};
+use super::ends::{NO_COUNT, array, push, take_from};
 use super::moves;
 use crate::command::number::integer;
 use crate::command::parts::{Line, wait_ms};
 use crate::command::spec::Timeout;
 use crate::command::{Command, Special};
-use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};
+use crate::ingress::answer::SYNTAX;
 use crate::ingress::blocking::{Blocked, Counted, Unblocking, deadline, is_there, nothing};
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::elements;
@@ -105,8 +105,7 @@ impl Waits {
             1 => 1,
             3 if args.arg(side + 1).eq_ignore_ascii_case(b"COUNT") => match integer(args.arg(side + 2)) {
                 Some(count @ 1..) => count as u64,
-                Some(_) => return wrong("ERR count should be greater than 0"),
-                None => return wrong(NOT_AN_INTEGER),
+                _ => return wrong(NO_COUNT),
             },
             _ => return wrong(SYNTAX),
         };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::whole::Whole;
 use super::super::{Steps, native, whole};
-use super::{array_of, count_of, cut_by_segment, sound};
+use super::{NO_ID, array_of, count_of, cut_by_segment, sound};
 use crate::command::Special;
 use crate::command::number::{StreamId, integer};
 use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};
@@ -14,11 +14,12 @@ use crate::request::Outcome;
 use crate::resp::{Args, Spans, encode, frame_of};
 use crate::stripe::{Directory, End, Segment, names};
 
-const NO_ID: &str = "ERR Invalid stream ID specified as stream command argument";
-
 /// Whether an `XADD` has more than an id in front of its fields.
 pub(super) fn has_options(args: &Args<'_>) -> bool {
-    let word = args.arg(2);
+    is_option(args.arg(2))
+}
+
+fn is_option(word: &[u8]) -> bool {
     [&b"NOMKSTREAM"[..], b"MAXLEN", b"MINID", b"LIMIT"]
         .iter()
         .any(|option| word.eq_ignore_ascii_case(option))
@@ -58,6 +59,7 @@ impl Trim {
                 .get(end)
                 .is_some_and(|word| word.eq_ignore_ascii_case(b"LIMIT"))
         {
+            integer(args.get(end + 1)?).filter(|limit| *limit >= 0)?;
             end += 2;
         }
         Some(Self { limit, about, end })
@@ -105,11 +107,21 @@ pub(super) async fn add(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     let args = steps.args();
     let mut whole = whole(p, steps, args.arg(1)).await?;
     let mut at = 2;
-    let if_there = args.arg(at).eq_ignore_ascii_case(b"NOMKSTREAM");
-    at += usize::from(if_there);
-    let trim = Trim::of(&args, at);
-    let at = trim.as_ref().map_or(at, |trim| trim.end);
-    let is_sound = args.len() > at + 2 && !has_options(&rest_from(&args, at));
+    let mut trim = None;
+    loop {
+        if args.arg(at).eq_ignore_ascii_case(b"NOMKSTREAM") {
+            at += 1;
+            continue;
+        }
+        match Trim::of(&args, at) {
+            Some(found) if trim.is_none() => {
+                at = found.end;
+                trim = Some(found);
+            }
+            _ => break,
+        }
+    }
+    let is_sound = args.len() > at + 2 && !is_option(args.arg(at));
     if !is_sound || whole.segments() == 1 && whole.length(0) < steps.stripes.profile.segment_len {
         // There is room; or a node is to say what is wrong with it.
         let tail = whole.segments() - 1;
@@ -129,13 +141,6 @@ pub(super) async fn add(p: &Procedure, steps: &Steps) -> Step<Outcome> {
     }
     whole.finish();
     Ok(answer(reply))
-}
-
-fn rest_from<'a>(args: &Args<'a>, at: usize) -> Args<'a> {
-    Args {
-        bytes: args.bytes,
-        spans: args.spans.get(at.saturating_sub(2)..).unwrap_or_default(),
-    }
 }
 
 /// Sealed segments without entries go, if no group waits for an acknowledgement of what was there.
@@ -190,7 +195,11 @@ pub(super) async fn delete(p: &Procedure, steps: &Steps) -> Step<Outcome> {
             let name = names::segment(segment, key);
             let mut words: Vec<&[u8]> = vec![b"XDEL", &name];
             words.extend(ids);
-            let here = count_of(&sound(native(p, segment.partition, &frame_of(&words)).await?)?);
+            let reply = native(p, segment.partition, &frame_of(&words)).await;
+            if reply == Err(Outcome::Unknown) {
+                queue.lose_count();
+            }
+            let here = count_of(&sound(reply?)?);
             queue.count(segment, -here);
             removed += here;
             is_spent |=

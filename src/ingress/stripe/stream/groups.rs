@@ -39,6 +39,9 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
         _ => args.arg(2),
     };
     let whole = whole(p, steps, key).await?;
+    if matches!(special, XgroupCreate | XgroupDestroy | XgroupSetid) {
+        steps.stripes.queue(steps.db, key).forget_cursors();
+    }
     let reply = match special {
         _ if whole.segments() == 1 => {
             let (name, from) = match special {
@@ -54,9 +57,6 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
         Xautoclaim => claim_all(p, &whole, &args).await?,
         _ => on_all(p, &whole, &args, special).await?,
     };
-    if matches!(special, XgroupCreate | XgroupDestroy | XgroupSetid) {
-        steps.stripes.queue(steps.db, key).forget_cursors();
-    }
     whole.finish();
     Ok(answer(reply))
 }
@@ -80,6 +80,9 @@ async fn on_all(p: &Procedure, whole: &Whole, args: &Args<'_>, special: Special)
     }
     let mut sum = 0;
     let mut first = Bytes::new();
+    if special == Special::XgroupCreate {
+        return create(p, whole, &name, &words).await;
+    }
     for at in 0..whole.segments() {
         let reply = sound(whole.on(p, at, &name, &words).await?)?;
         sum += count_of(&reply);
@@ -92,6 +95,20 @@ async fn on_all(p: &Procedure, whole: &Whole, args: &Args<'_>, special: Special)
         Special::XgroupDelconsumer => encode::integer(sum),
         _ => first,
     })
+}
+
+/// `XGROUP CREATE`: it is there if every segment has it; what an attempt that failed half-way has made is completed.
+async fn create(p: &Procedure, whole: &Whole, name: &[u8], words: &[&[u8]]) -> Step<Bytes> {
+    let mut there = None;
+    let mut made = None;
+    for at in 0..whole.segments() {
+        let reply = whole.on(p, at, name, words).await?;
+        match reply.starts_with(b"-BUSYGROUP") {
+            true => there = Some(reply),
+            false => made = Some(sound(reply)?),
+        }
+    }
+    Ok(made.or(there).unwrap_or_default())
 }
 
 /// `XPENDING key group`.
@@ -205,8 +222,9 @@ async fn claim_all(p: &Procedure, whole: &Whole, args: &Args<'_>) -> Step<Bytes>
     let words: Vec<&[u8]> = args.iter().skip(2).collect();
     let count_at = args
         .iter()
+        .skip(6)
         .position(|word| word.eq_ignore_ascii_case(b"COUNT"))
-        .filter(|at| *at > 5);
+        .map(|at| at + 6);
     let count = match count_at {
         Some(at) => integer(args.arg(at + 1)).filter(|count| *count > 0),
         None => Some(100),
@@ -221,7 +239,7 @@ async fn claim_all(p: &Procedure, whole: &Whole, args: &Args<'_>) -> Step<Bytes>
     for at in whole.directory().place_of(start.from)..whole.segments() {
         if left <= 0 {
             let base = whole.segment(at).0.base;
-            cursor = StreamId::from(base + 1).to_string().into();
+            cursor = StreamId::from(base.saturating_add(1)).to_string().into();
             break;
         }
         let left_text = left.to_string();

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::known::{self, Queue};
 use super::segments::texts;
 use super::transaction::IN_STEPS;
-use super::translate::{Form, Guards, When, refused};
+use super::translate::{Form, Guards, Needs, When, refused};
 use super::whole::Whole;
 use super::{Steps, at_once, with_words};
 use crate::command::decide::last_stream_id;
@@ -33,8 +33,10 @@ use crate::request::Outcome;
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode, frame_of};
 use crate::ring::PIN;
-use crate::stripe::{Directory, Segment, Stripes, names};
+use crate::stripe::{Directory, End, Segment, Stripes, names};
 use crate::worker::{Core, Worker};
+
+const NO_ID: &str = "ERR Invalid stream ID specified as stream command argument";
 
 /// The form of a command that names streams.
 pub(super) fn form(
@@ -65,6 +67,16 @@ pub(super) fn form(
     let Some(stream) = one.filter(|_| passes(special)) else {
         return in_steps();
     };
+    if special == Xadd
+        && plain_add
+        && when == When::BeforeExec
+        && !stream.queue.has_room(stripes.profile.segment_len)
+    {
+        return Form::Needs(Needs {
+            rooms: vec![(Bytes::copy_from_slice(args.arg(stream.at)), End::Tail, 1)],
+            ..Needs::default()
+        });
+    }
     // In the open segment.
     if is_single || plain_add {
         let has_room = || stream.queue.has_room(stripes.profile.segment_len);
@@ -81,10 +93,12 @@ pub(super) fn form(
             Some(segment) => in_segment(args, stream, segment, inside),
             None => in_steps(),
         },
-        Xack => by_ids(args, stream, 3, inside).unwrap_or_else(in_steps),
+        Xack => by_ids(args, stream, 3, inside),
         Xdel if when != When::Now => {
-            stream.queue.lose_count();
-            by_ids(args, stream, 2, inside).unwrap_or_else(in_steps)
+            if when == When::InExec {
+                stream.queue.lose_count();
+            }
+            by_ids(args, stream, 2, inside)
         }
         Xlen if when != When::Now => {
             let part =
@@ -123,15 +137,20 @@ fn in_segment(args: &Args<'_>, stream: &Queue, segment: Segment, mut inside: Gua
 }
 
 /// A command with ids from that argument on, cut into one for each segment that has some of them.
-fn by_ids(args: &Args<'_>, stream: &Queue, from: usize, inside: Guards) -> Option<Form> {
-    let cut = cut_by_segment(&stream.directory, args.iter().skip(from))?;
+fn by_ids(args: &Args<'_>, stream: &Queue, from: usize, inside: Guards) -> Form {
+    let open = stream.directory.open();
+    let cut = cut_by_segment(&stream.directory, args.iter().skip(from));
+    let segment_at = |at: usize| stream.directory.segments().nth(at).unwrap_or(open);
+    let cut = match cut {
+        // A node says what is wrong with it.
+        None => return in_segment(args, stream, open, inside),
+        Some(cut) => cut,
+    };
     if let [(at, _)] = cut.as_slice() {
-        let segment = stream.directory.segments().nth(*at)?;
-        return Some(in_segment(args, stream, segment, inside));
+        return in_segment(args, stream, segment_at(*at), inside);
     }
-    let parts = cut.into_iter().filter_map(|(at, ids)| {
-        let segment = stream.directory.segments().nth(at)?;
-        let name = names::segment(segment, args.arg(stream.at));
+    let parts = cut.into_iter().map(|(at, ids)| {
+        let name = names::segment(segment_at(at), args.arg(stream.at));
         let head = (0..from).map(|word| {
             if word == stream.at {
                 &name[..]
@@ -140,9 +159,9 @@ fn by_ids(args: &Args<'_>, stream: &Queue, from: usize, inside: Guards) -> Optio
             }
         });
         let words: Vec<&[u8]> = head.chain(ids).collect();
-        Some(frame_of(&words))
+        frame_of(&words)
     });
-    Some(Form::Each(parts.collect(), Merge::Sum, inside))
+    Form::Each(parts.collect(), Merge::Sum, inside)
 }
 
 /// A segment's place, and ids of its entries.

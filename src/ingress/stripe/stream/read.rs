@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::{Steps, native, role_of, whole};
 use super::entries::{Between, entries_between};
-use super::{array_of, sound, with_clients_names};
+use super::{NO_ID, array_of, sound, with_clients_names};
 use crate::command::decide::last_stream_id;
 use crate::command::number::{StreamId, integer};
 use crate::command::parts::wait_ms;
@@ -23,8 +23,6 @@ use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
 use crate::stripe::names;
 use crate::worker::{Core, Worker};
-
-const NO_ID: &str = "ERR Invalid stream ID specified as stream command argument";
 
 const NULL: Bytes = Bytes::from_static(b"_\r\n");
 
@@ -153,8 +151,8 @@ impl Reads {
             let open = self.in_open_segments(p, steps);
             // Where all are whole, who waits looks at them itself.
             let looks_first = self.waits.is_none() || open.as_ref().is_none_or(|(_, all_single)| !all_single);
+            self.check_groups(p, steps).await?;
             if looks_first {
-                self.check_groups(p, steps).await?;
                 let mut news = Vec::new();
                 for (at, id) in &streams {
                     let key = args.arg(*at);
@@ -294,7 +292,12 @@ impl Reads {
         let mut found = Vec::new();
         for segment in directory.segments().skip(first) {
             let name = names::segment(segment, key);
-            let here = self.ask(p, segment.partition, &name, id, left).await?;
+            let here = match self.ask(p, segment.partition, &name, id, left).await {
+                Ok(here) => here,
+                // What was delivered is told, whatever comes then.
+                Err(_) if !found.is_empty() => break,
+                Err(end) => return Err(end),
+            };
             let is_enough = left.is_some_and(|left| here.len() as i64 >= left);
             left = left.map(|left| left - here.len() as i64);
             found.extend(here);
@@ -351,8 +354,13 @@ async fn open_segment(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<Bytes> {
     if role_of(&p.worker.shared().keyspace, key) != Role::Stream {
         return Ok(Bytes::copy_from_slice(key));
     }
-    let (_, directory) = super::super::segments::queue(p, steps, key).await?;
-    Ok(names::segment(directory.open(), key))
+    let queue = steps.stripes.queue(steps.db, key);
+    loop {
+        if let Some(directory) = queue.directory() {
+            return Ok(names::segment(directory.open(), key));
+        }
+        whole(p, steps, key).await?.finish();
+    }
 }
 
 /// A stream's last id.
