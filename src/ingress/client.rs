@@ -14,6 +14,7 @@ use super::subscriptions::{PublishRun, UNASKED};
 use super::transaction::Transaction;
 use super::watch::Watch;
 use crate::command::spec::Downgrade;
+use crate::library::Sha;
 use crate::net::WriteHalf;
 use crate::pubsub::Publication;
 use crate::pubsub::Subscriptions;
@@ -57,18 +58,6 @@ pub struct Session {
     pub monitors: bool,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
-}
-
-/// Whether a script of the client is being shown to a node.
-#[derive(Debug, Default)]
-pub(crate) enum Showing {
-    /// None is.
-    #[default]
-    No,
-    /// The node has not answered yet.
-    Asked,
-    /// The node has compiled it, or this is its error.
-    Done(Result<(), Bytes>),
 }
 
 /// `CLIENT REPLY`.
@@ -139,7 +128,7 @@ pub struct Client {
     pub(crate) closing: bool,
     /// It has left, or must.
     pub(crate) gone: bool,
-    /// A command of several steps is being executed: the next one waits.
+    /// A command of several steps is being executed, or an errand run: its slot stays the last one, the next command waits.
     pub(crate) busy: bool,
     /// It waits for data.
     pub(crate) blocked: Option<Rc<Blocked>>,
@@ -149,8 +138,8 @@ pub struct Client {
     pub(crate) publishing: PublishRun,
     /// Publications of its transactions and scripts that are on their way.
     pub(crate) unasked: usize,
-    /// What came of showing a script to a node: see `scripts`.
-    pub(crate) showing: Showing,
+    /// What came of showing this script to a node: see `scripts`.
+    pub(crate) shown: Option<(Sha, Result<(), Bytes>)>,
     /// What came of looking up what its next command needs: see `stripe`.
     pub(crate) looked_up: Option<Result<(), Bytes>>,
     /// The last command's number in the table.
@@ -185,7 +174,7 @@ impl Client {
             subscriptions: None,
             publishing: PublishRun::default(),
             unasked: 0,
-            showing: Showing::No,
+            shown: None,
             looked_up: None,
             command: UNKNOWN,
             active_us: 0,
@@ -318,7 +307,10 @@ impl Client {
                 if let Some((errand, result)) = gather.errand_done() {
                     // The command is taken up again.
                     match errand {
-                        Errand::ShowScript => self.showing = Showing::Done(result),
+                        Errand::ShowScript(sha) => {
+                            self.busy = false;
+                            self.shown = Some((sha, result));
+                        }
                         Errand::LookUp => self.looked_up = Some(result),
                     }
                     self.slots.pop_back();

@@ -9,6 +9,7 @@ use super::pool_wide::{KeyFilter, any_of};
 use super::roll_call;
 use super::scan::ScanPage;
 use crate::command::spec::{Downgrade, Merge};
+use crate::library::Sha;
 use crate::pubsub::Publication;
 use crate::request::Outcome;
 use crate::resp::walk::{Elements, is_error};
@@ -49,7 +50,7 @@ pub(crate) enum Recipe {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Errand {
     /// A script shown to one node: see `scripts`.
-    ShowScript,
+    ShowScript(Sha),
     /// Where items and queues are: see `stripe::errand`.
     LookUp,
 }

@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::task::spawn_local;
 
-use super::client::Showing;
 use super::dispatch::Flow;
 use super::finish::Finish;
 use super::gather::{Errand, Gather, Recipe};
@@ -265,18 +264,16 @@ impl Worker {
     /// The script of this text, once a node has compiled it.
     fn known(&self, core: &mut Core, id: u32, text: &[u8]) -> Result<KnownScript, Flow> {
         let sha = sha_of(text);
-        if let Some(script) = self.shared().library.script(&sha) {
-            return Ok(script);
-        }
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Err(Flow::Leave);
         };
-        match std::mem::take(&mut client.showing) {
-            Showing::Asked => {
-                client.showing = Showing::Asked;
-                Err(Flow::Again)
-            }
-            Showing::Done(Ok(())) => {
+        let shown = client.shown.take().filter(|(of, _)| *of == sha);
+        // Somebody else may have shown it meanwhile.
+        if let Some(script) = self.shared().library.script(&sha) {
+            return Ok(script);
+        }
+        match shown.map(|(_, result)| result) {
+            Some(Ok(())) => {
                 let text = Bytes::copy_from_slice(text);
                 let known = self.shared().library.judge.script(&text);
                 if self.shared().library.put(sha, known.clone()) {
@@ -286,7 +283,7 @@ impl Worker {
                 }
                 Ok(known)
             }
-            Showing::Done(Err(error)) => match &mut client.session.transaction {
+            Some(Err(error)) => match &mut client.session.transaction {
                 // `EXEC` will say so.
                 Some(transaction) => {
                     transaction.fault = Some(error);
@@ -294,13 +291,13 @@ impl Worker {
                 }
                 None => Err(self.reply(core, id, error)),
             },
-            Showing::No => {
+            None => {
                 let Some(node) = core.sequencer.any_node() else {
                     return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
                 };
-                client.showing = Showing::Asked;
-                let slot =
-                    client.expect_parts(Gather::new(Recipe::Errand(Errand::ShowScript), 1), core.now_us);
+                client.busy = true;
+                let errand = Recipe::Errand(Errand::ShowScript(sha));
+                let slot = client.expect_parts(Gather::new(errand, 1), core.now_us);
                 let reply_to = client.reply_to(self.id(), id, slot, 0);
                 let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
                 let action = Action::OnNode(node, Commands::one(load));

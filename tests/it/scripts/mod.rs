@@ -5,7 +5,7 @@ mod long;
 
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig};
+use crate::harness::{Client, Pool, Reply, Sidecar, SidecarConfig, encode};
 use crate::side_by_side::{Both, Pair};
 use std::time::Duration;
 
@@ -263,6 +263,40 @@ fn scripts_outlive_the_sidecar_and_the_nodes() {
         sidecar.client().call(cmd!["SCRIPT", "EXISTS", loaded]).items(),
         [Reply::Int(0)]
     );
+}
+
+/// While a script of a client is shown to a node that hangs, somebody else shows it to another one, and then the client is woken by
+/// the reply to its command before: the script is answered all the same, and what comes behind it.
+#[test]
+fn a_script_that_several_show_at_once_is_answered_to_each() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3).patient());
+    let (mut client, mut observer) = (sidecar.client(), sidecar.client());
+    let (script, mut others) = ("return redis.call('INCR', KEYS[1])", Vec::new());
+    pool.nodes[0].stop();
+    pool.nodes[1].stop();
+    for command in [cmd!["INCR", "n"], cmd!["EVAL", script, 1, "n"]] {
+        client.send_raw(&encode(&command)).expect("sent");
+    }
+    // The first ones ask the same node, until that is known to be slow.
+    let digest = sha1_smol::Sha1::from(script).digest().to_string();
+    crate::harness::wait_until("the script is known", Duration::from_secs(10), || {
+        let mut other = sidecar.client();
+        other
+            .send_raw(&encode(&cmd!["EVAL", script, 1, "m"]))
+            .expect("sent");
+        others.push(other);
+        observer.call(cmd!["SCRIPT", "EXISTS", digest]).items() == [Reply::Int(1)]
+    });
+    pool.nodes[1].cont();
+    assert_eq!(client.recv().ok(), Some(Reply::Int(1)));
+    pool.nodes[0].cont();
+    assert_eq!(client.recv().ok(), Some(Reply::Int(2)));
+    assert_eq!(client.call(cmd!["INCR", "n"]), Reply::Int(3));
+    for mut other in others {
+        assert!(other.recv().is_ok_and(|reply| reply.int().is_some()));
+    }
+    assert_converged(&pool, &sidecar);
 }
 
 /// What `math.random` gives goes on from script to script on each server; here it is the same on all.
