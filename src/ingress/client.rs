@@ -60,6 +60,15 @@ pub struct Session {
     pub no_evict: bool,
 }
 
+/// What came of showing a script to a node.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// The node has compiled it, or this is its error.
+    Answered(Result<(), Bytes>),
+    /// The node has gone; so many have by now.
+    Gone(u8),
+}
+
 /// `CLIENT REPLY`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Silence {
@@ -139,7 +148,7 @@ pub struct Client {
     /// Publications of its transactions and scripts that are on their way.
     pub(crate) unasked: usize,
     /// What came of showing this script to a node: see `scripts`.
-    pub(crate) shown: Option<(Sha, Result<(), Bytes>)>,
+    pub(crate) shown: Option<(Sha, Shown)>,
     /// What came of looking up what its next command needs: see `stripe`.
     pub(crate) looked_up: Option<Result<(), Bytes>>,
     /// The last command's number in the table.
@@ -301,15 +310,20 @@ impl Client {
                     self.leave();
                     return Vec::new();
                 }
+                let refused = matches!(outcome, Outcome::Refused(_));
                 if !gather.take(part, outcome) {
                     return Vec::new();
                 }
                 if let Some((errand, result)) = gather.errand_done() {
                     // The command is taken up again.
                     match errand {
-                        Errand::ShowScript(sha) => {
+                        Errand::ShowScript(sha, gone) => {
                             self.busy = false;
-                            self.shown = Some((sha, result));
+                            let shown = match refused {
+                                true => Shown::Gone(gone + 1),
+                                false => Shown::Answered(result),
+                            };
+                            self.shown = Some((sha, shown));
                         }
                         Errand::LookUp => self.looked_up = Some(result),
                     }

@@ -49,8 +49,8 @@ pub(crate) enum Recipe {
 /// What a command may need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Errand {
-    /// A script shown to one node: see `scripts`.
-    ShowScript(Sha),
+    /// A script shown to one node, after so many that have gone meanwhile: see `scripts`.
+    ShowScript(Sha, u8),
     /// Where items and queues are: see `stripe::errand`.
     LookUp,
 }

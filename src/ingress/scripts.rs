@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::task::spawn_local;
 
+use super::client::Shown;
 use super::dispatch::Flow;
 use super::finish::Finish;
 use super::gather::{Errand, Gather, Recipe};
@@ -17,6 +18,7 @@ use crate::command::script::prelude::{self, Parts};
 use crate::command::spec::Downgrade;
 use crate::command::{Command, Special};
 use crate::library::{KnownScript, Sha, hex, parse_sha, sha_of};
+use crate::limits;
 use crate::pool::shelf::script_field;
 use crate::request::{Action, Brings, Commands, HoldId, Request, Script, Touched};
 use crate::resp::{Args, CommandScanner, Scanned, encode};
@@ -272,8 +274,8 @@ impl Worker {
         if let Some(script) = self.shared().library.script(&sha) {
             return Ok(script);
         }
-        match shown.map(|(_, result)| result) {
-            Some(Ok(())) => {
+        let gone = match shown.map(|(_, shown)| shown) {
+            Some(Shown::Answered(Ok(()))) => {
                 let text = Bytes::copy_from_slice(text);
                 let known = self.shared().library.judge.script(&text);
                 if self.shared().library.put(sha, known.clone()) {
@@ -281,40 +283,42 @@ impl Worker {
                 } else {
                     self.shared().keeper.keep_soon(script_field(&sha), text);
                 }
-                Ok(known)
+                return Ok(known);
             }
-            Some(Err(error)) => match &mut client.session.transaction {
+            Some(Shown::Answered(Err(error))) => match &mut client.session.transaction {
                 // `EXEC` will say so.
                 Some(transaction) => {
                     transaction.fault = Some(error);
-                    Err(Flow::Next)
+                    return Err(Flow::Next);
                 }
-                None => Err(self.reply(core, id, error)),
+                None => return Err(self.reply(core, id, error)),
             },
-            None => {
-                let Some(node) = core.sequencer.any_node() else {
-                    return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
-                };
-                client.busy = true;
-                let errand = Recipe::Errand(Errand::ShowScript(sha));
-                let slot = client.expect_parts(Gather::new(errand, 1), core.now_us);
-                let reply_to = client.reply_to(self.id(), id, slot, 0);
-                let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
-                let action = Action::OnNode(node, Commands::one(load));
-                self.submit(
-                    core,
-                    self.id(),
-                    Request {
-                        partition: 0,
-                        db: 0,
-                        action,
-                        under: HoldId::NONE,
-                        reply_to,
-                    },
-                );
-                Err(Flow::Again)
-            }
-        }
+            Some(Shown::Gone(gone)) => gone,
+            None => 0,
+        };
+        let node = core.sequencer.any_node();
+        let Some(node) = node.filter(|_| gone <= limits::READ_MOVES_MAX) else {
+            client.spoil_transaction();
+            return Err(self.refuse(core, id, crate::request::Refusal::Unconfirmed.message()));
+        };
+        client.busy = true;
+        let errand = Recipe::Errand(Errand::ShowScript(sha, gone));
+        let slot = client.expect_parts(Gather::new(errand, 1), core.now_us);
+        let reply_to = client.reply_to(self.id(), id, slot, 0);
+        let load = encode::command_frame(&[b"SCRIPT", b"LOAD", text]);
+        let action = Action::OnNode(node, Commands::one(load));
+        self.submit(
+            core,
+            self.id(),
+            Request {
+                partition: 0,
+                db: 0,
+                action,
+                under: HoldId::NONE,
+                reply_to,
+            },
+        );
+        Err(Flow::Again)
     }
 
     /// Some scripts have been forgotten: what is kept with the pool becomes what is known now.

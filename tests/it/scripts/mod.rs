@@ -299,6 +299,27 @@ fn a_script_that_several_show_at_once_is_answered_to_each() {
     assert_converged(&pool, &sidecar);
 }
 
+#[test]
+fn a_script_that_is_shown_to_a_dying_node_is_shown_to_another() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3).patient());
+    sidecar.allow_log("node");
+    let mut client = sidecar.client();
+    // The one that is asked, unless it has been slow on a busy machine.
+    pool.nodes[0].stop();
+    client
+        .send_raw(&encode(&cmd!["EVAL", PLAIN, 1, "n", 5]))
+        .expect("sent");
+    client
+        .has_something(Duration::from_millis(200))
+        .expect("connected");
+    pool.nodes[0].kill9();
+    assert_eq!(client.recv().ok(), Some(Reply::Int(5)));
+    pool.nodes[0].restart();
+    sidecar.wait_all_in_sync(&pool, Duration::from_secs(20));
+    assert_converged(&pool, &sidecar);
+}
+
 /// What `math.random` gives goes on from script to script on each server; here it is the same on all.
 #[test]
 fn chance_is_the_same_on_a_node_that_has_seen_less() {
