@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::across::{Across, Part, has_side, one_map};
@@ -26,6 +26,7 @@ use crate::request::{Action, Attempt, Commands, Outcome, Wait, Waiter};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
 use crate::shared::Shared;
+use crate::stripe::Watch;
 use crate::worker::{Core, Worker};
 
 /// Why a client waits no more, though nothing has come.
@@ -75,7 +76,7 @@ pub(super) struct Waiting {
     blocked: Rc<Blocked>,
     /// Of keys that clients do not know: told when others may have taken their place. Whoever waits there looks after what is taken for
     /// a client that has gone.
-    moved: Option<watch::Receiver<()>>,
+    moved: Option<Watch>,
 }
 
 /// When somebody has waited long enough who waits for so many ms; 0: for ever.
@@ -124,8 +125,22 @@ impl Worker {
         flow
     }
 
+    /// The same of a command in another form than it came in.
+    pub(super) fn waiting_as(
+        &self,
+        frame: &Bytes,
+        spans: &Spans,
+        deadline: Option<Instant>,
+        blocked: &Rc<Blocked>,
+    ) -> Result<Waiting, Bytes> {
+        let args = Args { bytes: frame, spans };
+        let command = self.shared().commands.lookup(&args);
+        let command = command.map_err(|error| error.to_bytes())?;
+        self.with(|core| self.waiting(core, command, frame, spans, deadline, blocked.clone()))
+    }
+
     /// What a command that waits does; or what is wrong with it.
-    pub(super) fn waiting(
+    fn waiting(
         &self,
         core: &mut Core,
         command: &Command,
@@ -170,11 +185,7 @@ enum Event {
 
 impl Waiting {
     /// Waits until somebody says that other keys may have taken the place of these: [`Outcome::MayCome`] is its end then.
-    pub(super) async fn until_moved(
-        mut self,
-        p: &mut Procedure,
-        moved: watch::Receiver<()>,
-    ) -> Step<Outcome> {
+    pub(super) async fn until_moved(mut self, p: &mut Procedure, moved: Watch) -> Step<Outcome> {
         self.moved = Some(moved);
         let outcome = self.execute(p).await;
         // It may go on, and what was told too late is not an answer to anything else.
@@ -194,7 +205,7 @@ impl Waiting {
         let mut moved = self.moved.clone();
         let moved = async {
             match &mut moved {
-                Some(moved) => drop(moved.changed().await),
+                Some(moved) => moved.changed().await,
                 None => std::future::pending().await,
             }
         };

@@ -210,7 +210,7 @@ impl Sequencer {
         }
         if commands == 0 && node.ping_wanted {
             out.put(PING);
-            node.expected.push_back(Expect::Skip);
+            node.expected.push_back(Expect::Alive);
             commands = 1;
         }
         if commands == 0 {

@@ -173,7 +173,13 @@ impl Sequencer {
                         Err(e) => return (at, Some(e.into())),
                     },
                 },
-                Expect::Skip => match node.scanner.scan(rest, 1) {
+                // A node whose disk is full answers `PING` with an error, and goes on reading all the same.
+                Expect::Alive if rest.starts_with(b"-MISCONF ") => match node.scanner.scan(rest, 1) {
+                    Ok(Some((len, _))) => at += len,
+                    Ok(None) => return (at, None),
+                    Err(e) => return (at, Some(e.into())),
+                },
+                Expect::Skip | Expect::Alive => match node.scanner.scan(rest, 1) {
                     Ok(Some((len, _))) if rest.first() == Some(&b'-') => {
                         let why = first_line(rest.get(..len).unwrap_or_default());
                         return (at + len, Some(Broken::Unexpected(why)));
@@ -222,7 +228,7 @@ impl Sequencer {
                     }
                     index += count;
                 }
-                Expect::Skip => index += 1,
+                Expect::Skip | Expect::Alive => index += 1,
                 Expect::End { .. } => break,
                 Expect::Queued(_) | Expect::Exec { .. } => {}
             }

@@ -20,6 +20,8 @@ pub(crate) enum Item {
 pub(crate) enum Expect {
     /// One reply of no interest.
     Skip,
+    /// The reply to a `PING`.
+    Alive,
     /// `+QUEUED`, so many times.
     Queued(u32),
     /// The header of `EXEC`'s array, or its refusal: of a whole batch that carries the node's account, or of one item.

@@ -17,18 +17,20 @@ pub mod known;
 mod lengths;
 pub mod marker;
 pub mod names;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::watch::Sender;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use directory::{Directory, End, Segment};
 pub use gate::{Alone, Inside};
 use known::Known;
 pub use lengths::Lengths;
+pub use watch::Watch;
 
 use crate::profile::{Profile, UUID_LEN};
 use crate::request::PartitionId;
@@ -257,7 +259,7 @@ pub struct Stripes {
     entries: Mutex<Known<(u64, Id), marker::Marker>>,
     staged: Mutex<StagedItems>,
     /// Lists have other segments than before.
-    changes: watch::Sender<()>,
+    changes: Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -285,7 +287,7 @@ impl Stripes {
             places: Mutex::new(Known::new(KNOWN_MAX)),
             entries: Mutex::new(Known::new(KNOWN_MAX)),
             staged: Mutex::default(),
-            changes: watch::Sender::new(()),
+            changes: Sender::new(()),
         }
     }
 
@@ -295,8 +297,8 @@ impl Stripes {
     }
 
     /// Is told of that.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    pub fn changes(&self) -> Watch {
+        Watch::new(self.changes.subscribe())
     }
 
     /// Is alone at all queues of these databases that are known.

@@ -16,7 +16,7 @@ fn until_blocked(pair: &mut Pair, count: i64) {
     }
 }
 
-fn blocked_clients(client: &mut Client) -> i64 {
+pub fn blocked_clients(client: &mut Client) -> i64 {
     let info = client.call(cmd!["INFO", "clients"]).text().unwrap();
     let line = info
         .lines()

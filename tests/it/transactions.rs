@@ -144,6 +144,7 @@ fn a_dead_node_cannot_hide_a_change() {
     let both = Both::start(1);
     both.sidecar.allow_log("stream lost");
     both.sidecar.allow_log("cannot be reached");
+    both.sidecar.allow_log("still loading");
     for node in ["a", "b", "c"] {
         let (mut watcher, mut other) = (both.sidecar.client(), both.sidecar.client());
         other.call(cmd!["SET", "k", "before"]);

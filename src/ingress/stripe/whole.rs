@@ -155,7 +155,7 @@ impl Whole {
     pub(super) async fn settle(&mut self, p: &Procedure) -> Step<()> {
         match self.total() {
             0 => self.reset(p).await,
-            _ => self.keep(p, |length| length > 0).await,
+            _ => self.drop_empty(p).await,
         }
     }
 
@@ -174,13 +174,13 @@ impl Whole {
         Ok(())
     }
 
-    /// Takes segments of other lengths out of the directory, but never the last one that is left.
-    pub(super) async fn keep(&mut self, p: &Procedure, is_kept: impl Fn(u64) -> bool) -> Step<()> {
+    /// Takes segments that are empty out of the directory, where some are not.
+    async fn drop_empty(&mut self, p: &Procedure) -> Step<()> {
         let mut after = self.directory.clone();
         let segments = self.directory.segments().zip(&self.lengths);
         let kept: Vec<(u16, u64)> = segments
             .map(|(s, l)| (s.number, *l))
-            .filter(|(_, l)| is_kept(*l))
+            .filter(|(_, l)| *l > 0)
             .collect();
         after.keep(|segment| kept.iter().any(|(number, _)| *number == segment.number));
         if after != self.directory {

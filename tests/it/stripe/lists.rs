@@ -1,6 +1,7 @@
 //! Lists that are spread over nodes: side by side with a plain server, and with many who push and wait at once.
 
 use super::*;
+use crate::blocking::blocked_clients;
 use crate::harness::{Client, Node, NodeOptions, Reply};
 use std::collections::BTreeMap;
 
@@ -285,6 +286,40 @@ fn each_element_is_taken_once_and_in_order() {
     assert_eq!(client.call(cmd!["LLEN", "list:q"]).int(), Some(0));
     assert_eq!(ids(&client.call(cmd!["LRANGE", "list:done", 0, -1])), taken[0]);
     assert_eq!(ids(&client.call(cmd!["KEYS", "*"])), ["list:done"]);
+}
+
+/// What becomes of other lists is nothing to who waits at this one.
+#[test]
+fn who_waits_is_served_in_turn() {
+    let pool = Pool::start(2);
+    let sidecar = Sidecar::start(&lists(&pool, 2, 3));
+    let mut client = sidecar.client();
+    let mut waiting: Vec<Client> = (0..6).map(|_| sidecar.client()).collect();
+    for (n, one) in waiting.iter_mut().enumerate() {
+        let wait = match n % 2 {
+            0 => cmd!["BLPOP", "list:a", "list:none", 0],
+            _ => cmd!["BLMPOP", 0, 1, "list:a", "LEFT"],
+        };
+        one.send_raw(&crate::harness::encode(&wait)).unwrap();
+        wait_until("it waits", Duration::from_secs(5), || {
+            blocked_clients(&mut client) == n as i64 + 1
+        });
+    }
+    for n in 0..8 {
+        assert_eq!(client.call(cmd!["RPUSH", "list:b", n]).int(), Some(n + 1));
+    }
+    assert!(segments_of(&sidecar, "list:b") > 1);
+    for n in 0..6 {
+        client.call(cmd!["RPUSH", "list:a", n]);
+    }
+    for (n, one) in waiting.iter_mut().enumerate() {
+        let reply = one.recv().unwrap();
+        let taken = match n % 2 {
+            0 => reply.items()[1].clone(),
+            _ => reply.items()[1].items()[0].clone(),
+        };
+        assert_eq!(taken.text().unwrap(), n.to_string());
+    }
 }
 
 /// Transactions: the database is the one that was selected, a flush forgets where things were, and segments are opened as elsewhere.

@@ -121,7 +121,7 @@ impl Waits {
         let what = self.what(special)?;
         let args = self.steps.args();
         loop {
-            let changes = self.steps.stripes.changes();
+            let mut changes = self.steps.stripes.changes();
             let Some(singles) = self.singles(p, &what) else {
                 // Some have several segments: what they have is taken first.
                 for at in what.keys.clone() {
@@ -138,21 +138,13 @@ impl Waits {
                 .map(|(at, list)| (*at, names::segment(list.directory.open(), args.arg(*at))))
                 .collect();
             let (frame, spans) = with_words(&args, &words);
-            let waiting = p.worker.with(|core| {
-                let translated = crate::resp::Args {
-                    bytes: &frame,
-                    spans: &spans,
-                };
-                let command = p.worker.shared().commands.lookup(&translated);
-                let command = command.map_err(|error| error.to_bytes())?;
-                p.worker
-                    .waiting(core, command, &frame, &spans, self.deadline, self.blocked.clone())
-            });
-            let known: Vec<(Arc<Stripe>, Arc<Directory>)> = singles
-                .into_iter()
-                .map(|(_, list)| (list.queue, list.directory))
-                .collect();
-            let outcome = waiting.map_err(answer)?.until_moved(p, changes).await?;
+            for (_, list) in &singles {
+                changes.see(&list.queue, &list.directory);
+            }
+            drop(singles);
+            let waiting = p.worker.waiting_as(&frame, &spans, self.deadline, &self.blocked);
+            let watch = changes.clone();
+            let outcome = waiting.map_err(answer)?.until_moved(p, watch).await?;
             let frames = match &outcome {
                 Outcome::Reply { frames, .. } => frames.clone(),
                 Outcome::MayCome => continue,
@@ -162,11 +154,9 @@ impl Waits {
             let (Some(key), Some(values)) = (fields.next().and_then(text), fields.next()) else {
                 return Ok(outcome);
             };
-            for (queue, directory) in known {
-                // It has several segments by now, and this was not counted.
-                if !queue.directory().is_some_and(|now| Arc::ptr_eq(&now, &directory)) {
-                    queue.lose_count();
-                }
+            if changes.has_changed() {
+                // They may have several segments by now, and this was not counted.
+                changes.seen().iter().for_each(|(queue, _)| queue.lose_count());
             }
             let taken: Vec<Bytes> = match text(values) {
                 Some(one) => vec![frames.slice_ref(one)],
@@ -264,6 +254,9 @@ impl Waits {
         let mut ends = None;
         loop {
             let mut changes = self.steps.stripes.changes();
+            if let Some((queue, directory)) = standing.as_ref().and_then(|it| it.at.as_ref()) {
+                changes.see(queue, directory);
+            }
             let outcome = match moves::execute(p, &at_once).await {
                 Ok(outcome) => outcome,
                 Err(end) => end,
@@ -306,7 +299,7 @@ impl Waits {
                 },
                 why = self.blocked.ended() => why,
                 () = tokio::time::sleep_until(latest), if self.deadline.is_some() => Unblocking::Timeout,
-                _ = changes.changed() => Unblocking::Elsewhere,
+                () = changes.changed() => Unblocking::Elsewhere,
             };
             // Told at the same moment, in place of others who wait: it must see.
             if !it.waiter.end() {
@@ -325,11 +318,16 @@ impl Waits {
     /// Stands where the source's elements come, if that is one place.
     async fn stand(&self, p: &Procedure, source: &[u8]) -> Step<Option<Standing>> {
         let keyspace = &p.worker.shared().keyspace;
+        let mut at = None;
         let key = match role_of(keyspace, source) {
             Role::List => {
                 let queue = self.steps.stripes.queue(self.steps.db, source);
                 match queue.directory().filter(|directory| directory.is_single()) {
-                    Some(directory) => names::segment(directory.open(), source),
+                    Some(directory) => {
+                        let name = names::segment(directory.open(), source);
+                        at = Some((queue, directory));
+                        name
+                    }
                     None => return Ok(None),
                 }
             }
@@ -340,6 +338,7 @@ impl Waits {
             waiter: Arc::default(),
             partition: keyspace.partition_of(&key),
             key,
+            at,
             db: self.steps.db,
         };
         let wait = Wait {
@@ -364,6 +363,8 @@ struct Standing {
     waiter: Arc<Waiter>,
     partition: PartitionId,
     key: Bytes,
+    /// The list whose only segment that is, as it was seen.
+    at: Option<(Arc<Stripe>, Arc<Directory>)>,
     db: u16,
 }
 

@@ -21,7 +21,7 @@ use crate::profile::Role;
 use crate::request::Outcome;
 use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
-use crate::stripe::names;
+use crate::stripe::{Watch, names};
 use crate::worker::{Core, Worker};
 
 const NULL: Bytes = Bytes::from_static(b"_\r\n");
@@ -147,8 +147,8 @@ impl Reads {
             streams.push((*at, id));
         }
         loop {
-            let changes = steps.stripes.changes();
-            let open = self.in_open_segments(p, steps);
+            let mut changes = steps.stripes.changes();
+            let open = self.in_open_segments(p, steps, &mut changes);
             // Where all are whole, who waits looks at them itself.
             let looks_first = self.waits.is_none() || open.as_ref().is_none_or(|(_, all_single)| !all_single);
             self.check_groups(p, steps).await?;
@@ -176,16 +176,7 @@ impl Reads {
             words.extend(names.iter().map(|key| &key[..]));
             words.extend(ids);
             let (frame, spans) = frame_of(&words);
-            let waiting = p.worker.with(|core| {
-                let translated = crate::resp::Args {
-                    bytes: &frame,
-                    spans: &spans,
-                };
-                let command = p.worker.shared().commands.lookup(&translated);
-                let command = command.map_err(|error| error.to_bytes())?;
-                p.worker
-                    .waiting(core, command, &frame, &spans, until, blocked.clone())
-            });
+            let waiting = p.worker.waiting_as(&frame, &spans, until, &blocked);
             match waiting.map_err(answer)?.until_moved(p, changes).await? {
                 Outcome::MayCome => {}
                 Outcome::Reply { frames, .. } if !is_error(&frames) && elements(&frames).next().is_some() => {
@@ -205,7 +196,12 @@ impl Reads {
     }
 
     /// What the streams' open segments are called, and whether they have no others; `None` if that is not known at the moment.
-    fn in_open_segments(&self, p: &Procedure, steps: &Steps) -> Option<(Vec<Bytes>, bool)> {
+    fn in_open_segments(
+        &self,
+        p: &Procedure,
+        steps: &Steps,
+        changes: &mut Watch,
+    ) -> Option<(Vec<Bytes>, bool)> {
         let args = steps.args();
         let keyspace = &p.worker.shared().keyspace;
         let mut all_single = true;
@@ -217,6 +213,7 @@ impl Reads {
                     let queue = steps.stripes.queue(steps.db, key);
                     let _inside = queue.enter()?;
                     let directory = queue.directory()?;
+                    changes.see(&queue, &directory);
                     all_single &= directory.is_single();
                     names::segment(directory.open(), key)
                 }
