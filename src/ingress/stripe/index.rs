@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Steps;
 use super::score::{self, Entry};
 use super::segments::{candidates, counter_name, directory, drop_empty, queue};
 use super::translate::Guards;
 use super::whole;
+use super::{NULL, Steps};
 use crate::command::Special;
 use crate::command::number::integer;
 use crate::command::spec::Merge;
@@ -22,8 +22,6 @@ use crate::stripe::{Directory, Id, Segment, names};
 
 const NOT_BY_SCORE: &str =
     "ERR on a queue that is spread over nodes ranges are possible by rank only, with REV and WITHSCORES";
-
-const NULL: Bytes = Bytes::from_static(b"_\r\n");
 
 /// Executes it.
 pub(super) async fn execute(p: &mut Procedure, steps: &Steps) -> Step<Outcome> {

@@ -5,14 +5,12 @@ use bytes::Bytes;
 use super::known;
 use super::transaction::IN_STEPS;
 use super::translate::{Form, When};
-use super::{Steps, native, role_of, whole, with_words};
-use crate::command::number::integer;
+use super::{Steps, count_of, native, role_of, sound, whole, with_words};
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::Role;
 use crate::request::Outcome;
-use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, encode, frame_of};
 use crate::stripe::{Stripes, names};
 
@@ -87,11 +85,7 @@ pub(super) async fn execute(p: &Procedure, steps: &Steps, special: Special) -> S
             _ => {
                 let partition = p.worker.shared().keyspace.partition_of(key);
                 let call = frame_of(&[args.arg(0), key]);
-                let reply = native(p, partition, &call).await?;
-                if is_error(&reply) {
-                    return Err(answer(reply));
-                }
-                text(&reply).and_then(integer).unwrap_or(0)
+                count_of(&sound(native(p, partition, &call).await?)?)
             }
         };
     }

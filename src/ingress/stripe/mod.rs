@@ -31,9 +31,11 @@ pub(super) use translate::{Form, Guards};
 
 use super::dispatch::{Flow, OOM};
 use super::procedure::{Procedure, Step, answer};
+use crate::command::number::integer;
 use crate::command::{Class, Command, Flags};
 use crate::profile::{Does, Role, ScriptRule};
 use crate::request::{Action, Commands, Outcome, PartitionId};
+use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
 use crate::shared::Message;
 use crate::stripe::Stripes;
@@ -195,6 +197,21 @@ impl Steps {
 /// A list or a stream of a command, for which the command waits to be alone.
 async fn whole(p: &Procedure, steps: &Steps, key: &[u8]) -> Step<whole::Whole> {
     whole::Whole::open(p, &steps.stripes, steps.db, key).await
+}
+
+const NULL: Bytes = Bytes::from_static(b"_\r\n");
+
+/// A reply that is no error.
+fn sound(reply: Bytes) -> Step<Bytes> {
+    match is_error(&reply) {
+        true => Err(answer(reply)),
+        false => Ok(reply),
+    }
+}
+
+/// A number in a reply.
+fn count_of(reply: &[u8]) -> i64 {
+    text(reply).and_then(integer).unwrap_or(0)
 }
 
 /// The role of a key.

@@ -18,6 +18,9 @@ use crate::stripe::{Alone, Directory, End, Lengths, Segment, Stripe, Stripes, na
 /// Segments of one queue: their numbers go around in twice as many.
 const SEGMENTS_MAX: usize = 1 << 15;
 
+const TOO_MANY: &str = "ERR this queue has 32768 segments, and cannot have more: take from it first, or make a pool with a larger \
+                        segment_len";
+
 /// The command that tells a segment's length, of queues whose segments' lengths are known.
 pub(super) fn length_of(role: Role) -> Option<&'static [u8]> {
     match role {
@@ -231,10 +234,10 @@ impl Whole {
             }
         }
         let length = self.length(self.end(end));
-        if self.segments() >= SEGMENTS_MAX {
-            return Ok(self.end(end));
-        }
         if length > 0 && length + elements > self.stripes.profile.segment_len {
+            if self.segments() >= SEGMENTS_MAX {
+                return Err(answer(encode::error(TOO_MANY)));
+            }
             let mut after = self.directory.clone();
             let partition = next_partition(p, &after, after.end(end));
             match self.role {

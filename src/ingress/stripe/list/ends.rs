@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::segments::texts;
 use super::super::whole::Whole;
-use super::super::{Steps, native, role_of, whole, with_words};
+use super::super::{NULL, Steps, native, role_of, whole, with_words};
 use super::{pop_end, push_end};
 use crate::command::Special;
 use crate::command::number::integer;
@@ -12,11 +12,9 @@ use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::Role;
 use crate::request::Outcome;
-use crate::resp::encode;
 use crate::resp::walk::{is_error, text};
-use crate::stripe::{End, names};
-
-pub(super) const NULL: Bytes = Bytes::from_static(b"_\r\n");
+use crate::resp::{Spans, encode};
+use crate::stripe::{End, Segment, Stripe, names};
 
 pub(super) const NO_COUNT: &str = "ERR count should be greater than 0";
 
@@ -33,15 +31,7 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
         let room = queue.room(end, elements, steps.stripes.profile.segment_len);
         if let (Some(directory), Some(segment)) = (queue.directory(), room) {
             let call = with_words(&args, &[(1, names::segment(segment, key))]);
-            let reply = match native(p, segment.partition, &call).await {
-                Ok(reply) => reply,
-                Err(end) => {
-                    if end == Outcome::Unknown {
-                        queue.lose_count();
-                    }
-                    return Err(end);
-                }
-            };
+            let reply = at_end(p, &queue, segment, &call).await?;
             if directory.is_single() || is_error(&reply) {
                 return Ok(answer(reply));
             }
@@ -60,6 +50,15 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
         whole.room(p, end, elements).await?;
         whole.finish();
     }
+}
+
+/// A command on the segment at an end, for who counts what it has done.
+async fn at_end(p: &Procedure, queue: &Stripe, segment: Segment, call: &(Bytes, Spans)) -> Step<Bytes> {
+    let result = native(p, segment.partition, call).await;
+    if result == Err(Outcome::Unknown) {
+        queue.lose_count();
+    }
+    result
 }
 
 /// `LPUSHX`, `RPUSHX`.
@@ -120,15 +119,7 @@ pub(super) async fn pop_one(p: &Procedure, steps: &Steps, key: &[u8], end: End) 
     if let Some(directory) = queue.directory() {
         let segment = directory.end(end);
         let call = crate::resp::frame_of(&[name, &names::segment(segment, key)]);
-        let reply = match native(p, segment.partition, &call).await {
-            Ok(reply) => reply,
-            Err(end) => {
-                if end == Outcome::Unknown {
-                    queue.lose_count();
-                }
-                return Err(end);
-            }
-        };
+        let reply = at_end(p, &queue, segment, &call).await?;
         if is_error(&reply) {
             return Err(answer(reply));
         }

@@ -3,8 +3,7 @@
 //! For who is alone at both: then each end is one segment's, and between segments an element moves as between any two keys.
 
 use super::super::whole::Whole;
-use super::super::{Steps, native, role_of, whole, with_words};
-use super::ends::NULL;
+use super::super::{NULL, Steps, native, role_of, whole, with_words};
 use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::profile::Role;

@@ -5,15 +5,15 @@ use bytes::Bytes;
 
 use super::super::segments::texts;
 use super::super::whole::Whole;
-use super::super::{Steps, whole};
-use super::ends::{NULL, array};
+use super::super::{NULL, Steps, count_of, sound, whole};
+use super::ends::array;
 use crate::command::Special;
 use crate::command::number::integer;
 use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};
 use crate::ingress::gather::elements;
 use crate::ingress::procedure::{Procedure, Step, answer};
 use crate::request::Outcome;
-use crate::resp::walk::{is_error, text};
+use crate::resp::walk::text;
 use crate::resp::{Args, encode};
 
 const NO_INDEX: &str = "ERR index out of range";
@@ -68,18 +68,6 @@ fn number(args: &Args<'_>, at: usize) -> Step<i64> {
 
 fn text_of(number: impl ToString) -> Bytes {
     number.to_string().into()
-}
-
-/// A reply that is no error.
-fn sound(reply: Bytes) -> Step<Bytes> {
-    match is_error(&reply) {
-        true => Err(answer(reply)),
-        false => Ok(reply),
-    }
-}
-
-fn count_of(reply: &[u8]) -> i64 {
-    text(reply).and_then(integer).unwrap_or(0)
 }
 
 async fn range(p: &Procedure, whole: &Whole, start: i64, stop: i64) -> Step<Vec<Bytes>> {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::super::whole::Whole;
-use super::super::{Steps, native, whole};
-use super::{NO_ID, array_of, count_of, cut_by_segment, sound};
+use super::super::{Steps, count_of, native, sound, whole};
+use super::{NO_ID, array_of, cut_by_segment};
 use crate::command::Special;
 use crate::command::number::{StreamId, integer};
 use crate::ingress::answer::{NOT_AN_INTEGER, SYNTAX};

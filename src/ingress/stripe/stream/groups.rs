@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::super::segments::texts;
 use super::super::whole::Whole;
-use super::super::{Steps, whole};
+use super::super::{Steps, count_of, sound, whole};
 use super::entries::between;
-use super::{array_of, count_of, cut_by_segment, ids, last_id, sound};
+use super::{array_of, cut_by_segment, last_id};
 use crate::command::Special;
 use crate::command::number::{StreamId, integer};
 use crate::ingress::gather::elements;
@@ -260,7 +261,7 @@ async fn claim_all(p: &Procedure, whole: &Whole, args: &Args<'_>) -> Step<Bytes>
         if let Some(gone) = fields.get(2) {
             let gone = reply.slice_ref(gone);
             left -= elements(&gone).count() as i64;
-            deleted.extend(ids(&gone));
+            deleted.extend(texts(&gone));
         }
         let next = fields.first().and_then(|id| text(id)).unwrap_or(b"0-0");
         if next != b"0-0" {

@@ -2,8 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::{Steps, whole};
-use super::{count_of, sound};
+use super::super::{Steps, count_of, sound, whole};
 use crate::command::Special;
 use crate::command::number::StreamId;
 use crate::ingress::gather::elements;

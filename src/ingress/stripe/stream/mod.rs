@@ -16,18 +16,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::known::{self, Queue};
-use super::segments::texts;
 use super::transaction::IN_STEPS;
 use super::translate::{Form, Guards, Needs, When, refused};
 use super::whole::Whole;
-use super::{Steps, at_once, with_words};
+use super::{Steps, at_once, sound, with_words};
 use crate::command::decide::last_stream_id;
 use crate::command::number::StreamId;
 use crate::command::spec::Merge;
 use crate::command::{Command, Special};
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::elements;
-use crate::ingress::procedure::{Procedure, Step, answer};
+use crate::ingress::procedure::{Procedure, Step};
 use crate::profile::Role;
 use crate::request::Outcome;
 use crate::resp::walk::{is_error, text};
@@ -278,11 +277,8 @@ pub(super) async fn begin(p: &Procedure, whole: &Whole, segment: Segment) -> Ste
             commands.push(frame_of(&[&b"XGROUP"[..], b"CREATE", &name, group, delivered]));
         }
     }
-    let reply = at_once(p, segment.partition, &commands).await?;
-    match is_error(&reply) {
-        true => Err(answer(reply)),
-        false => Ok(()),
-    }
+    sound(at_once(p, segment.partition, &commands).await?)?;
+    Ok(())
 }
 
 /// Parts of arrays as one array.
@@ -292,22 +288,4 @@ fn array_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     encode::header(&mut out, b'*', parts.len());
     parts.iter().for_each(|part| out.extend_from_slice(part));
     out.freeze()
-}
-
-/// A reply that is no error.
-fn sound(reply: Bytes) -> Step<Bytes> {
-    match is_error(&reply) {
-        true => Err(answer(reply)),
-        false => Ok(reply),
-    }
-}
-
-/// A number in a reply.
-fn count_of(reply: &[u8]) -> i64 {
-    text(reply).and_then(crate::command::number::integer).unwrap_or(0)
-}
-
-/// The ids in a reply.
-fn ids(reply: &Bytes) -> Vec<Bytes> {
-    texts(reply)
 }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::super::{Steps, native, role_of, whole};
+use super::super::{NULL, Steps, native, role_of, sound, whole};
 use super::entries::{Between, entries_between};
-use super::{NO_ID, array_of, sound, with_clients_names};
+use super::{NO_ID, array_of, with_clients_names};
 use crate::command::decide::last_stream_id;
 use crate::command::number::{StreamId, integer};
 use crate::command::parts::wait_ms;
@@ -23,8 +23,6 @@ use crate::resp::walk::{is_error, text};
 use crate::resp::{encode, frame_of};
 use crate::stripe::{Watch, names};
 use crate::worker::{Core, Worker};
-
-const NULL: Bytes = Bytes::from_static(b"_\r\n");
 
 impl Worker {
     pub(super) fn read_streams(
