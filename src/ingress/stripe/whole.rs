@@ -173,7 +173,6 @@ impl Whole {
             self.is_changed = true;
         }
         self.lengths = vec![0];
-        self.queue.forget_cursors();
         Ok(())
     }
 

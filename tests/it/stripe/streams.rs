@@ -300,6 +300,27 @@ fn corners_of_striped_streams() {
         100,
         "JUSTID"
     ]);
+    both.call(cmd![
+        "XREADGROUP",
+        "GROUP",
+        "count",
+        "c",
+        "STREAMS",
+        "stream:a",
+        ">"
+    ]);
+    // All ten, and behind the greatest id there is nothing.
+    both.call(cmd![
+        "XAUTOCLAIM",
+        "stream:a",
+        "count",
+        "c",
+        0,
+        "0",
+        "COUNT",
+        10,
+        "JUSTID"
+    ]);
     both.call(cmd!["XRANGE", "stream:a", "(8", "+"]);
     both.call(cmd!["XREAD", "STREAMS", "stream:a", "9-1"]);
     assert_converged(&pool, &sidecar);

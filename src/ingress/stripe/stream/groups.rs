@@ -239,8 +239,10 @@ async fn claim_all(p: &Procedure, whole: &Whole, args: &Args<'_>) -> Step<Bytes>
     let mut cursor = Bytes::from_static(b"0-0");
     for at in whole.directory().place_of(start.from)..whole.segments() {
         if left <= 0 {
-            let base = whole.segment(at).0.base;
-            cursor = StreamId::from(base.saturating_add(1)).to_string().into();
+            // Behind the greatest id there is nothing.
+            if let Some(next) = whole.segment(at).0.base.checked_add(1) {
+                cursor = StreamId::from(next).to_string().into();
+            }
             break;
         }
         let left_text = left.to_string();
