@@ -14,7 +14,7 @@ ARGS ?=
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing: redis-server, the demo's driver (in .venv)
+setup: ## Install what is missing: redis-server, the demo's drivers (in .venv-zaqar)
 	@scripts/setup
 
 build: ## The release binary, target/release/ringfence
@@ -68,5 +68,5 @@ soak: setup build ## All kinds of work and of harm at once, for an hour (SOAK_SE
 
 clean: ## Remove what was built and installed here
 	@cargo clean --quiet
-	@rm -rf .venv .venv-drivers .venv-zaqar .venv-zaqar-redis-5 tests/drivers/node/node_modules
+	@rm -rf .venv-drivers .venv-zaqar .venv-zaqar-redis-5 tests/drivers/node/node_modules
 	@find demo tests/drivers -name __pycache__ -prune -exec rm -rf {} +

@@ -37,6 +37,9 @@ class Account:
 class Clients:
     """All clients of an act, each with a connection and a thread of its own. Who makes one fills in its threads."""
 
+    # What a call may end with that an application would see.
+    ERRORS = redis.RedisError
+
     def __init__(self, port, ledger):
         self.port = port
         self.ledger = ledger
@@ -96,7 +99,7 @@ class Clients:
         began = time.perf_counter()
         try:
             return function(), True
-        except redis.RedisError as error:
+        except self.ERRORS as error:
             self.ledger.error(operation, error)
             time.sleep(0.05)
             return None, False

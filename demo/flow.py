@@ -1,21 +1,22 @@
-"""The clients of the second act: a Zaqar service in small, on queues that are spread over nodes.
+"""The clients of the second act: they work as a Zaqar service does, with its own driver, on queues that are spread over nodes.
 
 Jobs are posted, claimed and deleted; one in twenty is spoilt: it is given back, and claimed again, until it is a dead
-letter. Beside that there is an archive, in which messages stay (one in six is deleted at some time): a reader goes
-through it again and again, page by page, while it grows.
+letter. Each worker has a queue of its own, because Zaqar's claims do not keep from each other what stands behind something
+that was given back, on whichever Redis. Beside that there is an archive, in which messages stay (one in six is deleted at
+some time): a reader goes through it again and again, page by page, while it grows.
 """
 
 import itertools
-import json
 import random
 import time
 from collections import Counter
 
 from clients import Account, Clients
-from zaqar_driver import ZaqarDriver
+from zaqar_driver import ERRORS, ZaqarDriver
 
-JOBS, ARCHIVE, DEAD = "demo.jobs", "demo.archive", "demo.dead"
+ARCHIVE, DEAD = "archive", "dead"
 POSTERS, WORKERS = 3, 4
+JOBS = [f"jobs{number}" for number in range(WORKERS)]
 JOBS_PER_S, ARCHIVED_PER_S = 150, 300
 ARCHIVED_AT_FIRST = 1200
 SPOILT, DELETED = 1 / 20, 1 / 6
@@ -56,7 +57,7 @@ class FlowLedger(Account):
 
     def keep_bodies(self, messages):
         with self.lock:
-            self.bodies.update((message, json.loads(fields["b"])) for message, fields in messages.items())
+            self.bodies.update(messages)
 
     def became_dead(self, ids):
         with self.lock:
@@ -126,18 +127,20 @@ class FlowLedger(Account):
 class Flow(Clients):
     """All clients of the second act."""
 
+    ERRORS = ERRORS
+
     def __init__(self, port, seed, seconds):
         super().__init__(port, FlowLedger(seconds))
         self.rng = random.Random(f"{seed}-flow")
         self.numbers = itertools.count()
-        # What is there in the end.
-        self.dead_letters, self.jobs_left = [], None
+        # How many are there in the end.
+        self.jobs_left = None
         for target in [*[self.post] * POSTERS, self.archive, self.thin_out, self.read]:
             self.producers.append(self.thread(target, random.Random(self.rng.random())))
-        self.consumers = [self.thread(self.work) for _ in range(WORKERS)]
+        self.consumers = [self.thread(self.work, jobs) for jobs in JOBS]
 
     def driver(self):
-        return ZaqarDriver(self.client(), MAX_CLAIMS, DEAD)
+        return ZaqarDriver(self.port)
 
     def description(self):
         rate = JOBS_PER_S + ARCHIVED_PER_S
@@ -146,8 +149,10 @@ class Flow(Clients):
     def prepare(self):
         """The queues, and an archive of several segments."""
         driver = self.driver()
-        for queue in [JOBS, ARCHIVE, DEAD]:
+        for queue in [ARCHIVE, DEAD]:
             self.call("create queue", lambda: driver.create_queue(queue))
+        for jobs in JOBS:
+            self.call("create queue", lambda: driver.create_queue(jobs, DEAD, MAX_CLAIMS))
         for _ in range(ARCHIVED_AT_FIRST // PAGE):
             self.archive_some(driver, self.rng, PAGE)
 
@@ -164,7 +169,7 @@ class Flow(Clients):
         for _ in self.paced(JOBS_PER_S / POSTERS, 3):
             numbers = [next(self.numbers) for _ in range(rng.randint(1, 5))]
             bodies = [{"number": number, "spoilt": rng.random() < SPOILT} for number in numbers]
-            ids, done = self.call("post", lambda: driver.post(JOBS, bodies))
+            ids, done = self.call("post", lambda: driver.post(rng.choice(JOBS), bodies))
             if done:
                 self.ledger.posted_jobs(ids, bodies)
 
@@ -188,9 +193,7 @@ class Flow(Clients):
                 self.delete_archived(driver, message)
 
     def delete_archived(self, driver, message):
-        deleted, done = self.call("delete", lambda: driver.delete(ARCHIVE, message))
-        if done and not deleted:
-            self.ledger.error("delete", ValueError("an archived message was not there any more"))
+        self.call("delete", lambda: driver.delete(ARCHIVE, message))
 
     def read(self, rng):
         driver = self.driver()
@@ -203,11 +206,11 @@ class Flow(Clients):
         """Page after page, until one is empty (or an error); a walk that does not end is an error too."""
         marker = None
         for _ in range(PAGES_MAX):
-            page, _ = self.call("list", lambda: driver.page(queue, marker, PAGE, claimed))
-            if not page:
+            read, done = self.call("list", lambda: driver.page(queue, marker, PAGE, claimed))
+            if not done or not read[0]:
                 return
+            page, marker = read
             yield page
-            marker = list(page)[-1]
         self.ledger.error("list", ValueError(f"no end after {PAGES_MAX} pages"))
 
     def walk(self, driver, rng, go_on=lambda: True):
@@ -222,44 +225,42 @@ class Flow(Clients):
                 return
         self.ledger.walked(before, seen, count)
 
-    def work(self):
+    def work(self, jobs):
         driver = self.driver()
         while self.consuming.is_set():
             # Asked before the call: only then does an empty queue stay empty.
-            more_may_come = any(thread.is_alive() for thread in self.producers) or self.ledger.held
-            claimed, done = self.call("claim", lambda: driver.claim(JOBS, 10))
+            more_may_come = any(thread.is_alive() for thread in self.producers)
+            claimed, done = self.call("claim", lambda: driver.claim(jobs, 10))
             if not done:
                 continue
-            claim, messages, dead = claimed
-            self.ledger.became_dead(dead)
+            claim, messages = claimed
             if messages:
-                self.work_on(driver, claim, messages)
-            elif not dead and not more_may_come:
+                self.work_on(driver, jobs, claim, messages)
+            elif claim and not more_may_come:
                 return
-            elif not dead:
+            elif claim:
                 time.sleep(POLL_S)
 
-    def work_on(self, driver, claim, messages):
+    def work_on(self, driver, jobs, claim, messages):
         self.ledger.claimed(messages)
-        spoilt = [message for message, fields in messages.items() if json.loads(fields["b"])["spoilt"]]
+        spoilt = [message for message, body in messages.items() if body["spoilt"]]
         for message in messages:
             if message in spoilt:
                 continue
-            deleted, done = self.call("delete", lambda: driver.delete(JOBS, message))
-            if done and deleted:
+            _, done = self.call("delete", lambda: driver.delete(jobs, message, claim))
+            if done:
                 self.ledger.was_deleted(message)
-            elif done:
-                self.ledger.error("delete", ValueError("a claimed message was not there any more"))
         if spoilt:
             # From here on somebody else may have them.
             self.ledger.given_back(spoilt)
-            self.call("release", lambda: driver.release(JOBS, claim))
+            self.call("release", lambda: driver.release(jobs, claim))
 
     def read_what_is_left(self):
         """Through the proxy, in the end: the archive once more, the dead letters, and how many jobs are left."""
         driver = self.driver()
         self.walk(driver, self.rng)
         for page in self.pages(driver, DEAD, claimed=True):
-            self.dead_letters.extend(page)
+            self.ledger.became_dead(list(page))
             self.ledger.keep_bodies(page)
-        self.jobs_left, _ = self.call("ZCARD", lambda: driver.client.zcard(f"{JOBS}.messages"))
+        counts = [self.call("count", lambda: driver.count(jobs))[0] for jobs in JOBS]
+        self.jobs_left = sum(counts) if None not in counts else None

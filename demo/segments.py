@@ -19,7 +19,7 @@ class SegmentLog(Follower):
         answer = self.sidecar.get("/v1/queues")
         if not answer or answer[0] != 200:
             return {}
-        queues = {queue["key"].removesuffix(".messages"): queue["segments"] for queue in json.loads(answer[1])}
+        queues = {queue["key"].split(".")[1]: queue["segments"] for queue in json.loads(answer[1])}
         for queue, segments in queues.items():
             for segment in segments:
                 self.opened.setdefault((queue, segment["number"]), (self.seconds(), segment))

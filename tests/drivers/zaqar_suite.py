@@ -80,7 +80,7 @@ def run(port, directory, older=False, only=()):
     with open(log, "wb") as out:
         subprocess.run(
             [
-                "nice", python if python.exists() else "python3", "-m", "pytest", "-p", "repairs", "-p", "no:cacheprovider", "-W", "ignore",
+                "nice", python if python.exists() else "python3", "-m", "pytest", "-p", "plugin", "-p", "no:cacheprovider", "-W", "ignore",
                 "--timeout=60", "--tb=short", f"--junit-xml={report}",
                 *([f"{suite}::{test}" for test in only] or [suite]),
             ],

@@ -1,24 +1,15 @@
-"""A pytest plugin that lets Zaqar's own tests reach a server.
+"""What Zaqar's Redis storage needs repaired before it reaches a server.
 
-Problem: Zaqar 23 has not followed redis-py and Python 3 everywhere, so half of its storage tests end before they have sent
-anything that matters.
+Problem: Zaqar 23 has not followed redis-py and Python 3 everywhere, so much of its storage fails before it has sent anything
+that matters.
 Idea: replace what is broken, and nothing else. What is sent to the server, in which order and how often, is Zaqar's affair;
-its time limits too. Each repair says what it is for. Tests that fail for other reasons go on failing, on every server alike.
-
-Besides, every test begins with an empty server: some leave things behind.
+its time limits too. Each repair says what it is for.
 """
 
-import os
-from unittest import mock
-
-import pytest
-import redis
-from oslo_utils import timeutils
 from redis._parsers import Encoder
 from zaqar.storage.redis.catalogue import CatalogueController
 from zaqar.storage.redis.claims import ClaimController
 from zaqar.storage.redis.flavors import FlavorsController
-from zaqar.storage.redis.messages import MessageController
 from zaqar.storage.redis.pools import PoolsController
 
 
@@ -87,34 +78,10 @@ def read_text(controller):
     controller.__init__ = repaired
 
 
-def posts_in_the_past():
-    """For `test_gc`, which posts 100 messages and claims them a second ago: it works only if the posts take longer than that."""
-    post, now = MessageController.post, timeutils.utcnow_ts
-
-    def repaired(self, *arguments, **options):
-        with mock.patch.object(timeutils, "utcnow_ts", lambda: now() - 2):
-            return post(self, *arguments, **options)
-
-    return mock.patch.object(MessageController, "post", repaired)
-
-
-def pytest_configure():
+def repair():
+    """All of it, once for a process."""
     send_none_as_text()
     name_arguments_of_pools()
     take_lost_claims_for_expired()
     for controller in (PoolsController, FlavorsController, CatalogueController):
         read_text(controller)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup():
-    with redis.Redis.from_url(os.environ["ZAQAR_TEST_REDIS_URL"]) as client:
-        client.flushall()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    if item.name != "test_gc":
-        return (yield)
-    with posts_in_the_past():
-        return (yield)
