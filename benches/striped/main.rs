@@ -5,16 +5,20 @@
 //! ratio is formed within a round. `cargo test --bench striped` runs everything once with few messages.
 
 mod client;
+mod cycles;
+mod processor;
 mod servers;
+mod zaqar;
 
 use crate::client::Driver;
+use crate::cycles::cycles;
 use crate::servers::Server;
 use anyhow::Result;
 use clap::Parser;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Messages that are posted, and claimed, at once.
 const BATCH: usize = 10;
@@ -29,12 +33,19 @@ struct Args {
     /// Clients, each with a queue of its own in the cycles, all with one in the large queue
     #[arg(long, default_value_t = 8)]
     clients: usize,
+    /// Processes with Zaqar's own driver, each with a queue of its own; 0: it takes no part
+    #[arg(long, default_value_t = 4)]
+    zaqar: usize,
     /// Rounds of cycles; 0: there are none
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Seconds of a round, for each contender
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// The part of a processor that each server has for itself in rounds of their own, and each of a sidecar's threads (needs root); 0: there
+    /// are none
+    #[arg(long, default_value_t = 0.2)]
+    processor: f64,
     /// Messages in the large queue, over 4 nodes; 0: there is none
     #[arg(long, default_value_t = 2_000_000)]
     messages: usize,
@@ -62,7 +73,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     if args.test || !args.bench {
-        (args.rounds, args.seconds, args.messages, args.clients) = (1, 0.2, 2_000, 2);
+        (args.rounds, args.seconds, args.messages) = (1, 0.2, 2_000);
+        (args.clients, args.zaqar, args.processor) = (2, 1, 0.0);
     }
     if args.rounds > 0 {
         cycles(&args)?;
@@ -71,130 +83,6 @@ fn main() -> Result<()> {
         large(&args)?;
     }
     Ok(())
-}
-
-/// Who takes part in the cycles.
-struct Contender {
-    name: String,
-    server: Server,
-    /// Replicas that its clients wait for.
-    wait: usize,
-}
-
-/// What one has done in one round.
-#[derive(Clone, Copy)]
-struct Figures {
-    /// Messages a second.
-    rate: f64,
-    /// The same as a part of what the first contender has done in this round.
-    ratio: f64,
-    /// Processor time for a message in us.
-    front_us: f64,
-    behind_us: f64,
-    clients_us: f64,
-}
-
-/// Post, claim, delete: messages a second through whole cycles, and what processors had to do for each.
-fn cycles(args: &Args) -> Result<()> {
-    let contender = |name: &str, server, wait| Contender {
-        name: name.to_owned(),
-        server,
-        wait,
-    };
-    let mut contenders = vec![
-        contender("plain Redis", Server::plain()?, 0),
-        contender("plain Redis, 2 replicas, WAIT 2", Server::replicated(2)?, 2),
-        contender("ringfence R=1", Server::pool(1, 1)?, 0),
-        contender("ringfence R=3", Server::pool(3, 3)?, 0),
-    ];
-    for program in &args.against {
-        let name = format!("{} R=3", program.display());
-        contenders.push(contender(&name, Server::pool_of(program.clone(), 3, 3)?, 0));
-    }
-    let time = Duration::from_secs_f64(args.seconds);
-    let mut rounds: Vec<Vec<Figures>> = Vec::new();
-    for round in 0..args.rounds {
-        let mut figures = vec![None; contenders.len()];
-        for turn in 0..contenders.len() {
-            let which = (round + turn) % contenders.len();
-            if let (Some(place), Some(one)) = (figures.get_mut(which), contenders.get(which)) {
-                *place = Some(measure(one, args.clients, time)?);
-            }
-        }
-        let mut figures: Vec<Figures> = figures.into_iter().flatten().collect();
-        let first = figures.first().map_or(1.0, |first| first.rate);
-        for one in &mut figures {
-            one.ratio = one.rate / first;
-        }
-        rounds.push(figures);
-    }
-    let mut out = stdout();
-    writeln!(
-        out,
-        "cycles of post, claim, delete ({} clients, {BATCH} messages at once)\n{:32} {:>10} {:>6}   us of processors for a message: {:>6} {:>6} {:>7}",
-        args.clients, "", "messages/s", "ratio", "front", "behind", "clients"
-    )?;
-    for (which, contender) in contenders.iter().enumerate() {
-        let median = |figure: fn(&Figures) -> f64| {
-            let mut all: Vec<f64> = rounds
-                .iter()
-                .filter_map(|round| round.get(which))
-                .map(figure)
-                .collect();
-            all.sort_by(f64::total_cmp);
-            all.get(all.len() / 2).copied().unwrap_or(0.0)
-        };
-        writeln!(
-            out,
-            "{:32} {:>10.0} {:>5.2}x   {:>39.1} {:>6.1} {:>7.1}",
-            contender.name,
-            median(|one| one.rate),
-            median(|one| one.ratio),
-            median(|one| one.front_us),
-            median(|one| one.behind_us),
-            median(|one| one.clients_us),
-        )?;
-    }
-    Ok(())
-}
-
-fn measure(contender: &Contender, clients: usize, time: Duration) -> Result<Figures> {
-    let (before, own_before) = (contender.server.cpu()?, own_cpu()?);
-    let began = Instant::now();
-    let done = each_client(clients, |number| {
-        let queue = format!("bench.q{number}");
-        let mut driver = Driver::connect(contender.server.address, seed(number))?.waiting_for(contender.wait);
-        let mut done = 0;
-        while began.elapsed() < time {
-            driver.post(&queue, BATCH)?;
-            let (ids, claim) = driver.claim(&queue, BATCH)?;
-            for id in &ids {
-                driver.delete(&queue, id, &claim)?;
-            }
-            done += ids.len() as u64;
-        }
-        Ok(done)
-    })? as f64;
-    let seconds = began.elapsed().as_secs_f64();
-    let (after, own_after) = (contender.server.cpu()?, own_cpu()?);
-    let us = |before: f64, after: f64| (after - before) * 1e6 / done;
-    Ok(Figures {
-        rate: done / seconds,
-        ratio: 1.0,
-        front_us: us(before.front, after.front),
-        behind_us: us(before.behind, after.behind),
-        clients_us: us(own_before, own_after),
-    })
-}
-
-/// What the clients have used so far, in seconds.
-fn own_cpu() -> Result<f64> {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
-    let times = [usage.user_time(), usage.system_time()];
-    Ok(times
-        .iter()
-        .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
-        .sum())
 }
 
 /// Does something to so many messages of a queue, with so many clients: messages a second.

@@ -1,6 +1,7 @@
 //! What is measured: plain servers, and pools behind `ringfence dev`.
 
 use crate::client::Driver;
+use crate::processor::Confined;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     replicas: Vec<Server>,
     admin: Option<SocketAddr>,
+    confined: Vec<Confined>,
     _dir: Option<TempDir>,
 }
 
@@ -62,17 +64,25 @@ impl Server {
 
     /// A pool whose queues are striped, behind the build that is measured.
     pub(crate) fn pool(nodes: usize, replicas: usize) -> Result<Server> {
-        let built = option_env!("CARGO_BIN_EXE_ringfence").unwrap_or("target/release/ringfence");
-        let program = std::env::var_os("RINGFENCE_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from);
-        Server::pool_of(program, nodes, replicas)
+        Server::pool_of(Server::built(), nodes, replicas, 1)
     }
 
-    /// The same behind another build.
-    pub(crate) fn pool_of(program: PathBuf, nodes: usize, replicas: usize) -> Result<Server> {
+    pub(crate) fn built() -> PathBuf {
+        let built = option_env!("CARGO_BIN_EXE_ringfence").unwrap_or("target/release/ringfence");
+        std::env::var_os("RINGFENCE_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from)
+    }
+
+    /// The same behind another build, with so many threads.
+    pub(crate) fn pool_of(program: PathBuf, nodes: usize, replicas: usize, threads: usize) -> Result<Server> {
         let (address, admin) = (free_address()?, free_address()?);
         let mut command = Command::new(program);
         command.args(["dev", "--profile", "zaqar", "--nodes", &nodes.to_string()]);
-        command.args(["--replicas", &replicas.to_string()]);
+        command.args([
+            "--replicas",
+            &replicas.to_string(),
+            "--threads",
+            &threads.to_string(),
+        ]);
         command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         let mut server = Server::start(command, address, None)?;
         server.admin = Some(admin);
@@ -113,6 +123,7 @@ impl Server {
             address,
             replicas: Vec::new(),
             admin: None,
+            confined: Vec::new(),
             _dir: dir,
         };
         let deadline = Instant::now() + STARTS_WITHIN;
@@ -128,24 +139,35 @@ impl Server {
         Ok(server)
     }
 
+    /// It, and each server behind it, has so many processors from here on and no more.
+    pub(crate) fn with_processors(mut self, front: f64, behind: f64) -> Result<Server> {
+        self.confined.push(Confined::to(self.child.id(), front)?);
+        for pid in self.behind()?.into_keys() {
+            self.confined.push(Confined::to(pid, behind)?);
+        }
+        Ok(self)
+    }
+
     /// What it has used so far.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
-        let mut cpu = Cpu::default();
-        let replicas = self.replicas.iter().map(|replica| replica.child.id());
-        let behind: Vec<u32> = replicas.chain([self.child.id()]).collect();
-        for (pid, (parent, seconds)) in processes()? {
-            if pid == self.child.id() {
-                cpu.front += seconds;
-            } else if behind.contains(&pid) || parent == self.child.id() {
-                cpu.behind += seconds;
-            }
-        }
-        Ok(cpu)
+        let front = processes()?
+            .get(&self.child.id())
+            .map_or(0.0, |(_, seconds)| *seconds);
+        let behind = self.behind()?.into_values().sum();
+        Ok(Cpu { front, behind })
+    }
+
+    /// The servers behind it: what each has used so far.
+    fn behind(&self) -> Result<HashMap<u32, f64>> {
+        let replicas: Vec<u32> = self.replicas.iter().map(|replica| replica.child.id()).collect();
+        let all = processes()?.into_iter();
+        let own = all.filter(|(pid, (parent, _))| replicas.contains(pid) || *parent == self.child.id());
+        Ok(own.map(|(pid, (_, seconds))| (pid, seconds)).collect())
     }
 }
 
 /// All processes: their parents, and the seconds that they have used.
-fn processes() -> Result<HashMap<u32, (u32, f64)>> {
+pub(crate) fn processes() -> Result<HashMap<u32, (u32, f64)>> {
     let mut all = HashMap::new();
     for entry in std::fs::read_dir("/proc")? {
         let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
