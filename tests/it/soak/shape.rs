@@ -15,6 +15,8 @@ pub struct Shape {
     pub replace_after_ms: i64,
     /// How fast nodes are given copies, in KiB a second.
     pub copy_rate_kib: i64,
+    /// Entries of a segment, if lists and the stream are striped.
+    pub segment_len: Option<i64>,
 }
 
 impl Shape {
@@ -27,6 +29,7 @@ impl Shape {
             threads: 1 + rng.below(2),
             replace_after_ms: *rng.pick(&[300, 2_000, 600_000]),
             copy_rate_kib: *rng.pick(&[512, 4_096, 65_536]),
+            segment_len: *rng.pick(&[None, Some(100), Some(1_000)]),
         }
     }
 
@@ -40,8 +43,13 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} nodes, R = {}, threads = {}, replace_after = {} ms, copy_rate = {} KiB/s",
-            self.nodes, self.replicas, self.threads, self.replace_after_ms, self.copy_rate_kib
+            "{} nodes, R = {}, threads = {}, replace_after = {} ms, copy_rate = {} KiB/s, segment_len = {:?}",
+            self.nodes,
+            self.replicas,
+            self.threads,
+            self.replace_after_ms,
+            self.copy_rate_kib,
+            self.segment_len
         )
     }
 }

@@ -13,6 +13,18 @@ use std::time::Duration;
 /// How long all that was moved or lost may take until it is where it should be.
 pub const HEAL_MAX: Duration = Duration::from_secs(60);
 
+/// Which keys of the work are striped, where any are. (Those of scripts, and those that are in one partition on purpose, are not.)
+const STRIPED: &str = r#"
+about = "what the soak does"
+key = [
+    { pattern = "jobs", role = "list" },
+    { pattern = "jobs:doing:{worker}:{life}", role = "list" },
+    { pattern = "waiting-{name}", role = "list" },
+    { pattern = "page-list", role = "list" },
+    { pattern = "huge", role = "list" },
+    { pattern = "stream", role = "stream" },
+]"#;
+
 pub struct World {
     pub shape: Shape,
     pub front: Arc<Front>,
@@ -240,6 +252,11 @@ fn config(shape: Shape, pool: &Pool, relays: &BTreeMap<String, Relay>) -> Sideca
         ..entry
     };
     config.nodes = config.nodes.into_iter().map(of).collect();
+    if let Some(len) = shape.segment_len {
+        config = config
+            .with("pool", &format!("profile = \"mine\"\nsegment_len = {len}"))
+            .with("profiles.mine", STRIPED);
+    }
     config
 }
 
