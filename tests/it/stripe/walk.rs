@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::faults::RECOVERY_MAX;
-use crate::harness::{Endpoint, Node, NodeOptions};
+use crate::harness::{Client, Endpoint, Node, NodeOptions};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -180,5 +180,115 @@ fn a_walk_misses_nothing_and_repeats_nothing() {
     wait_until("all copies are compared", RECOVERY_MAX, || {
         sidecar.admin("/v1/verify")["state"] == "done"
     });
+    assert_converged(&pool, &sidecar);
+}
+
+/// Adds entries, and deletes some of those that it has added, until it is told to end.
+fn keep_adding(to: &Endpoint, mut rng: Rng, over: &AtomicBool) {
+    let mut client = Client::connect(to);
+    let mut own: Vec<String> = Vec::new();
+    while !over.load(Relaxed) {
+        let id = client.call(cmd!["XADD", STREAM, "*", "late", rng.next()]);
+        own.push(id.text().unwrap_or_else(|| panic!("{id}")));
+        if own.len() > 20 {
+            let gone = own.swap_remove(rng.below(own.len()));
+            assert_eq!(client.call(cmd!["XDEL", STREAM, gone]).int(), Some(1));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+const STREAM: &str = "stream:walked";
+
+/// A stream from its beginning by `XRANGE` and from its end by `XREVRANGE`, while others add and delete: its ids are its markers.
+#[test]
+fn a_walk_over_a_stream_misses_nothing_and_repeats_nothing() {
+    let seed = seed();
+    let mut rng = Rng::new(seed);
+    let mut pool = Pool::start(4);
+    let sidecar = Sidecar::start(&super::streams::streams(&pool, 3, 20).threads(2));
+    sidecar.allow_log("node");
+    pool.start_another();
+    let mut client = sidecar.client();
+    let added = (0..MESSAGES).map(|n| client.call(cmd!["XADD", STREAM, "*", "n", n]).text().unwrap());
+    let all: Vec<String> = added.collect();
+    let stays = |n: &usize| n % 5 != 3;
+    let there: Vec<&String> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| stays(n))
+        .map(|(_, id)| id)
+        .collect();
+    let mut doomed: Vec<&String> = all.iter().skip(3).step_by(5).collect();
+    let over = AtomicBool::new(false);
+    let (mut forwards, mut backwards): (Vec<String>, Vec<String>) = Default::default();
+    let mut reader = sidecar.client();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let rng = Rng::new(rng.next());
+            let endpoint = sidecar.endpoint();
+            let over = &over;
+            scope.spawn(move || keep_adding(&endpoint, rng, over));
+        }
+        for page in 1.. {
+            let mut read = |way: &str, seen: &mut Vec<String>, end: &str, last: &str| {
+                let behind = seen.last().map_or(end.to_owned(), |id| format!("({id}"));
+                let page = reader.call(cmd![way, STREAM, behind, last, "COUNT", PAGE]);
+                let page: Vec<String> = page
+                    .items()
+                    .iter()
+                    .map(|entry| entry.items()[0].text().unwrap())
+                    .collect();
+                seen.extend(page.iter().cloned());
+                page.len()
+            };
+            read("XRANGE", &mut forwards, "-", "+");
+            let left = read("XREVRANGE", &mut backwards, &all[MESSAGES - 1], "-");
+            let (last, has_all) = (forwards.last().unwrap(), forwards.contains(&all[MESSAGES - 1]));
+            if left == 0 && has_all {
+                assert!(page > 60, "SEED={seed}: over before all had happened");
+                break;
+            }
+            // What a page ends with, and something anywhere.
+            let at = doomed
+                .iter()
+                .position(|id| *id == last)
+                .unwrap_or(rng.below(doomed.len().max(1)));
+            if at < doomed.len() {
+                assert_eq!(
+                    client.call(cmd!["XDEL", STREAM, doomed.swap_remove(at)]).int(),
+                    Some(1)
+                );
+            }
+            match page {
+                15 => pool.nodes[0].kill9(),
+                30 => pool.nodes[0].restart(),
+                40 => {
+                    let new = pool.nodes.last().unwrap();
+                    let body = json!({"name": new.name, "address": new.endpoint().to_string()});
+                    let (status, answer) = sidecar.ask("POST", "/v1/nodes", &body);
+                    assert_eq!(status, 200, "{answer}");
+                }
+                _ => {}
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        over.store(true, Relaxed);
+    });
+    backwards.reverse();
+    for (way, seen) in [("forwards", &forwards), ("backwards", &backwards)] {
+        let distinct: HashSet<&String> = seen.iter().collect();
+        assert_eq!(distinct.len(), seen.len(), "SEED={seed}: repeated {way}");
+        let order: Vec<&String> = seen.iter().filter(|id| there.contains(id)).collect();
+        assert_eq!(order, there, "SEED={seed}: missed or out of order {way}");
+    }
+    println!(
+        "{} entries forwards, {} backwards",
+        forwards.len(),
+        backwards.len()
+    );
+    assert!(segments_of(&sidecar, STREAM) > 20);
+    sidecar.wait_settled(2 * RECOVERY_MAX);
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     assert_converged(&pool, &sidecar);
 }
