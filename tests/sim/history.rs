@@ -280,14 +280,15 @@ impl History {
             }
             Kind::WaitLong => {
                 // Of the list that has become longer first.
-                let values = next()?.texts().ok_or("a list is an array of texts")?;
-                let one = |(list, floor): &&(Key, usize)| {
-                    values.len() > *floor && self.lists.learn_all(&self.ops, list, &values).is_ok()
+                let Reply::Int(at) = *next()? else {
+                    return Err("the place where it waited is a number".into());
                 };
-                lists
-                    .iter()
-                    .find(one)
-                    .ok_or("it was told of a list that is no longer than it was")?;
+                let (list, floor) = lists.get(at as usize).ok_or("it did not wait there")?;
+                let values = next()?.texts().ok_or("a list is an array of texts")?;
+                if values.len() <= *floor {
+                    return Err("it was told of a list that is no longer than it was".into());
+                }
+                self.lists.learn_all(&self.ops, list, &values)?;
             }
             Kind::Take | Kind::Move => match next()? {
                 nothing if is_nothing(nothing) => {}

@@ -14,7 +14,7 @@ use crate::node::Key;
 use crate::ops::{End, Kind};
 use crate::queues::is_nothing;
 use crate::rng::Rng;
-use crate::wire;
+use crate::wire::{self, Reply};
 
 /// Where it waits, and what serves it there.
 #[derive(Debug)]
@@ -189,7 +189,16 @@ impl Waiting {
                     (0..=self.asked).filter(|_| several).map(look).collect(),
                 ))
             }
-            outcome => ended(self.forget(Some(part)), outcome),
+            outcome => {
+                let mut next = ended(self.forget(Some(part)), outcome)?;
+                if let Next::Ends(_, End::Done, replies) = &mut next
+                    && self.kind == Kind::WaitLong
+                {
+                    // What it is told does not say of which list.
+                    replies.insert(0, Reply::Int(part.into()));
+                }
+                Ok(next)
+            }
         }
     }
 
