@@ -115,8 +115,9 @@ impl Partition {
     }
 
     /// Whether writes are open that cannot become safe with the nodes that are there: what comes after them cannot be told then.
+    /// (Where nodes are there that only wait for a record in which they are in sync, they soon can.)
     pub(crate) fn is_stuck(&self, write_quorum: u32) -> bool {
-        self.committed < self.last && (self.counted() & self.streaming).count_ones() < write_quorum
+        self.committed < self.last && (self.in_sync & self.streaming).count_ones() < write_quorum
     }
 
     /// Replicas that count and have the write `seq`.

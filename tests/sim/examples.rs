@@ -610,3 +610,44 @@ fn who_leaves_is_not_taken_back_by_a_new_stream() {
     assert_eq!(view.in_sync.as_slice(), [0, 1]);
     assert_eq!(pool.sequencer.node_view(2).streaming, 0);
 }
+
+/// A node is in sync, but for the record that says so, when another one is lost over a write. That the write becomes safe is a matter of
+/// moments, so what is read behind it waits.
+#[test]
+fn a_read_waits_for_a_record_that_is_on_its_way() {
+    const READ: u64 = 99;
+    let start = PartitionStart {
+        partition: 0,
+        position: START,
+        since: 3,
+        replicas: smallvec![0, 1, 2],
+        in_sync: 0b011,
+    };
+    let mut pool = Pool::new(LARGE);
+    pool.sequencer = Sequencer::new(settings(LARGE), 3, &[start]);
+    for id in 0..3 {
+        assert_eq!(pool.connect(id, Some(START)).equal, 1);
+    }
+    let record = pool.sequencer.to_record(0).expect("three are in sync");
+    pool.sequencer.link_down(0);
+    pool.push(1);
+    pool.run();
+    assert!(!pool.is_answered(1), "of two that have it one is not recorded");
+    pool.range(READ);
+    pool.run();
+    assert!(
+        !pool.is_answered(READ),
+        "not refused, and not told what is not safe"
+    );
+    pool.sequencer.recorded(&[(0, record)]);
+    pool.run();
+    assert!(pool.is_answered(1) && pool.is_answered(READ));
+    let read = pool.effects.iter().find_map(|effect| match effect {
+        Effect::Complete(to, outcome) if to.slot == READ => Some(outcome),
+        _ => None,
+    });
+    assert!(
+        matches!(read, Some(ringfence::request::Outcome::Reply { .. })),
+        "{read:?}"
+    );
+}
