@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringfence::request::PartitionId;
+use ringfence::request::{NodeId, PartitionId};
 
 use crate::node::Record;
 use crate::sidecar::{Life, Sidecar};
@@ -115,7 +115,7 @@ impl World {
                 ..
             }]
         );
-        if self.plan.damage && whole && one && self.rng.percent(70) {
+        if self.plan.damage && whole && one && !self.is_last(n) && self.rng.percent(70) {
             self.damaged = true;
             self.tally.damages += 1;
             if self.rng.percent(30) {
@@ -142,20 +142,25 @@ impl World {
         }
     }
 
+    /// The latest table of those who serve.
+    fn table(&self) -> Option<Rc<Record>> {
+        let tables = self.sidecars.iter().filter_map(|s| match &s.life {
+            Life::Serves(serving) => Some(serving.keeper.table.clone()),
+            _ => None,
+        });
+        tables.max_by_key(|table| table.stamp)
+    }
+
+    /// Whether the node is the only one left that is in sync in some partition: nobody promises anything of what it forgets.
+    fn is_last(&self, n: usize) -> bool {
+        let alone = |set: &[NodeId]| set.iter().all(|&node| usize::from(node) == n);
+        self.table()
+            .is_some_and(|table| table.rows.iter().any(|row| alone(&row.nodes_in_sync())))
+    }
+
     /// Forgets of damages what has been made good.
     pub fn heal(&mut self) {
-        let tables: Vec<Rc<Record>> = self
-            .sidecars
-            .iter()
-            .filter_map(|s| {
-                if let Life::Serves(serving) = &s.life {
-                    Some(serving.keeper.table.clone())
-                } else {
-                    None
-                }
-            })
-            .collect();
-        let Some(table) = tables.into_iter().max_by_key(|t| t.stamp) else {
+        let Some(table) = self.table() else {
             return;
         };
         for (n, node) in self.nodes.iter_mut().enumerate() {
