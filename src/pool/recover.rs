@@ -134,6 +134,12 @@ pub fn since(row: &Row, position: Position, winner_was_cut_short: bool, epoch: u
     }
 }
 
+/// Whether acknowledged writes are certainly gone: nobody stands even where the partition's last epoch began. More copies were lost
+/// than the pool can lose, or somebody has replaced their files.
+pub fn is_lost(row: &Row, position: Position) -> bool {
+    position.seq < row.start
+}
+
 /// What a node at `here` needs to stand at `there`, given what the winner's last batches touched.
 fn need<'a>(
     partition: PartitionId,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::BytesMut;
 use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::recover::{self, Account, Need, Verdict};
 use super::table::Table;
@@ -68,6 +68,7 @@ pub(super) async fn recover_all(
     }
     let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
     let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
+    let mut lost: Vec<PartitionId> = Vec::new();
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
         match recover::decide(partition, row, table.write_quorum, &accounts) {
@@ -83,6 +84,9 @@ pub(super) async fn recover_all(
                 position,
                 needs,
             } => {
+                if recover::is_lost(row, position) {
+                    lost.push(partition);
+                }
                 let cut_short = accounts
                     .get(&winner)
                     .is_some_and(|a| a.repairing.contains_key(&partition));
@@ -117,6 +121,13 @@ pub(super) async fn recover_all(
                 reached.push((position, cut_short, standing));
             }
         }
+    }
+    if !lost.is_empty() {
+        error!(
+            partitions = ?lost,
+            "acknowledged writes are lost: no node that was in sync has what these partitions had when they were last taken over. Too \
+             many nodes were emptied at once, or were given older files"
+        );
     }
     let keyspace = table.keyspace();
     let mut failed: HashSet<(NodeId, PartitionId)> = HashSet::new();

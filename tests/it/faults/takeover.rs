@@ -181,3 +181,31 @@ fn a_node_that_lacks_a_move_is_given_both_its_keys() {
         assert_converged(&pool, &sidecar);
     }
 }
+
+/// Both copies of some partitions are gone: nothing can bring them back, and that is said.
+#[test]
+fn what_is_lost_for_good_is_said() {
+    let pool = Pool::start(5);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    let mut client = sidecar.client();
+    for n in 0..200 {
+        assert!(client.call(cmd!["SET", format!("key:{n}"), n]).is_ok());
+    }
+    sidecar.kill9();
+    sidecar.restart();
+    assert!(!sidecar.log().contains("are lost"));
+    sidecar.kill9();
+    for node in &pool.nodes[..2] {
+        node.restart_empty();
+    }
+    sidecar.allow_log("node");
+    sidecar.allow_log("acknowledged writes are lost");
+    sidecar.restart();
+    assert!(sidecar.log().contains("acknowledged writes are lost"));
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    let mut client = sidecar.client();
+    let found = (0..200).filter(|n| !client.call(cmd!["GET", format!("key:{n}")]).is_nil());
+    let found = found.count();
+    assert!((100..200).contains(&found), "{found} of 200");
+    assert_converged(&pool, &sidecar);
+}
