@@ -58,9 +58,10 @@ struct Standing {
 }
 
 impl Standing {
-    /// Whether what comes next is for it: it waits, or has been told to come and see.
+    /// Whether what comes next is for it: it waits, or has been told to come and see. Who was served elsewhere and has not left yet lets
+    /// everything pass.
     fn comes_first(&self) -> bool {
-        self.state == State::Waits || self.wait.attempt.is_none()
+        !self.wait.waiter.is_gone() && (self.state == State::Waits || self.wait.attempt.is_none())
     }
 
     /// Where its command moves what it finds, if it does.

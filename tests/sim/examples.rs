@@ -15,7 +15,7 @@ use smallvec::smallvec;
 
 use crate::node::{BOOKKEEPING_DB, Node, Session, Value};
 
-const LIST: &[u8] = b"L0";
+pub(super) const LIST: &[u8] = b"L0";
 pub(super) const START: Position = Position { epoch: 5, seq: 10 };
 /// Writes that two of three nodes have acknowledged when the third comes.
 const WRITES: u64 = 4;
@@ -36,7 +36,7 @@ struct Returns {
     becomes: Becomes,
 }
 
-const LARGE: usize = 1 << 20;
+pub(super) const LARGE: usize = 1 << 20;
 
 /// The partition stands at 5:14. Epoch 5 began at seq 10, which was reached in epoch 3.
 const RETURNS: &[Returns] = &[
@@ -250,7 +250,7 @@ impl Pool {
     }
 
     /// Everything that is under way arrives.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             let mut idle = true;
             for id in 0..self.nodes.len() {

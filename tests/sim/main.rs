@@ -26,6 +26,7 @@ mod faults;
 mod history;
 mod keys;
 mod left;
+mod lines;
 mod link;
 mod lists;
 mod moves;
