@@ -59,6 +59,10 @@ pub const MAILBOX_BUNCHES: usize = 1024;
 /// Commands between `MULTI` and `EXEC`.
 pub const TRANSACTION_COMMANDS_MAX: usize = 1024 * 1024;
 
+/// Arguments of a command, or of a transaction's commands together, of which some must be looked up before it can go on: striped queues,
+/// and messages of which it is not known where they are. As many are remembered for sure.
+pub const LOOKED_UP_MAX: usize = 100_000;
+
 /// Replies of reads that a node may be making at once, in bytes, as far as the size of its last replies tells.
 pub const READ_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 

@@ -15,6 +15,7 @@ use super::whole::Whole;
 use crate::ingress::dispatch::Flow;
 use crate::ingress::gather::{Errand, Gather, Recipe};
 use crate::ingress::procedure::{Procedure, Step, answer, replies};
+use crate::limits::LOOKED_UP_MAX;
 use crate::profile::Role;
 use crate::request::{Action, Commands};
 use crate::resp::encode;
@@ -25,21 +26,30 @@ use crate::worker::{Core, Worker};
 /// Ids that are looked for at once, in all partitions.
 const ASKED_AT_ONCE: usize = 64;
 
+const TOO_MANY: &str = "ERR Ringfence: this names too many striped queues, or messages of striped queues, for one command or transaction \
+                        (100000 at most). Nothing was done; divide it";
+
 impl Worker {
-    /// Looks up what a command needs; then it is taken up again.
+    /// Looks up what a command of so many arguments needs; then it is taken up again.
     pub(in crate::ingress) fn look_up(
         self: &Rc<Self>,
         core: &mut Core,
         id: u32,
         stripes: &Arc<Stripes>,
         needs: Needs,
+        arguments: usize,
     ) -> Flow {
         let stripes = stripes.clone();
         let open = |client: &mut super::super::Client, now_us| {
             client.expect_parts(Gather::new(Recipe::Errand(Errand::LookUp), 1), now_us)
         };
         let flow = self.proceed_in(core, id, open, move |mut p| async move {
-            let outcome = match run(&mut p, &stripes, needs).await {
+            let found = match arguments <= LOOKED_UP_MAX {
+                true => run(&mut p, &stripes, needs).await,
+                // What was found first would be forgotten before the last is.
+                false => Err(answer(encode::error(TOO_MANY))),
+            };
+            let outcome = match found {
                 Ok(()) => answer(Bytes::from_static(b"+OK\r\n")),
                 Err(end) => end,
             };

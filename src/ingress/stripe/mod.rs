@@ -84,7 +84,7 @@ impl Worker {
             Form::AsIs => Taken::AsIs,
             Form::One(frame, spans, inside) => Taken::As(frame, spans, inside),
             Form::Reply(reply) => Taken::Done(self.reply(core, id, reply)),
-            Form::Needs(needs) => Taken::Done(self.look_up(core, id, stripes, needs)),
+            Form::Needs(needs) => Taken::Done(self.look_up(core, id, stripes, needs, spans.len())),
             Form::Stage(item, replies) => {
                 let now_ms = core.clock.now_ms;
                 if !stripes.stage(db, item, vec![(frame.clone(), spans.clone())], now_ms) {

@@ -77,7 +77,8 @@ impl Worker {
             }
         }
         if !needs.is_empty() {
-            return Err(self.look_up(core, id, stripes, needs));
+            let arguments = transaction.commands.iter().map(|(_, spans)| spans.len()).sum();
+            return Err(self.look_up(core, id, stripes, needs, arguments));
         }
         if client.session.watch.is_none() && transaction.faults.is_empty() && !transaction.commands.is_empty()
         {

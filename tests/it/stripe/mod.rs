@@ -195,6 +195,14 @@ fn what_is_not_possible_is_said() {
         ])
         .unwrap();
     let exec = replies[3].items();
+    // More than can be remembered at once is not looked for: it would be for ever.
+    let mut many = cmd!["EXISTS"];
+    many.extend((0..100_000).map(|n| format!("00000000-0000-0000-0000-{n:012}").into_bytes()));
+    let reply = driver.client.call(many);
+    assert!(
+        reply.error().is_some_and(|error| error.contains("too many")),
+        "{reply}"
+    );
     assert!(exec[0].error().unwrap().contains("several steps"), "{exec:?}");
     assert!(exec[1].is_ok());
     assert_eq!(driver.page(QUEUE, None, 100), all);
