@@ -151,11 +151,21 @@ impl World {
         tables.max_by_key(|table| table.stamp)
     }
 
-    /// Whether the node is the only one left that is in sync in some partition: nobody promises anything of what it forgets.
+    /// Whether the node is the only one left that is in sync in some partition, by the table or by what is to be recorded: nobody
+    /// promises anything of what it forgets.
     fn is_last(&self, n: usize) -> bool {
         let alone = |set: &[NodeId]| set.iter().all(|&node| usize::from(node) == n);
-        self.table()
-            .is_some_and(|table| table.rows.iter().any(|row| alone(&row.nodes_in_sync())))
+        let in_table = self
+            .table()
+            .is_some_and(|table| table.rows.iter().any(|row| alone(&row.nodes_in_sync())));
+        let serving = self.sidecars.iter().filter_map(|s| match &s.life {
+            Life::Serves(serving) => Some(serving),
+            _ => None,
+        });
+        let mut views = serving.flat_map(|serving| {
+            (0..self.plan.partitions).filter_map(|partition| serving.sequencer.partition_view(partition))
+        });
+        in_table || views.any(|view| alone(&view.in_sync))
     }
 
     /// Forgets of damages what has been made good.
