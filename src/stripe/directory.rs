@@ -102,7 +102,7 @@ impl Directory {
     }
 
     /// Takes out all but these, and the last one if these are none.
-    pub fn keep(&mut self, is_kept: impl Fn(Segment) -> bool) {
+    pub fn keep(&mut self, mut is_kept: impl FnMut(Segment) -> bool) {
         let open = self.open();
         self.segments.retain(|segment| is_kept(*segment));
         if self.segments.is_empty() {

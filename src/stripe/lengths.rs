@@ -4,44 +4,47 @@
 //! nodes when something has failed. Of a list with one segment, and of a stream's open one, where commands just pass, this is what
 //! they have at most.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Alone, Directory, End, Segment, Stripe, lock};
 
 /// Each segment's length, by its number: less than nothing as long as a taking is counted, and the putting is not yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lengths(Vec<(u16, i64)>);
+pub struct Lengths {
+    by_number: BTreeMap<u16, i64>,
+    sum: i64,
+}
 
 impl Lengths {
     /// One segment's; 0 if it is not known.
     pub fn of(&self, number: u16) -> u64 {
-        self.0
-            .iter()
-            .find(|(other, _)| *other == number)
-            .map_or(0, |(_, length)| (*length).max(0) as u64)
+        self.by_number
+            .get(&number)
+            .map_or(0, |length| (*length).max(0) as u64)
     }
 
     /// Of the whole list.
     pub fn total(&self) -> u64 {
-        let total: i64 = self.0.iter().map(|(_, length)| length).sum();
-        total.max(0) as u64
+        self.sum.max(0) as u64
     }
 
     fn change(&mut self, number: u16, by: i64) {
-        if let Some((_, length)) = self.0.iter_mut().find(|(other, _)| *other == number) {
+        if let Some(length) = self.by_number.get_mut(&number) {
             *length = length.saturating_add(by);
+            self.sum = self.sum.saturating_add(by);
         }
     }
 }
 
 impl FromIterator<(u16, u64)> for Lengths {
     fn from_iter<T: IntoIterator<Item = (u16, u64)>>(lengths: T) -> Self {
-        Self(
-            lengths
-                .into_iter()
-                .map(|(number, length)| (number, length as i64))
-                .collect(),
-        )
+        let lengths = lengths
+            .into_iter()
+            .map(|(number, length)| (number, length as i64));
+        let by_number = BTreeMap::from_iter(lengths);
+        let sum = by_number.values().sum();
+        Self { by_number, sum }
     }
 }
 

@@ -179,16 +179,12 @@ impl Whole {
     /// Takes segments that are empty out of the directory, where some are not.
     async fn drop_empty(&mut self, p: &Procedure) -> Step<()> {
         let mut after = self.directory.clone();
-        let segments = self.directory.segments().zip(&self.lengths);
-        let kept: Vec<(u16, u64)> = segments
-            .map(|(s, l)| (s.number, *l))
-            .filter(|(_, l)| *l > 0)
-            .collect();
-        after.keep(|segment| kept.iter().any(|(number, _)| *number == segment.number));
+        let mut lengths = self.lengths.iter();
+        after.keep(|_| lengths.next().is_some_and(|length| *length > 0));
         if after != self.directory {
             record(p, self.db, &self.key, &after).await?;
             self.directory = after;
-            self.lengths = kept.into_iter().map(|(_, length)| length).collect();
+            self.lengths.retain(|length| *length > 0);
             self.is_changed = true;
         }
         Ok(())
