@@ -24,6 +24,9 @@ pub const APPLIED: &[u8] = b"rf:applied";
 pub const TOUCHED: &[u8] = b"rf:touched";
 /// Key of the table's record.
 pub const TABLE: &[u8] = b"rf:table";
+/// Key of the table's record on a node that was taken out of the pool, as it was then: who starts with an old `proxy.toml` finds the
+/// pool's other nodes by it.
+pub const LEFT: &[u8] = b"rf:left";
 /// Key of the claim: which instance may use this node.
 pub const CLAIM: &[u8] = b"rf:claim";
 /// Key of the hash of scripts and functions: see `pool::shelf`.

@@ -26,8 +26,16 @@ pub struct Facts {
     pub clock_offset_ms: i64,
     /// How many logical databases it has.
     pub databases: u16,
+    /// Those of them that have keys, but for the bookkeeping database.
+    pub in_use: Vec<u16>,
     /// The reply to `COMMAND`.
     pub commands: Bytes,
+}
+
+/// Databases, for a sentence.
+pub fn listed(databases: &[u16]) -> String {
+    let all: Vec<String> = databases.iter().map(u16::to_string).collect();
+    all.join(", ")
 }
 
 /// Why a node cannot be used, and what to do about it.
@@ -60,6 +68,13 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
             .unwrap_or_default()
             .trim()
     };
+    // `db0:keys=…`
+    let used = |line: &str| line.strip_prefix("db")?.split_once(':')?.0.parse::<u16>().ok();
+    let in_use = info
+        .lines()
+        .filter_map(used)
+        .filter(|db| *db != bookkeeping_db)
+        .collect();
     let version = field("redis_version").to_owned();
     if numbers(&version) < VERSION_MIN {
         return Err(CheckFailure::unfit(format!(
@@ -126,6 +141,7 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
         run_id: field("run_id").to_owned(),
         clock_offset_ms,
         databases,
+        in_use,
         commands,
     })
 }

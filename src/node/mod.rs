@@ -11,7 +11,7 @@ pub mod libraries;
 mod tracker;
 
 pub use admission::{AdmissionError, Claim, Instance, admit, fence_others, read_claim};
-pub use checks::{CheckFailure, Facts, look_over};
+pub use checks::{CheckFailure, Facts, listed, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 pub use copy::{
     Copied, CopyError, Pace, Scope, are_large, copy_keys, copy_partitions, databases, remove_partitions,

@@ -377,10 +377,15 @@ async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> R
     let claim = read_claim(&mut control)
         .await
         .map_err(CheckFailure::Unreachable)?;
-    let table = match read_table(&mut control, bookkeeping_db).await {
-        Err(error @ ControlError::Unreadable) => return Err(CheckFailure::Unfit(error.to_string())),
-        table => table.map_err(CheckFailure::Unreachable)?,
-    };
+    let mut table = None;
+    for key in [account::TABLE, account::LEFT] {
+        if table.is_none() {
+            table = match read_record(&mut control, bookkeeping_db, key).await {
+                Err(error @ ControlError::Unreadable) => return Err(CheckFailure::Unfit(error.to_string())),
+                table => table.map_err(CheckFailure::Unreachable)?,
+            };
+        }
+    }
     Ok(Reached {
         control,
         facts,
@@ -413,8 +418,16 @@ pub(super) async fn read_table(
     control: &mut Control,
     bookkeeping_db: u16,
 ) -> Result<Option<Table>, ControlError> {
+    read_record(control, bookkeeping_db, account::TABLE).await
+}
+
+async fn read_record(
+    control: &mut Control,
+    bookkeeping_db: u16,
+    key: &[u8],
+) -> Result<Option<Table>, ControlError> {
     control.select(bookkeeping_db).await?;
-    let reply = control.call(&[b"GET", account::TABLE]).await?;
+    let reply = control.call(&[b"GET", key]).await?;
     match bytes_of(&reply) {
         [] => Ok(None),
         record => Table::parse(record).map(Some).ok_or(ControlError::Unreadable),

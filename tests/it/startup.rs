@@ -300,3 +300,59 @@ fn check_of_a_file_that_is_not_there() {
         "does not name the file: {said}"
     );
 }
+
+/// Of a server that is in use a part would be found, and the rest lost.
+#[test]
+fn a_new_pool_is_not_made_of_servers_in_use() {
+    let pool = Pool::start(3);
+    let mut used = pool.nodes[1].client();
+    assert!(used.call(cmd!["SELECT", 3]).is_ok());
+    assert_eq!(used.call(cmd!["RPUSH", "queue:default", "job"]).int(), Some(1));
+    let config = SidecarConfig::of(&pool, 3);
+    assert_refuses(&config, &["node \"b\" holds keys", "database 3", "FLUSHALL"]);
+    assert_eq!(used.call(cmd!["LLEN", "queue:default"]).int(), Some(1));
+    assert!(used.call(cmd!["FLUSHALL"]).is_ok());
+    Sidecar::start(&config);
+}
+
+/// With another bookkeeping database the pool's own nodes look like somebody else's: there must not be a second pool on them.
+#[test]
+fn another_bookkeeping_database_makes_no_second_pool() {
+    let pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 3);
+    let first = Sidecar::start(&config);
+    let mut client = first.client();
+    assert!(client.call(cmd!["SET", "k", "v"]).is_ok());
+    let other = SidecarConfig::of(&pool, 3).with("pool", "bookkeeping_db = 14");
+    assert_refuses(&other, &["holds keys", "bookkeeping_db"]);
+    assert_eq!(client.call(cmd!["GET", "k"]).text().as_deref(), Some("v"));
+}
+
+/// All nodes of the file have been replaced since it was written.
+#[test]
+fn an_old_file_leads_to_where_the_pool_is_now() {
+    let mut pool = Pool::start(2);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    assert!(sidecar.client().call(cmd!["SET", "k", "v"]).is_ok());
+    for _ in 0..2 {
+        let node = pool.start_another();
+        let body = serde_json::json!({"name": node.name, "address": node.endpoint().to_string()});
+        assert_eq!(sidecar.ask("POST", "/v1/nodes", &body).0, 200);
+    }
+    for name in ["a", "b"] {
+        let drain = format!("/v1/nodes/{name}/drain");
+        assert_eq!(sidecar.ask("POST", &drain, &serde_json::Value::Null).0, 200);
+        wait_until("it is removed", Duration::from_secs(30), || {
+            let path = format!("/v1/nodes/{name}");
+            sidecar.ask("DELETE", &path, &serde_json::Value::Null).0 == 200
+        });
+    }
+    sidecar.kill9();
+    sidecar.allow_log("in proxy.toml, but not in the pool");
+    sidecar.restart();
+    assert_eq!(
+        sidecar.client().call(cmd!["GET", "k"]).text().as_deref(),
+        Some("v")
+    );
+    assert_eq!(sidecar.admin("/v1/nodes").as_array().map(Vec::len), Some(2));
+}

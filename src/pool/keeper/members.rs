@@ -6,10 +6,11 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::{Keeper, lock};
+use crate::account;
 use crate::config::{NodeAddress, Secret, is_name};
 use crate::limits;
 use crate::node::{
-    AdmissionError, CheckFailure, Control, Facts, admit, fence_others, look_over, read_claim, text_of,
+    AdmissionError, CheckFailure, Control, Facts, admit, fence_others, listed, look_over, read_claim,
 };
 use crate::pool::open::{connect_as_operator, node_of, read_table, write_table};
 use crate::pool::table::{FormerShare, Table, TableNode};
@@ -174,7 +175,7 @@ impl Keeper {
             .map_err(|e| said(&e))?;
         self.is_fit(&facts, databases, version)
             .map_err(|why| said(&why))?;
-        self.is_ours_or_nobodys(&mut operator)
+        self.is_ours_or_nobodys(&mut operator, &facts)
             .await
             .map_err(|why| said(&why))?;
         admit(&mut operator, &self.claim, false, &self.instance, &self.roles)
@@ -234,7 +235,7 @@ impl Keeper {
     }
 
     /// A node that belongs to another pool, or holds what is nobody's of ours, is not touched.
-    async fn is_ours_or_nobodys(&self, control: &mut Control) -> Result<(), String> {
+    async fn is_ours_or_nobodys(&self, control: &mut Control, facts: &Facts) -> Result<(), String> {
         let bookkeeping_db = self.config.pool.bookkeeping_db;
         let unreachable = |error| CheckFailure::Unreachable(error).to_string();
         let claim = read_claim(control).await.map_err(unreachable)?;
@@ -248,20 +249,12 @@ impl Keeper {
         if claim.is_some() || table.is_some() {
             return Ok(());
         }
-        let info = control.call(&[b"INFO", b"keyspace"]).await.map_err(unreachable)?;
-        let own = format!("db{bookkeeping_db}");
-        let text = text_of(&info);
-        let foreign = text.lines().filter_map(|line| line.split_once(':'));
-        let foreign: Vec<&str> = foreign
-            .filter(|(db, _)| db.starts_with("db") && *db != own)
-            .map(|(db, _)| db)
-            .collect();
-        match foreign.as_slice() {
+        match facts.in_use.as_slice() {
             [] => Ok(()),
-            _ => Err(format!(
-                "holds keys that are not this pool's (in {}): a node that is added must be empty. Empty it with FLUSHALL if \
+            databases => Err(format!(
+                "holds keys that are not this pool's (in database {}): a node that is added must be empty. Empty it with FLUSHALL if \
                  nobody needs them",
-                foreign.join(", ")
+                listed(databases)
             )),
         }
     }
@@ -325,7 +318,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes our users, and our account, from a node that is no longer in the pool.
+    /// Takes our users, and our account, from a node that is no longer in the pool, and leaves there where the pool is.
     async fn leave_clean(&self, node: &crate::config::Node) -> Result<(), String> {
         let connect = connect_as_operator(node, self.config.timeouts.connect);
         let mut operator = connect.await.map_err(|error| error.to_string())?;
@@ -333,7 +326,11 @@ impl Keeper {
             fence_others(&mut operator, None).await?;
             let db = self.config.pool.bookkeeping_db.to_string();
             operator.call(&[b"SELECT", db.as_bytes()]).await?;
-            operator.call(&[b"FLUSHDB"]).await
+            operator.call(&[b"FLUSHDB"]).await?;
+            // Without what others are entered with.
+            let mut table = self.table();
+            table.nodes.iter_mut().for_each(|node| node.password = None);
+            operator.call(&[b"SET", account::LEFT, &table.to_json()]).await
         };
         clean.await.map(drop).map_err(|error| error.to_string())
     }

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::{OpenError, Reached, Setback};
 use crate::config::Config;
+use crate::node::listed;
 use crate::pool::table::{Table, TableNode};
 
 /// Two names for one server would be two copies of everything in one place.
@@ -27,6 +28,24 @@ pub(super) fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<Strin
             )
         })
         .collect()
+}
+
+/// Nodes that hold keys, for which a new pool has no use: of several nodes each would have others, and those that are not where the
+/// ring wants them would be lost.
+fn in_use(reached: &HashMap<String, Reached>) -> Vec<String> {
+    let mut lines: Vec<String> = reached
+        .iter()
+        .filter(|(_, found)| reached.len() > 1 && !found.facts.in_use.is_empty())
+        .map(|(name, found)| {
+            format!(
+                "node {name:?} holds keys (in database {}), and knows no pool: a new pool is made of empty nodes only. Empty it with FLUSHALL \
+                 if nobody needs them. If it is a node of a pool, set pool.bookkeeping_db to what it was when that was made",
+                listed(&found.facts.in_use)
+            )
+        })
+        .collect();
+    lines.sort_unstable();
+    lines
 }
 
 /// The latest table among the nodes, or that of a new pool if no node has ever been in one.
@@ -61,6 +80,10 @@ pub(super) fn find_table(
             "no node that answers knows the pool, and a new one is only made when all nodes are there; {}",
             absent.join("; ")
         )));
+    }
+    let in_use = in_use(reached);
+    if !in_use.is_empty() {
+        return Err(OpenError::Nodes(in_use).into());
     }
     let nodes = config
         .nodes

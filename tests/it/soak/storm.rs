@@ -169,12 +169,13 @@ impl<'a> Storm<'a> {
             }
             self.end_trouble(&[victim]);
         }
+        // A node that was emptied is given copies, and those are moves too.
+        if resumes {
+            self.world.resume();
+        }
         self.world.wait_in_sync();
         if parts.contains(&Part::Sidecar) {
             self.front.close(Kind::Sidecar);
-        }
-        if resumes {
-            self.world.resume();
         }
         if parts.contains(&Part::Huge) {
             self.front.huge.store(false, Ordering::SeqCst);
