@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use thiserror::Error;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -52,7 +53,7 @@ pub enum ServeError {
         error: io::Error,
     },
     /// The pool cannot be opened.
-    #[error("{0}")]
+    #[error(transparent)]
     Open(#[from] OpenError),
     /// The nodes do not say what their commands are.
     #[error("the nodes' commands cannot be read: {0}")]
@@ -100,11 +101,13 @@ pub async fn run(
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
     let (opened_sender, opened_receiver) = watch::channel(None);
+    let (waits_sender, waits) = watch::channel(String::new());
     if let Some(address) = config.listen.admin {
         let listener = admin::bind(address).await.map_err(listen_error(address))?;
         info!(address = %listener.local_addr().unwrap_or(address), "admin port");
         let admin = Admin {
             shared: opened_receiver,
+            waits: waits.clone(),
             pid_of: extras.pid_of,
         };
         tasks.spawn(async move {
@@ -113,12 +116,13 @@ pub async fn run(
             }
         });
     }
-    // Bound before the pool is opened, so that a mistake in an address is told at once; served after.
+    // Bound before the pool is opened, so that a mistake in an address is told at once.
     let listeners = bind(&config).await?;
     let (event_sender, events) = mpsc::channel(POOL_EVENTS);
     tokio::pin!(shutdown);
     let started = tokio::select! {
-        started = start(&config, event_sender, &mut tasks) => started?,
+        started = start(&config, event_sender, &waits_sender, &mut tasks) => started?,
+        never = turn_away(&listeners, &waits) => match never {},
         () = &mut shutdown => return Ok(()),
     };
     drop(opened_sender.send_replace(Some(started.clone())));
@@ -138,13 +142,14 @@ pub async fn run(
 async fn start(
     config: &Arc<Config>,
     events: mpsc::Sender<PoolEvent>,
+    waits: &watch::Sender<String>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Shared>, ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
         .chain(["c", mover::ROLE].map(str::to_owned))
         .collect();
-    let opened = open(config, &roles).await?;
+    let opened = open(config, &roles, waits).await?;
     let keeper = Keeper::new(
         config.clone(),
         opened.instance.clone(),
@@ -344,16 +349,50 @@ fn listen_error(what: impl ToString) -> impl FnOnce(io::Error) -> ServeError {
 /// Takes clients in, the workers in turn.
 async fn accept_for_ever(shared: &Arc<Shared>, listeners: &Listeners) -> std::convert::Infallible {
     loop {
+        take_in(shared, accept(listeners).await).await;
+    }
+}
+
+/// How long a client may take for its first command while nobody is served.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
+
+/// Clients that are told to come again, at most; the others wait until they are accepted.
+const TURNED_AWAY_MAX: usize = 100;
+
+/// Tells clients why they are not served yet, as a server does that loads its file: with drivers, that is a reason to try again.
+async fn turn_away(listeners: &Listeners, waits: &watch::Receiver<String>) -> std::convert::Infallible {
+    let mut clients = JoinSet::new();
+    loop {
+        let (mut read, write) = accept(listeners).await.into_split();
+        let line = match waits.borrow().as_str() {
+            "" => "-LOADING Ringfence is opening its pool\r\n".to_owned(),
+            why => format!("-LOADING Ringfence is not serving yet: {why}\r\n"),
+        };
+        clients.spawn(async move {
+            // An answer must not come before the question; and one that is not read would cut the answer off.
+            let mut question = vec![0; 16 * 1024];
+            if let Ok(Ok(1..)) = tokio::time::timeout(TURNED_AWAY_AFTER, read.read(&mut question)).await {
+                drop(write.try_write_vectored(&[io::IoSlice::new(line.as_bytes())]));
+            }
+        });
+        while clients.len() >= TURNED_AWAY_MAX {
+            clients.join_next().await;
+        }
+    }
+}
+
+async fn accept(listeners: &Listeners) -> Socket {
+    loop {
         let accepted = tokio::select! {
             stream = accept_tcp(listeners) => stream,
             stream = accept_unix(listeners) => stream,
         };
         match accepted {
-            Ok(socket) => take_in(shared, socket).await,
+            Ok(socket) => return socket,
             Err(error) => {
                 // Usually too many open files: give some time for others to be closed.
                 warn!(%error, "a client could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
     }

@@ -103,3 +103,32 @@ fn the_data_path_does_not_know_who_acts_on_it() {
 fn a_violation_is_seen() {
     assert!(!violations(&["stream.rs"], &["crate::node"]).is_empty());
 }
+
+/// The image is built from a few folders only: what the sources include has to be among them.
+#[test]
+fn the_image_is_built_from_all_that_it_needs() {
+    let (ignored, steps) = (
+        fs::read_to_string(".dockerignore").unwrap(),
+        fs::read_to_string("Dockerfile").unwrap(),
+    );
+    let mut found = 0;
+    for file in files(Path::new("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for included in text.split("include_str!(\"").skip(1) {
+            let path = file.parent().unwrap().join(included.split('"').next().unwrap());
+            let path = path.canonicalize().unwrap();
+            let path = path.strip_prefix(Path::new(".").canonicalize().unwrap()).unwrap();
+            let folder = path.components().next().unwrap().as_os_str().to_str().unwrap();
+            assert!(
+                ignored.contains(&format!("!{folder}\n")),
+                "{folder} is not in .dockerignore"
+            );
+            assert!(
+                steps.contains(&format!("COPY {folder} {folder}\n")),
+                "{folder} is not copied in the Dockerfile"
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 3);
+}

@@ -33,6 +33,8 @@ pub type PidOf = Box<dyn Fn(&str) -> Option<u32> + Send + Sync>;
 pub struct Admin {
     /// Set once the pool is open.
     pub shared: tokio::sync::watch::Receiver<Option<Arc<Shared>>>,
+    /// Why it is not open yet, if it is waiting for something.
+    pub waits: tokio::sync::watch::Receiver<String>,
     /// Under `dev`: the process of a node.
     pub pid_of: Option<PidOf>,
 }
@@ -98,6 +100,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
                 "/v1/partitions",
                 "/v1/queues",
                 "/v1/ring",
+                "/v1/ring/plan",
                 "/v1/verify",
             ];
             (
@@ -117,8 +120,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     match admin.open() {
-        Ok(_) => (StatusCode::OK, "ready\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not serving yet\n"),
+        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(_) => {
+            let why = admin.waits.borrow();
+            let why = match why.as_str() {
+                "" => "the pool is being opened",
+                why => why,
+            };
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not serving yet: {why}\n"),
+            )
+        }
     }
 }
 
@@ -258,6 +271,8 @@ struct PartitionEntry {
     owner: String,
     replicas: Vec<String>,
     in_sync: Vec<String>,
+    /// Those of them that are there now.
+    live: Vec<String>,
 }
 
 async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<PartitionEntry>>, Unavailable> {
@@ -277,6 +292,7 @@ async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Partitio
             owner: shared.instance.id.clone(),
             replicas: row.replicas.iter().map(name).collect(),
             in_sync: view.in_sync.iter().map(name).collect(),
+            live: view.live.iter().map(name).collect(),
         });
     }
     entries.sort_by_key(|entry| entry.partition);
@@ -299,14 +315,15 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
         })
         .collect();
     let table = shared.table.load();
-    let short = views
-        .iter()
-        .flat_map(|v| &v.partitions)
-        .filter(|view| view.in_sync.len() < table.replicas as usize);
+    let fewer_than = |nodes: usize| {
+        let all = views.iter().flat_map(|v| &v.partitions);
+        all.filter(|view| view.live.len() < nodes).count() as u64
+    };
     let workers: Vec<_> = shared.metrics.iter().map(Arc::as_ref).collect();
     let account = shared.progress.view();
     let pool = PoolSample {
-        partitions_short: short.count() as u64,
+        partitions_short: fewer_than(table.replicas as usize),
+        partitions_refusing: fewer_than(shared.config.pool.min_in_sync),
         moves_open: account.moves_open,
         moves: account.moves_total,
         moved_bytes: account.bytes_total,

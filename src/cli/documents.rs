@@ -126,6 +126,9 @@ pub(super) struct Verification {
     pub(super) partitions_done: u64,
     pub(super) partitions_total: u64,
     pub(super) keys_per_s: u64,
+    /// Why keys were skipped, if that was for another reason than their size.
+    #[serde(default)]
+    pub(super) reason: Option<String>,
 }
 
 /// See [`Verification`].

@@ -41,8 +41,14 @@ fn watch(session: &mut Session<'_, '_>, known: bool) -> Result<(), Failure> {
 }
 
 impl Verification {
-    /// Whether all that was compared is the same on all nodes now.
+    /// Whether all that was to be compared is the same on all nodes now.
     fn verdict(&self) -> Result<(), Failure> {
+        if let (VerificationState::Done, Some(why)) = (self.state, &self.reason) {
+            return Err(Failure::Unfinished(format!(
+                "{} could not be compared ({why}): verify again when that is over",
+                count(self.skipped, "key", "keys")
+            )));
+        }
         match self.different.saturating_sub(self.repaired) {
             0 => Ok(()),
             left => Err(Failure::Unfinished(format!(

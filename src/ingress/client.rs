@@ -415,6 +415,9 @@ impl Worker {
             }
             return;
         };
+        if matches!(outcome, Outcome::Refused(_)) {
+            self.metrics().errors.add(1);
+        }
         let published = client.fill(to.slot, to.part, outcome);
         client.drain(|slot, reply, session| self.released(slot, reply, session, now_us));
         if client.waiting {

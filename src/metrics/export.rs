@@ -106,8 +106,10 @@ impl Collector for Snapshot {
 /// The pool's numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolSample {
-    /// Partitions with fewer nodes in sync than copies.
+    /// Partitions with fewer nodes in sync and there than copies.
     pub partitions_short: u64,
+    /// Partitions with fewer than `min_in_sync`: they refuse writes.
+    pub partitions_refusing: u64,
     /// Copies of partitions that are to be made, so that each is where it should be.
     pub moves_open: u64,
     /// Copies that have been made.
@@ -186,8 +188,13 @@ pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, pool: &PoolSam
             ("clients", "Clients connected now", sum(|w| w.clients.get())),
             (
                 "partitions_short",
-                "Partitions with fewer nodes in sync than copies",
+                "Partitions with fewer nodes in sync and there than copies",
                 pool.partitions_short,
+            ),
+            (
+                "partitions_refusing",
+                "Partitions that refuse writes: fewer than min_in_sync nodes are in sync and there",
+                pool.partitions_refusing,
             ),
             (
                 "moves_open",

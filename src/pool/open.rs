@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use rand::RngExt;
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::library::open_shelf;
@@ -85,12 +86,16 @@ impl From<OpenError> for Setback {
     }
 }
 
-/// Opens the pool; waits for nodes that cannot be reached as long as there are too few. `roles` are the users to make.
+/// Opens the pool; waits for nodes that cannot be reached as long as there are too few, and says `why` it waits. `roles` are the users to
+/// make.
 ///
 /// # Errors
 /// What waiting does not mend: unfit nodes, settings that contradict the pool.
-pub async fn open(config: &Config, roles: &[String]) -> Result<Opened, OpenError> {
-    let mut said = String::new();
+pub async fn open(
+    config: &Config,
+    roles: &[String],
+    waits: &watch::Sender<String>,
+) -> Result<Opened, OpenError> {
     let mut contests = 0;
     loop {
         match attempt(config, roles).await {
@@ -105,9 +110,9 @@ pub async fn open(config: &Config, roles: &[String]) -> Result<Opened, OpenError
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
             Err(Setback::Wait(why)) => {
-                if why != said {
+                if *waits.borrow() != why {
                     warn!("not serving yet: {why}");
-                    said = why;
+                    waits.send_replace(why);
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

@@ -173,14 +173,21 @@ fn without_a_quorum_it_is_not_ready_and_says_why() {
     let sidecar = Sidecar::spawn(&config);
     sidecar.allow_log("");
     sidecar.allow_log("exit");
-    // Either it ends and says so, or it waits, is not ready, and says so.
+    // It waits, and says so to everybody.
     wait_until("it names the unreachable nodes", Duration::from_secs(15), || {
         let log = sidecar.log();
         log.contains("dead-one") && log.contains("dead-two")
     });
     assert!(!sidecar.ready(), "ready with one node of three");
-    if let Some(status) = sidecar.exited() {
-        assert!(!status.success());
+    let (status, why) = sidecar.readiness();
+    assert!(status == 503 && why.contains("dead-one"), "{why}");
+    for _ in 0..3 {
+        let reply = sidecar.client().call(cmd!["PING"]);
+        let error = reply.error().unwrap_or_else(|| panic!("{reply}"));
+        assert!(
+            error.starts_with("LOADING") && error.contains("dead-two"),
+            "{error}"
+        );
     }
 }
 

@@ -215,6 +215,11 @@ impl Sidecar {
         matches!(http_get(self.admin.address(), "/readyz"), Ok((200, _)))
     }
 
+    /// What `/readyz` says.
+    pub fn readiness(&self) -> (u16, String) {
+        http_get(self.admin.address(), "/readyz").expect("the admin port answers")
+    }
+
     /// A crash.
     pub fn kill9(&self) {
         if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
