@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::{Admin, Unavailable};
+use crate::command::number::StreamId;
 
 #[derive(Serialize)]
 pub(super) struct QueueEntry {
@@ -20,12 +21,32 @@ pub(super) struct QueueEntry {
 struct SegmentEntry {
     number: u16,
     partition: u16,
-    /// Of an index: how many entries were appended to those before it. Of a stream: the last id of these, as a number.
-    base: u128,
+    #[serde(flatten)]
+    before: Before,
     /// Of a list, or a stream: how many entries it has, at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
     nodes: Vec<String>,
+}
+
+/// What is before a segment.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Before {
+    /// Of an index: how many entries were appended. (Of a list: nothing, 0.)
+    Base(u64),
+    /// Of a stream: the last id. No number: JSON's readers have 53 bits.
+    Behind(String),
+}
+
+impl Before {
+    /// Counts are small, and ids begin with a time.
+    fn of(base: u128) -> Self {
+        match u64::try_from(base) {
+            Ok(count) => Self::Base(count),
+            Err(_) => Self::Behind(StreamId::from(base).to_string()),
+        }
+    }
 }
 
 pub(super) async fn queues(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<QueueEntry>>, Unavailable> {
@@ -50,7 +71,7 @@ pub(super) async fn queues(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Q
                 .map(|segment| SegmentEntry {
                     number: segment.number,
                     partition: segment.partition,
-                    base: segment.base,
+                    before: Before::of(segment.base),
                     length: lengths.as_ref().map(|lengths| lengths.of(segment.number)),
                     nodes: nodes_of(segment.partition),
                 })
