@@ -353,21 +353,24 @@ async fn accept_for_ever(shared: &Arc<Shared>, listeners: &Listeners) -> std::co
     }
 }
 
+/// How long clients just wait while the pool waits for something: most of what it waits for is over by then.
+const WAITED_FOR: Duration = Duration::from_secs(1);
+
 /// How long a client may take for its first command while nobody is served.
 const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
 
 /// Clients that are told to come again, at most; the others wait until they are accepted.
 const TURNED_AWAY_MAX: usize = 100;
 
-/// Tells clients why they are not served yet, as a server does that loads its file: with drivers, that is a reason to try again.
+/// Tells clients why they are not served yet, as a server does that loads its file: with drivers, that is a reason to try again. Those of a pool
+/// that is just being opened are accepted when it is.
 async fn turn_away(listeners: &Listeners, waits: &watch::Receiver<String>) -> std::convert::Infallible {
+    drop(waits.clone().wait_for(|why| !why.is_empty()).await);
+    tokio::time::sleep(WAITED_FOR).await;
     let mut clients = JoinSet::new();
     loop {
         let (mut read, write) = accept(listeners).await.into_split();
-        let line = match waits.borrow().as_str() {
-            "" => "-LOADING Ringfence is opening its pool\r\n".to_owned(),
-            why => format!("-LOADING Ringfence is not serving yet: {why}\r\n"),
-        };
+        let line = format!("-LOADING Ringfence is not serving yet: {}\r\n", *waits.borrow());
         clients.spawn(async move {
             // An answer must not come before the question; and one that is not read would cut the answer off.
             let mut question = vec![0; 16 * 1024];

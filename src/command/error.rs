@@ -33,6 +33,12 @@ impl ErrorReply {
         ErrorReply(Cow::Owned(line))
     }
 
+    /// The same as the end of a transaction.
+    pub fn aborting(&self) -> Self {
+        let why = self.0.strip_prefix(b"ERR ").unwrap_or(&self.0);
+        Self::new([b"EXECABORT Transaction discarded because of: ", why].concat())
+    }
+
     /// The line.
     pub fn line(&self) -> &[u8] {
         &self.0

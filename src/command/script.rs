@@ -114,8 +114,15 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
                 traits.unclear = true;
                 traits.hidden = true;
             }
-            // A table's address, as text.
-            (Token::Word(b"tostring"), [Token::Mark(b'('), Token::Mark(b'{'), ..]) => {
+            // The address of a table, or of a function, as text.
+            (
+                Token::Word(b"tostring"),
+                [
+                    Token::Mark(b'('),
+                    Token::Mark(b'{') | Token::Word(b"function" | b"coroutine"),
+                    ..,
+                ],
+            ) => {
                 traits.names_time_or_random = true;
             }
             (Token::Word(b"os"), _) => {
@@ -127,7 +134,7 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
                 traits.names_time_or_random |= matches!(*name, b"random" | b"randomseed");
             }
             (Token::Word(b"math"), _) => traits.names_time_or_random = true,
-            (Token::Word(b"collectgarbage"), _) => traits.server_state = true,
+            (Token::Word(b"collectgarbage" | b"gcinfo"), _) => traits.server_state = true,
             (Token::Word(word), after) if aliases.has(word) => {
                 traits.call(after, aliases.defined_at(at + 2));
             }

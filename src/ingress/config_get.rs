@@ -44,6 +44,9 @@ fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
     let nodes = shared.keeper.pool_info();
     let output_max = limits.client_output_max.as_u64();
     let further = (config.pool.min_in_sync - 1).to_string();
+    // As many as can be selected, counted from 0: usually the last one is the sidecar's own.
+    let all_databases = shared.databases;
+    let databases = all_databases - u16::from(config.pool.bookkeeping_db + 1 == all_databases);
     let slow_us = match limits.slowlog_max_len {
         0 => "-1".to_owned(),
         _ => limits.slowlog_slower_than.as_micros().to_string(),
@@ -69,7 +72,7 @@ fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
             "client-query-buffer-limit",
             limits.command_max.as_u64().to_string(),
         ),
-        ("databases", shared.databases.to_string()),
+        ("databases", databases.to_string()),
         ("io-threads", config.threads.to_string()),
         ("maxclients", limits.clients_max.to_string()),
         ("maxmemory", nodes.memory_max.to_string()),

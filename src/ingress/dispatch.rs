@@ -69,6 +69,13 @@ impl Worker {
         client.command = UNKNOWN;
         let command = match self.shared().commands.lookup(&args) {
             Ok(command) => command,
+            // Whatever comes with it, the transaction ends.
+            Err(error) if args.arg(0).eq_ignore_ascii_case(b"EXEC") => {
+                client.session.transaction = None;
+                let watch = client.session.watch.take();
+                self.forget_watch(watch);
+                return self.reply(core, id, error.aborting().to_bytes());
+            }
             Err(error) => {
                 client.spoil_transaction();
                 return self.reply(core, id, error.to_bytes());
@@ -130,7 +137,7 @@ impl Worker {
             Err(flow) => return flow,
         };
         if in_transaction
-            && route != Route::Transaction
+            && (route != Route::Transaction || command.special == Special::Unwatch)
             && command.special != Special::Quit
             && command.special != Special::Reset
         {

@@ -20,6 +20,7 @@ use super::gather::{Gather, Recipe, cut};
 use super::procedure::{Procedure, Step, answer};
 use super::scripts::ScriptUse;
 use super::stripe::{Form, Guards};
+use super::transaction::OK;
 use super::watch::Watch;
 use crate::command::spec::{Compare, Downgrade, Pool};
 use crate::command::{Command, Special};
@@ -582,6 +583,8 @@ impl Worker {
                 let resp3 = core.clients.get(id as usize).is_some_and(|c| c.session.resp3);
                 Piece::Literal(self.script_reply(command.special, &args, resp3))
             }
+            // What was watched has been looked at by now.
+            Route::Transaction if command.special == Special::Unwatch => Piece::Literal(OK),
             Route::Transaction | Route::Pool(_) | Route::Blocking(_) => {
                 Piece::Literal(encode::error("ERR not possible in a transaction"))
             }

@@ -104,6 +104,29 @@ fn one_watching_ends(both: &Both) {
 }
 
 /// Ten clients count to five hundred by reading, adding one in their heads, and writing.
+/// `UNWATCH` in a transaction is a part of it: it comes too late for what was changed. And however wrong an `EXEC` is, it ends the
+/// transaction.
+#[test]
+fn what_is_queued_and_what_ends_a_transaction() {
+    Both::each(|both| {
+        let (mut watcher, mut other) = (both.client(), both.client());
+        watcher.line("SET w 0");
+        watcher.line("WATCH w");
+        watcher.line("MULTI");
+        watcher.line("SET mine 1");
+        watcher.line("UNWATCH");
+        other.line("SET w theirs");
+        watcher.line("EXEC");
+        watcher.line("GET mine");
+        for line in [
+            "MULTI", "SET x 1", "UNWATCH", "GET x", "EXEC", "WATCH w", "UNWATCH", "MULTI", "SET q 1",
+            "EXEC x", "EXEC", "GET q", "EXEC x", "MULTI", "GET q", "EXEC",
+        ] {
+            watcher.line(line);
+        }
+    });
+}
+
 #[test]
 fn optimistic_counters_count_right() {
     Both::each(counters_count_right);

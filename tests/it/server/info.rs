@@ -180,7 +180,7 @@ fn config_get_has_names_of_redis_and_values_of_the_pool() {
     for (name, value) in [
         ("io-threads", "4"),
         ("maxclients", "20000"),
-        ("databases", "16"),
+        ("databases", "15"),
         ("appendonly", "yes"),
     ] {
         assert_eq!(mine[name], value, "{name}");

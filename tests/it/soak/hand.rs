@@ -161,7 +161,7 @@ impl Hand {
 
     fn refused(&self, text: &str, command: &[Vec<u8>], sent: Instant) -> Told {
         let word = text.split(' ').next().unwrap_or_default();
-        let is_allowed = ["NOREPLICAS", "EXECABORT", "PARTIAL"].contains(&word)
+        let is_allowed = ["NOREPLICAS", "EXECABORT", "PARTIAL", "LOADING"].contains(&word)
             && (self.front.had(Kind::Quorum, sent) || self.front.had(Kind::TakeOver, sent));
         if !is_allowed {
             self.violation(&format!("{} was refused: {text}", shown(command)));
