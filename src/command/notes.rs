@@ -151,7 +151,7 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (
         &["xadd"],
-        "the id of `*` is chosen by the sidecar; `MAXLEN ~` trims exactly",
+        "the id of `*` is chosen by the sidecar; `MAXLEN ~` trims exactly, whatever `LIMIT` says",
     ),
     (
         &["xclaim"],
@@ -161,7 +161,7 @@ const NOTES: &[(&[&str], &str)] = &[
         &["watch"],
         "a node is asked whether something has changed; if that node dies, `EXEC` is not executed",
     ),
-    (&["xtrim"], "`~` trims exactly"),
+    (&["xtrim"], "`~` trims exactly, whatever `LIMIT` says"),
 ];
 
 fn note(name: &str) -> Option<&'static str> {

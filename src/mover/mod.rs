@@ -320,7 +320,7 @@ impl Mover {
     fn say_why_not(&self, places: &[Place], able: &BTreeSet<NodeId>, paused: bool) {
         let mut progress = self.shared.progress.lock();
         if paused {
-            progress.reason = Some("paused by an operator (POST /v1/ring/resume)".into());
+            progress.reason = Some("paused by an operator (ringfence ring resume)".into());
             return;
         }
         if progress.reason.is_some() {

@@ -20,7 +20,7 @@ use crate::request::NodeId;
 #[derive(Debug, Error)]
 pub enum ChangeError {
     /// There is no such node.
-    #[error("there is no node {0:?} in the pool: GET /v1/nodes lists those there are")]
+    #[error("there is no node {0:?} in the pool: `ringfence nodes list` shows those there are")]
     NoSuchNode(String),
     /// It cannot be done as things are.
     #[error("{0}")]
@@ -31,7 +31,7 @@ pub enum ChangeError {
     /// The record could not be written.
     #[error(
         "fewer than half of the nodes have taken the record of the change, so it may or may not be found by a sidecar \
-         that starts later: see GET /v1/nodes, and try again when more nodes are there"
+         that starts later: see `ringfence nodes list`, and try again when more nodes are there"
     )]
     NotRecorded,
 }
@@ -292,7 +292,7 @@ impl Keeper {
         let holds = table.partitions_of(id).count().max(attempted).max(held(id));
         if holds > 0 || !node.draining {
             return Err(ChangeError::Conflict(format!(
-                "node {name:?} holds {holds} partitions: drain it first (POST /v1/nodes/{name}/drain), and remove it when it \
+                "node {name:?} holds {holds} partitions: drain it first (ringfence nodes drain {name}), and remove it when it \
                  holds none"
             )));
         }
