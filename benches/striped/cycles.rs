@@ -51,7 +51,10 @@ pub(crate) fn cycles(args: &Args) -> Result<()> {
             "{} clients, {} of a processor for each server",
             args.clients, args.processor
         );
-        compete(args, &title, confined(args)?)?;
+        match confined(args) {
+            Ok(contenders) => compete(args, &title, contenders)?,
+            Err(why) => writeln!(stdout(), "{title}: left out, {why}")?,
+        }
     }
     if args.zaqar > 0 {
         let title = format!("{} processes with Zaqar's own driver", args.zaqar);
