@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::account::Position;
 use crate::admin::{self, Admin, PidOf};
-use crate::command::{CommandTable, TableError};
+use crate::command::{CommandTable, ErrorReply, TableError};
 use crate::config::Config;
 use crate::ingress::{Pause, SlowLog};
 use crate::library::functions::{FunctionLibrary, Functions};
@@ -370,12 +370,16 @@ async fn turn_away(listeners: &Listeners, waits: &watch::Receiver<String>) -> st
     let mut clients = JoinSet::new();
     loop {
         let (mut read, write) = accept(listeners).await.into_split();
-        let line = format!("-LOADING Ringfence is not serving yet: {}\r\n", *waits.borrow());
+        let line = ErrorReply::new(format!(
+            "LOADING Ringfence is not serving yet: {}",
+            *waits.borrow()
+        ))
+        .to_bytes();
         clients.spawn(async move {
             // An answer must not come before the question; and one that is not read would cut the answer off.
             let mut question = vec![0; 16 * 1024];
             if let Ok(Ok(1..)) = tokio::time::timeout(TURNED_AWAY_AFTER, read.read(&mut question)).await {
-                drop(write.try_write_vectored(&[io::IoSlice::new(line.as_bytes())]));
+                drop(write.try_write_vectored(&[io::IoSlice::new(&line)]));
             }
         });
         while clients.len() >= TURNED_AWAY_MAX {
