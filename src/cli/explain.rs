@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::args::Explain;
 use crate::command::CommandTable;
 use crate::config::{Config, Mistake};
+use crate::ingress::stripe;
 use crate::profile::{self, Profile, Role, ScriptRule};
 use crate::resp::{Args, frame_of};
 use crate::ring::{self, Keyspace, RingNode, routing_key};
@@ -66,7 +67,10 @@ fn tell(
         Ok(command) => command,
         Err(error) => return writeln!(out, "refused    {}", line_of(&error.to_bytes())),
     };
-    writeln!(out, "goes       {}", way(&route(command, &args, keyspace)))?;
+    match stripe::refusal(profile, keyspace, command, &args) {
+        Some(error) => writeln!(out, "refused    {}", line_of(&error))?,
+        None => writeln!(out, "goes       {}", way(&route(command, &args, keyspace)))?,
+    }
     let keys = command.keys(&args).unwrap_or_default();
     for &key in &keys {
         tell_key(out, args.arg(key as usize), keyspace, config)?;
@@ -231,6 +235,8 @@ mod tests {
                 "ZCARD p.q.messages",
                 &["cut into segments", "where \"p.q\" says"],
             ),
+            ("sidekiq", "EXPIRE queue:default 10", &["refused", "not possible"]),
+            ("sidekiq", "LPUSH queue:default 1", &["goes", "cut into segments"]),
             (
                 "zaqar",
                 "HGETALL 5083c0f1-0e9c-4a1c-8d1e-5c9a7f1f0b11",

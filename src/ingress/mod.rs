@@ -35,7 +35,7 @@ mod scripts;
 mod serve;
 mod settled;
 mod slowlog;
-mod stripe;
+pub mod stripe;
 mod subscriptions;
 mod touched;
 mod transaction;

@@ -33,10 +33,11 @@ use super::dispatch::{Flow, OOM};
 use super::procedure::{Procedure, Step, answer};
 use crate::command::number::integer;
 use crate::command::{Class, Command, Flags};
-use crate::profile::{Does, Role, ScriptRule};
+use crate::profile::{Does, Profile, Role, ScriptRule};
 use crate::request::{Action, Commands, Outcome, PartitionId};
 use crate::resp::walk::{is_error, text};
 use crate::resp::{Args, Spans, encode};
+use crate::ring::Keyspace;
 use crate::shared::Message;
 use crate::stripe::Stripes;
 use crate::worker::{Core, Worker};
@@ -49,6 +50,15 @@ pub(super) enum Taken {
     As(Bytes, Spans, Guards),
     /// It is under way, or answered, or has to wait.
     Done(Flow),
+}
+
+/// What a command on striped queues is answered with if it is not possible there, whatever they are like.
+pub fn refusal(profile: &Profile, keyspace: &Keyspace, command: &Command, args: &Args<'_>) -> Option<Bytes> {
+    let nobodys = Stripes::new(profile.clone());
+    match translate::form(&nobodys, keyspace, 0, command, args, When::Now) {
+        Form::Reply(reply) => Some(reply).filter(|reply| is_error(reply)),
+        _ => None,
+    }
 }
 
 impl Worker {
