@@ -1,5 +1,6 @@
 //! Looking a node over before it is used: what would silently break a promise is refused with a sentence.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 
 use super::control::{Control, ControlError, is_error, pairs_of, text_of};
+use super::copy::databases_in;
 use crate::account;
 
 /// Oldest server that has what is needed: `GETEX`, `PXAT`, ACL rules per key and channel.
@@ -27,13 +29,13 @@ pub struct Facts {
     /// How many logical databases it has.
     pub databases: u16,
     /// Those of them that have keys, but for the bookkeeping database.
-    pub in_use: Vec<u16>,
+    pub in_use: BTreeSet<u16>,
     /// The reply to `COMMAND`.
     pub commands: Bytes,
 }
 
 /// Databases, for a sentence.
-pub fn listed(databases: &[u16]) -> String {
+pub fn listed(databases: &BTreeSet<u16>) -> String {
     let all: Vec<String> = databases.iter().map(u16::to_string).collect();
     all.join(", ")
 }
@@ -68,13 +70,8 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
             .unwrap_or_default()
             .trim()
     };
-    // `db0:keys=…`
-    let used = |line: &str| line.strip_prefix("db")?.split_once(':')?.0.parse::<u16>().ok();
-    let in_use = info
-        .lines()
-        .filter_map(used)
-        .filter(|db| *db != bookkeeping_db)
-        .collect();
+    let mut in_use = databases_in(&info);
+    in_use.remove(&bookkeeping_db);
     let version = field("redis_version").to_owned();
     if numbers(&version) < VERSION_MIN {
         return Err(CheckFailure::unfit(format!(

@@ -2,8 +2,9 @@
 
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{Node, Pool, Sidecar, SidecarConfig, wait_until};
+use crate::harness::{Node, Pool, Sidecar, SidecarConfig, binary, wait_until};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::time::Duration;
 
 fn verified(sidecar: &Sidecar) -> Value {
@@ -93,4 +94,42 @@ fn what_differs_is_found_and_repaired() {
     );
     assert_converged(&pool, &sidecar);
     assert_eq!(verified(&sidecar)["different"], json!(0));
+}
+
+/// Two of three nodes are dead: writes are refused, and nothing can be compared. Both is said where operators look.
+#[test]
+fn what_too_few_nodes_refuse_and_leave_uncompared_is_said() {
+    let pool = Pool::start(3);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 3));
+    for allowed in ["node", "NOREPLICAS"] {
+        sidecar.allow_log(allowed);
+    }
+    let mut client = sidecar.client();
+    assert!(client.call(cmd!["SET", "k", "v"]).is_ok());
+    let told = |line: &str| sidecar.metrics().lines().any(|told| told == line);
+    assert!(told("ringfence_partitions_short 0") && told("ringfence_partitions_refusing 0"));
+    let errors = "ringfence_errors_total 0";
+    assert!(told(errors));
+    for node in &pool.nodes[1..] {
+        node.kill9();
+    }
+    wait_until("the metrics say so", Duration::from_secs(10), || {
+        told("ringfence_partitions_short 64") && told("ringfence_partitions_refusing 64")
+    });
+    let reply = client.call(cmd!["SET", "k", "w"]);
+    assert!(
+        reply.error().is_some_and(|error| error.starts_with("NOREPLICAS")),
+        "{reply}"
+    );
+    assert!(!told(errors));
+    let output = Command::new(binary())
+        .args(["verify", "--watch", "--admin", &sidecar.admin_address()])
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("could be compared") || said.contains("could not"),
+        "{said}"
+    );
 }

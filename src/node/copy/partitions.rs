@@ -113,10 +113,14 @@ pub async fn remove_partitions(
 /// The databases that have keys.
 pub async fn databases(control: &mut Control) -> Result<BTreeSet<u16>, ControlError> {
     let info = text_of(&control.call(&[b"INFO", b"keyspace"]).await?);
-    Ok(info
-        .lines()
+    Ok(databases_in(&info))
+}
+
+/// The same by what a node says of itself.
+pub fn databases_in(info: &str) -> BTreeSet<u16> {
+    info.lines()
         .filter_map(|l| l.strip_prefix("db")?.split(':').next()?.parse().ok())
-        .collect())
+        .collect()
 }
 
 async fn clients_databases(control: &mut Control, scope: &Scope<'_>) -> Result<BTreeSet<u16>, ControlError> {

@@ -249,12 +249,12 @@ impl Keeper {
         if claim.is_some() || table.is_some() {
             return Ok(());
         }
-        match facts.in_use.as_slice() {
-            [] => Ok(()),
-            databases => Err(format!(
+        match facts.in_use.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
                 "holds keys that are not this pool's (in database {}): a node that is added must be empty. Empty it with FLUSHALL if \
                  nobody needs them",
-                listed(databases)
+                listed(&facts.in_use)
             )),
         }
     }

@@ -11,8 +11,8 @@ use super::{Keeper, NodeTrouble, TroubleKind, lock};
 use crate::account;
 use crate::config;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, admit, databases, is_error, look_over,
-    read_claim, text_of,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, admit, databases, is_error, listed,
+    look_over, read_claim, text_of,
 };
 use crate::pool::node_info::NodeInfo;
 use crate::pool::open::connect_as_operator;
@@ -168,11 +168,10 @@ pub(in crate::pool) async fn foreign_keys(control: &mut Control) -> Result<Optio
     if dbs.is_empty() {
         return Ok(None);
     }
-    let dbs: Vec<String> = dbs.iter().map(|db| format!("db{db}")).collect();
     Ok(Some(format!(
-        "has lost its pool's mark, and holds keys that may be somebody else's (in {}), so it is not touched: correct its \
+        "has lost its pool's mark, and holds keys that may be somebody else's (in database {}), so it is not touched: correct its \
          address, or empty it with FLUSHALL if nobody needs them",
-        dbs.join(", ")
+        listed(&dbs)
     )))
 }
 
