@@ -63,7 +63,7 @@ impl Sequencer {
 
     /// Forgets what was answered to anything behind the annulled write.
     fn void_answers(&mut self, partition: PartitionId, pos: LogPos, seq: u64) {
-        for later in pos + 1..self.log.positions().end {
+        for later in pos + 1..self.log.end() {
             if let Some(entry) = self.log.get_mut(later)
                 && entry.seq_in(partition).is_some()
                 && !entry.released

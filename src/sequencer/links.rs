@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use super::log::LogPos;
+use super::log::{Entry, LogPos};
 use super::node::{Expect, Item, Node, Trouble};
+use super::partition::Partition;
 use super::{Effect, Sequencer};
 use crate::account::Position;
 use crate::request::{NodeId, Outcome, PartitionId, Refusal};
@@ -155,7 +156,7 @@ impl Sequencer {
             .unwrap_or(false)
     }
 
-    fn lacks(&self, id: NodeId, entry: &super::Entry) -> bool {
+    fn lacks(&self, id: NodeId, entry: &Entry) -> bool {
         let lacks_in = |partition: PartitionId| {
             let p = self
                 .partitions
@@ -318,6 +319,7 @@ impl Sequencer {
             self.effects
                 .push(Effect::Complete(entry.reply_to, Outcome::Unknown));
         }
+        self.trim_held_over();
         self.tick_reads();
         self.settle_reads();
     }
@@ -325,32 +327,44 @@ impl Sequencer {
     /// Lets the oldest entries go while the log is over its bound. A node that still lacks one of them cannot be caught
     /// up any more.
     pub(super) fn trim(&mut self) {
-        while let Some(entry) = self.log.trim_one() {
-            for (partition, seq) in entry.parts() {
-                let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
-                    continue;
-                };
-                p.trimmed = seq;
-                if self.settings.replicas == 1 {
-                    continue;
+        while let Some(entry) = self.log.trim_one(|entry| is_safe(&self.partitions, entry)) {
+            self.forget_entry(&entry);
+        }
+    }
+
+    /// Lets entries go that were kept only until they are safe.
+    fn trim_held_over(&mut self) {
+        while let Some(entry) = self.log.trim_held_over(|entry| is_safe(&self.partitions, entry)) {
+            self.forget_entry(&entry);
+        }
+    }
+
+    /// The entry has left the backlog.
+    fn forget_entry(&mut self, entry: &Entry) {
+        for (partition, seq) in entry.parts() {
+            let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
+                continue;
+            };
+            p.trimmed = p.trimmed.max(seq);
+            if self.settings.replicas == 1 {
+                continue;
+            }
+            for (i, replica) in p.replicas.iter().enumerate() {
+                let bit = 1 << i;
+                if replica.acked < seq && p.streaming & bit != 0 {
+                    p.streaming &= !bit;
+                    p.live &= !bit;
+                    self.effects.push(Effect::Expelled {
+                        node: replica.node,
+                        partition,
+                    });
                 }
-                for (i, replica) in p.replicas.iter().enumerate() {
-                    let bit = 1 << i;
-                    if replica.acked < seq && p.streaming & bit != 0 {
-                        p.streaming &= !bit;
-                        p.live &= !bit;
-                        self.effects.push(Effect::Expelled {
-                            node: replica.node,
-                            partition,
-                        });
-                    }
-                    if replica.acked < seq && p.in_sync & bit != 0 {
-                        p.in_sync &= !bit;
-                        self.effects.push(Effect::InSync {
-                            partition,
-                            set: p.in_sync,
-                        });
-                    }
+                if replica.acked < seq && p.in_sync & bit != 0 {
+                    p.in_sync &= !bit;
+                    self.effects.push(Effect::InSync {
+                        partition,
+                        set: p.in_sync,
+                    });
                 }
             }
         }
@@ -424,4 +438,12 @@ impl Sequencer {
             .or_else(|| up().next())
             .map(|(id, _)| id as NodeId)
     }
+}
+
+/// Whether W nodes have what the entry writes, in all its partitions.
+fn is_safe(partitions: &[Option<Partition>], entry: &Entry) -> bool {
+    entry.parts().all(|(partition, seq)| {
+        let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
+        p.is_none_or(|p| seq <= p.committed)
+    })
 }

@@ -3,9 +3,14 @@
 //! It is the queue of all nodes at once (a node's own queue only names places in it) and the *backlog*: entries stay
 //! after everybody has them, up to a bound in bytes, so that a node that was away for a moment, or came back with an
 //! older append-only file, is given the rest instead of a copy.
+//!
+//! A write that is not safe, and whose client has been told that its outcome is unknown, is *held over*: it stays where it can be
+//! found, but does not keep what comes after it from going. So a node that has all that is safe of a partition can always be given
+//! the rest, and no such node drops out of sync for want of a backlog, however many writes of other partitions pass. What is held over
+//! is what was under way when a quorum was lost, since without one nothing more is ordered.
 
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::command::decide::Conclusion;
 use crate::request::{Commands, PartitionId, ReplyTo};
@@ -126,6 +131,8 @@ impl Entry {
 pub(crate) struct Log {
     base: LogPos,
     entries: VecDeque<Entry>,
+    held_over: BTreeMap<LogPos, Entry>,
+    held_over_bytes: usize,
     bytes: usize,
     bytes_max: usize,
     /// All before it are released.
@@ -137,6 +144,8 @@ impl Log {
         Self {
             base: 0,
             entries: VecDeque::new(),
+            held_over: BTreeMap::new(),
+            held_over_bytes: 0,
             bytes: 0,
             bytes_max,
             open: 0,
@@ -151,25 +160,60 @@ impl Log {
     }
 
     pub(crate) fn get(&self, pos: LogPos) -> Option<&Entry> {
-        self.entries.get(pos.checked_sub(self.base)? as usize)
+        match pos.checked_sub(self.base) {
+            Some(at) => self.entries.get(at as usize),
+            None => self.held_over.get(&pos),
+        }
     }
 
     pub(crate) fn get_mut(&mut self, pos: LogPos) -> Option<&mut Entry> {
-        self.entries.get_mut(pos.checked_sub(self.base)? as usize)
-    }
-
-    pub(crate) fn positions(&self) -> std::ops::Range<LogPos> {
-        self.base..self.base + self.entries.len() as u64
-    }
-
-    /// Takes the oldest entry out if the log is over its bound and the entry's client has been answered.
-    pub(crate) fn trim_one(&mut self) -> Option<Entry> {
-        if self.bytes <= self.bytes_max || !self.entries.front()?.released {
-            return None;
+        match pos.checked_sub(self.base) {
+            Some(at) => self.entries.get_mut(at as usize),
+            None => self.held_over.get_mut(&pos),
         }
-        let entry = self.entries.pop_front()?;
-        self.base += 1;
-        self.bytes -= entry.cost_bytes;
+    }
+
+    /// The places of all entries, in their order.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = LogPos> + use<> {
+        let held_over: Vec<LogPos> = self.held_over.keys().copied().collect();
+        held_over.into_iter().chain(self.base..self.end())
+    }
+
+    /// The place of the next entry.
+    pub(crate) fn end(&self) -> LogPos {
+        self.base + self.entries.len() as u64
+    }
+
+    /// Takes the oldest entry out if the log is over its bound and the entry's client has been answered. Those that are not safe are
+    /// held over, while there is room.
+    pub(crate) fn trim_one(&mut self, is_safe: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        while self.bytes > self.bytes_max && self.entries.front()?.released {
+            let entry = self.entries.pop_front()?;
+            let pos = self.base;
+            self.base += 1;
+            self.bytes -= entry.cost_bytes;
+            if is_safe(&entry) {
+                return Some(entry);
+            }
+            self.held_over_bytes += entry.cost_bytes;
+            self.held_over.insert(pos, entry);
+            if self.held_over_bytes > HELD_OVER_BYTES_MAX {
+                let (&oldest, _) = self.held_over.first_key_value()?;
+                return self.let_go(oldest);
+            }
+        }
+        None
+    }
+
+    /// Takes an entry out that has become safe since it was held over.
+    pub(crate) fn trim_held_over(&mut self, is_safe: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let (&pos, _) = self.held_over.iter().find(|(_, entry)| is_safe(entry))?;
+        self.let_go(pos)
+    }
+
+    fn let_go(&mut self, held_over: LogPos) -> Option<Entry> {
+        let entry = self.held_over.remove(&held_over)?;
+        self.held_over_bytes -= entry.cost_bytes;
         Some(entry)
     }
 
@@ -188,6 +232,9 @@ impl Log {
         Some(self.open)
     }
 }
+
+/// Room for writes that are held over. All that is under way when a quorum is lost, if it is not more than is taken at all.
+const HELD_OVER_BYTES_MAX: usize = OVERLOAD_SLACK_BYTES;
 
 /// Room for writes in flight where there is no backlog to speak of, in bytes.
 const OVERLOAD_SLACK_BYTES: usize = 64 * 1024 * 1024;

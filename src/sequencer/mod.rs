@@ -549,7 +549,7 @@ impl Sequencer {
         }
         // All before the first one that is not answered are.
         let open = self.log.first_open().unwrap_or(LogPos::MAX);
-        for pos in open..self.log.positions().end {
+        for pos in open..self.log.end() {
             let Some(entry) = self.log.get_mut(pos) else {
                 continue;
             };
