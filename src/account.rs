@@ -29,6 +29,8 @@ pub const TABLE: &[u8] = b"rf:table";
 pub const LEFT: &[u8] = b"rf:left";
 /// Key of the claim: which instance may use this node.
 pub const CLAIM: &[u8] = b"rf:claim";
+/// That the server had no claim when it was claimed: whatever it knew before is gone, and where it tells no position, it tells nothing.
+pub const FORGOT: &[u8] = b"rf:forgot";
 /// Key of the hash of scripts and functions: see `pool::shelf`.
 pub const LIBRARY: &[u8] = b"rf:library";
 /// Key of the hash of keys that a repair is overwriting: field = partition.

@@ -115,20 +115,29 @@ pub async fn admit(
 async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result<(), AdmissionError> {
     loop {
         control.call(&[b"WATCH", account::CLAIM]).await?;
-        if let Some(found) = read_claim(control).await? {
-            if found == *mine {
+        let found = read_claim(control).await?;
+        if let Some(found) = &found {
+            if found == mine {
                 control.call(&[b"UNWATCH"]).await?;
                 return Ok(());
             }
             if found.pool != mine.pool && !created {
-                return Err(AdmissionError::OtherPool(found.pool));
+                return Err(AdmissionError::OtherPool(found.pool.clone()));
             }
             if found.term >= mine.term {
-                return Err(AdmissionError::Superseded(found));
+                return Err(AdmissionError::Superseded(found.clone()));
             }
         }
         let text = mine.to_text();
-        if transaction(control, &[&[b"SET", account::CLAIM, text.as_bytes()]]).await? {
+        let set: &[&[u8]] = &[b"SET", account::CLAIM, text.as_bytes()];
+        // What it has applied since it was emptied is not all that there was.
+        let forgot: &[&[u8]] = &[b"SET", account::FORGOT, b"1"];
+        let forget: &[&[u8]] = &[b"DEL", account::APPLIED, account::TOUCHED];
+        let is_done = match found.is_some() || created {
+            true => transaction(control, &[set]).await?,
+            false => transaction(control, &[set, forgot, forget]).await?,
+        };
+        if is_done {
             return Ok(());
         }
     }

@@ -231,6 +231,20 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
             absent.join("; ")
         )));
     }
+    // Those that have lost their data do not know the table. Of the others there may be later ones, as long as some are to come.
+    let knows = |(id, node): &(usize, &TableNode)| {
+        let is_here = controls.contains_key(&(*id as NodeId));
+        is_here && reached.get(&node.name).is_some_and(|found| found.table.is_some())
+    };
+    let know = table.nodes.iter().enumerate().filter(knows).count();
+    if table.version > 0 && !table.is_majority(know) && controls.len() < table.nodes.len() {
+        return Err(Setback::Wait(format!(
+            "{know} of {} nodes still know the pool, and more than half must, or all must be there: others may know what has changed \
+             since; {}",
+            table.nodes.len(),
+            absent.join("; ")
+        )));
+    }
     // What a former owner recorded until it was fenced just now.
     for control in controls.values_mut() {
         if let Ok(Some(newer)) = read_table(control, bookkeeping_db).await

@@ -1,7 +1,8 @@
 //! What to do about a partition whose owner is gone: a pure decision from the nodes' accounts.
 //!
 //! The former owner is fenced, so the accounts stand still. Every acknowledged write is on W nodes in sync, so among any
-//! `in_sync - W + 1` of them at least one has it; the furthest of them is the *winner*, and has them all. Whoever is
+//! `in_sync - W + 1` of them at least one has it; the furthest of them is the *winner*, and has them all. A node that has lost its
+//! data is none of these: it is only gone by where it stands, and what it had, another one may have that is yet to come. Whoever is
 //! behind the winner in the same epoch lacks exactly what the winner's `rf:touched` names since then; whoever cannot be
 //! told what it lacks (too far behind, or of an epoch that did not end there) is given the partition whole.
 
@@ -15,12 +16,21 @@ use super::table::Row;
 /// What a fenced node says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
+    /// It had lost its claim, and with it all that it had: where it tells no position, it tells nothing.
+    pub forgot: bool,
     /// What it has applied.
     pub applied: HashMap<PartitionId, Position>,
     /// What its last batches touched.
     pub touched: Vec<TouchedRecord>,
     /// Keys that a repair was overwriting when it was cut short: database, key; `None`: the partition.
     pub repairing: HashMap<PartitionId, Vec<Option<DbKey>>>,
+}
+
+impl Account {
+    /// Whether what it says of the partition is all that the node was ever told.
+    fn can_tell(&self, partition: PartitionId) -> bool {
+        !self.forgot || self.applied.contains_key(&partition)
+    }
 }
 
 /// A key of a database.
@@ -49,9 +59,9 @@ pub enum Verdict {
         /// What each reachable node of the replica set needs.
         needs: BTreeMap<NodeId, Need>,
     },
-    /// Too few nodes in sync are reachable: an acknowledged write could be missing.
+    /// Too few nodes in sync are reachable that can tell, and others may come: an acknowledged write could be missing.
     Unreachable {
-        /// How many are.
+        /// How many can tell.
         here: usize,
         /// How many there must be.
         wanted: usize,
@@ -68,29 +78,29 @@ pub fn decide(
     let in_sync = |i: usize| row.in_sync & (1 << i) != 0;
     let of = |node: NodeId| accounts.get(&node);
     let position = |account: &Account| account.applied.get(&partition).copied().unwrap_or_default();
-    let witnesses: Vec<NodeId> = row
-        .replicas
+    let members = row.nodes_in_sync();
+    let here: Vec<NodeId> = members
         .iter()
-        .enumerate()
-        .filter(|(i, node)| in_sync(*i) && of(**node).is_some())
-        .map(|(_, &node)| node)
+        .copied()
+        .filter(|&node| of(node).is_some())
         .collect();
+    let can_tell = |&&node: &&NodeId| of(node).is_some_and(|account| account.can_tell(partition));
+    let witnesses = here.iter().filter(can_tell).count();
     let wanted = (row.in_sync.count_ones() + 1).saturating_sub(write_quorum).max(1) as usize;
     // The first of the furthest, so that a primary that has everything stays the winner. A node whose repair was cut
     // short has every write up to its own position all the same (and some keys as a later one left them), so it may
     // have to be the winner; then the others are given those keys too.
-    let furthest = witnesses
+    let furthest = here
         .iter()
         .rev()
         .max_by_key(|&&node| of(node).map(|a| (position(a), !a.repairing.contains_key(&partition))));
-    let (Some(&winner), true) = (furthest, witnesses.len() >= wanted) else {
+    // Where nobody is yet to come, there is nothing to wait for.
+    let is_enough = witnesses >= wanted || here.len() == members.len();
+    let (Some((winner, best)), true) = (furthest.and_then(|&node| Some((node, of(node)?))), is_enough) else {
         return Verdict::Unreachable {
-            here: witnesses.len(),
+            here: witnesses,
             wanted,
         };
-    };
-    let Some(best) = of(winner) else {
-        return Verdict::Unreachable { here: 0, wanted };
     };
     let stands = position(best);
     let needs = row
@@ -196,6 +206,7 @@ mod tests {
 
     fn account(epoch: u64, seq: u64, touched: &[(u64, &[u8])]) -> Account {
         Account {
+            forgot: false,
             applied: HashMap::from([(0, Position { epoch, seq })]),
             touched: touched
                 .iter()
@@ -269,6 +280,39 @@ mod tests {
         smaller.in_sync = 0b001;
         assert!(matches!(
             decide(0, &smaller, 2, &accounts),
+            Verdict::Recoverable { .. }
+        ));
+    }
+
+    #[test]
+    fn who_has_lost_its_data_cannot_tell_and_is_waited_for_by_nobody() {
+        let emptied = Account {
+            forgot: true,
+            ..Account::default()
+        };
+        let mut accounts = HashMap::from([(0, account(3, 10, &[])), (1, emptied.clone())]);
+        let missing = Verdict::Unreachable { here: 1, wanted: 2 };
+        assert_eq!(decide(0, &row(), 2, &accounts), missing, "node 2 may have more");
+        accounts.insert(2, account(3, 11, &[(11, b"x")]));
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+            panic!()
+        };
+        assert_eq!(winner, 2);
+        assert_eq!(needs[&1], Need::Partition);
+        // Two were emptied, and all are here: what the third one has is all that there is.
+        accounts.insert(2, emptied);
+        assert!(matches!(
+            decide(0, &row(), 2, &accounts),
+            Verdict::Recoverable { winner: 0, .. }
+        ));
+        // It can tell of what it has been given since.
+        let given = Account {
+            forgot: true,
+            ..account(3, 10, &[])
+        };
+        accounts = HashMap::from([(0, account(3, 10, &[])), (1, given)]);
+        assert!(matches!(
+            decide(0, &row(), 2, &accounts),
             Verdict::Recoverable { .. }
         ));
     }

@@ -26,8 +26,8 @@ pub(super) enum RecoveryError {
     #[error("node {node}: {error}")]
     Control { node: String, error: ControlError },
     #[error(
-        "partition {partition}: {here} of its nodes that are in sync can be reached, and {wanted} must be, or an \
-         acknowledged write could be missing"
+        "partition {partition}: {here} of its nodes that are in sync can be reached and have their data, and {wanted} must, or all \
+         that are in sync must be there, or an acknowledged write could be missing"
     )]
     Unreachable {
         partition: PartitionId,
@@ -287,7 +287,13 @@ async fn begin_epoch(
     let marks: Vec<&[u8]> = marks.iter().map(Vec::as_slice).collect();
     let mut commands: Vec<&[&[u8]]> = vec![
         &[b"MULTI"],
-        &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED],
+        &[
+            b"DEL",
+            account::TOUCHED,
+            account::REPAIR,
+            account::APPLIED,
+            account::FORGOT,
+        ],
     ];
     for hash in [&applied, &marks] {
         if hash.len() > 2 {
@@ -306,7 +312,9 @@ async fn read_account(control: &mut Control, bookkeeping_db: u16) -> Result<Acco
     control
         .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
         .await?;
+    let forgot = control.call(&[b"GET", account::FORGOT]).await?;
     let mut account = Account {
+        forgot: !bytes_of(&forgot).is_empty(),
         applied: read_applied(control).await?,
         ..Account::default()
     };

@@ -441,7 +441,7 @@ impl Sequencer {
 }
 
 /// Whether W nodes have what the entry writes, in all its partitions.
-fn is_safe(partitions: &[Option<Partition>], entry: &Entry) -> bool {
+pub(super) fn is_safe(partitions: &[Option<Partition>], entry: &Entry) -> bool {
     entry.parts().all(|(partition, seq)| {
         let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
         p.is_none_or(|p| seq <= p.committed)

@@ -522,11 +522,7 @@ impl Sequencer {
                     }
                 }
             }
-            if p.acks(seq) >= write_quorum {
-                p.committed = p.committed.max(seq);
-            } else {
-                safe = false;
-            }
+            safe &= p.settle(seq, write_quorum);
         }
         if safe && !entry.released {
             release(entry, &mut self.effects, &mut self.again);
@@ -556,14 +552,7 @@ impl Sequencer {
             if entry.released || entry.reply.is_none() {
                 continue;
             }
-            let is_safe = |(partition, seq): (PartitionId, u64)| {
-                let p = self
-                    .partitions
-                    .get(usize::from(partition))
-                    .and_then(Option::as_ref);
-                p.is_none_or(|p| p.acks(seq) >= write_quorum)
-            };
-            if entry.parts().all(is_safe) {
+            if links::is_safe(&self.partitions, entry) {
                 release(entry, &mut self.effects, &mut self.again);
             }
         }

@@ -120,9 +120,18 @@ impl Partition {
         self.committed < self.last && (self.in_sync & self.streaming).count_ones() < write_quorum
     }
 
-    /// Replicas that count and have the write `seq`.
-    pub(crate) fn acks(&self, seq: u64) -> u32 {
-        self.holders(self.counted(), seq)
+    /// Replicas that count and have the write `seq`. Only those that are there: what a node had that has gone, its account tells when
+    /// it is back, if it has it still.
+    fn acks(&self, seq: u64) -> u32 {
+        self.holders(self.counted() & self.live, seq)
+    }
+
+    /// Whether the write `seq` is safe. `committed` moves up to it if W replicas have it.
+    pub(crate) fn settle(&mut self, seq: u64, write_quorum: u32) -> bool {
+        if seq > self.committed && self.acks(seq) >= write_quorum {
+            self.committed = seq;
+        }
+        seq <= self.committed
     }
 
     /// Replicas of `set` that have the write `seq`.

@@ -84,6 +84,10 @@ pub struct Node {
     pub refusing: bool,
     pub data: BTreeMap<Key, Value>,
     pub claim: Option<Claim>,
+    /// See `account::FORGOT`.
+    pub forgot: bool,
+    /// Nobody has claimed it yet: the pool is made of it.
+    is_new: bool,
     /// Who has a user here. Forgotten by a restart.
     pub admitted: Option<u32>,
     pub table: Option<Rc<Record>>,
@@ -107,6 +111,8 @@ impl Node {
             refusing: false,
             data: BTreeMap::new(),
             claim: None,
+            forgot: false,
+            is_new: true,
             admitted: None,
             table: Some(table),
             repair: BTreeMap::new(),
@@ -397,6 +403,8 @@ impl Node {
         self.journal.clear();
         self.table = None;
         self.claim = None;
+        self.forgot = false;
+        self.is_new = false;
     }
 
     fn forget_connections(&mut self) {
@@ -512,6 +520,7 @@ impl Node {
     pub fn account(&self) -> Account {
         let partition = |field: &Vec<u8>| String::from_utf8_lossy(field).parse().unwrap();
         Account {
+            forgot: self.forgot,
             applied: self
                 .hash(account::APPLIED)
                 .map(|(field, position)| (partition(field), Position::parse(position).expect("a position")))
@@ -522,6 +531,18 @@ impl Node {
                 .collect(),
             repairing: self.repair.iter().map(|(p, keys)| (*p, keys.clone())).collect(),
         }
+    }
+
+    /// `node::admission` of the takeover and the keeper: the claim, and what a server without one forgets.
+    pub fn set_claim(&mut self, claim: Claim) {
+        if self.claim.is_none() && !self.is_new {
+            self.forgot = true;
+            for hash in [account::APPLIED, account::TOUCHED] {
+                self.data.remove(&(BOOKKEEPING_DB, hash.to_vec()));
+            }
+        }
+        self.is_new = false;
+        self.claim = Some(claim);
     }
 
     pub fn position(&self, partition: PartitionId) -> Position {
@@ -549,6 +570,7 @@ impl Node {
             .chain(account.repairing.into_keys())
             .chain(holds);
         self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
+        self.forgot = false;
         self.repair = known
             .filter(|partition| !applied.contains_key(partition))
             .map(|partition| (partition, vec![None]))

@@ -285,7 +285,6 @@ impl World {
                     me: sidecar.claim,
                     write_quorum: self.plan.settings.write_quorum,
                     min_in_sync: self.plan.settings.min_in_sync,
-                    recorded: self.recorded,
                     fenced: Vec::new(),
                     copied: &mut self.tally.copied,
                     uneven: &mut self.history.uneven,

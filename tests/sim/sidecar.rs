@@ -45,6 +45,8 @@ pub struct Serving {
 pub struct Keeper {
     /// What a majority has.
     pub table: Rc<Record>,
+    /// The newest that any node may have been given.
+    pub attempted: Rc<Record>,
     wanted: BTreeMap<PartitionId, Membership>,
     /// Grows with every attempt: no two records have the same stamp.
     version: u64,
@@ -90,6 +92,7 @@ impl Serving {
             unrecorded: BTreeSet::new(),
             keeper: Keeper {
                 version: record.stamp.1,
+                attempted: record.clone(),
                 table: record,
                 wanted: BTreeMap::new(),
                 writing: None,
@@ -162,6 +165,7 @@ impl Keeper {
                 stamp: (me.term, self.version),
                 rows,
             });
+            self.attempted = record.clone();
             self.writing = Some(Writing {
                 record,
                 sets,

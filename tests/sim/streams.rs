@@ -47,11 +47,11 @@ impl World {
             }
             Some(claim) if claim == me => {}
             _ => {
-                node.claim = Some(me);
+                node.set_claim(me);
                 node.settle();
             }
         }
-        let table = &serving.keeper.table;
+        let table = &serving.keeper.attempted;
         if node.admitted != Some(me.instance) {
             node.admitted = Some(me.instance);
             self.fence(n, me.instance);

@@ -64,8 +64,6 @@ pub struct View<'a> {
     pub me: Claim,
     pub write_quorum: u32,
     pub min_in_sync: u32,
-    /// Stamp of the latest table that a majority has had.
-    pub recorded: (u64, u64),
     /// Nodes on which everybody else was fenced just now.
     pub fenced: Vec<usize>,
     /// Partitions that were copied, and keys.
@@ -135,7 +133,7 @@ impl Takeover {
                 {
                     return Progress::Setback;
                 }
-                node.claim = Some(view.me);
+                node.set_claim(view.me);
                 node.admitted = Some(view.me.instance);
                 node.settle();
                 view.fenced.push(n);
@@ -145,12 +143,12 @@ impl Takeover {
                 if self.claimed.len() * 2 <= view.nodes.len() {
                     return Progress::Setback;
                 }
-                let tables = self
-                    .claimed
-                    .iter()
-                    .filter(|&&n| view.mine(n))
-                    .filter_map(|&n| view.nodes[n].table.clone());
-                let Some(latest) = tables.max_by_key(|table| table.stamp) else {
+                let mine = self.claimed.iter().filter(|&&n| view.mine(n));
+                let tables: Vec<_> = mine.filter_map(|&n| view.nodes[n].table.clone()).collect();
+                if tables.len() * 2 <= view.nodes.len() && self.claimed.len() < view.nodes.len() {
+                    return Progress::Setback;
+                }
+                let Some(latest) = tables.into_iter().max_by_key(|table| table.stamp) else {
                     return Progress::Setback;
                 };
                 self.record = latest;
@@ -235,20 +233,14 @@ impl Takeover {
         Progress::Goes
     }
 
-    /// The promise covers the loss of one node (W - 1 of them): one that lost its last transactions and another one that
-    /// is not there are two, so that takeover has to wait for the other one.
+    /// The promise covers the loss of one node (W - 1 of them): one that lost its last transactions, which nobody can see, and another one
+    /// that is not there are two, so that takeover has to wait for the other one. (That a node has lost everything is seen.)
     fn within_promise(&self, view: &View<'_>) -> bool {
         let damaged = |n: usize, p: PartitionId| {
             let node = &view.nodes[n];
-            node.lost.get(&p).is_some_and(|lost| node.position(p) < *lost)
+            let is_seen = node.forgot && node.position(p) == Position::default();
+            !is_seen && node.lost.get(&p).is_some_and(|lost| node.position(p) < *lost)
         };
-        let stale = |n: &Node| {
-            n.lost_table
-                .is_some_and(|lost| n.table.as_ref().is_none_or(|t| t.stamp < lost))
-        };
-        if self.record.stamp < view.recorded && view.nodes.iter().any(stale) {
-            return false;
-        }
         self.record.rows.iter().enumerate().all(|(partition, row)| {
             let in_sync = row
                 .replicas

@@ -209,3 +209,67 @@ fn what_is_lost_for_good_is_said() {
     assert!((100..200).contains(&found), "{found} of 200");
     assert_converged(&pool, &sidecar);
 }
+
+/// One node has what was acknowledged last and is away, one has lost its data, and the third was behind: who is away is waited for.
+#[test]
+fn who_has_lost_its_data_does_not_speak_for_who_is_away() {
+    let pool = Pool::start(3);
+    let relay = Relay::start(&pool.nodes[0].endpoint());
+    let mut config = SidecarConfig::of(&pool, 3);
+    config.nodes[0] = NodeEntry {
+        address: relay.endpoint().to_string(),
+        ..config.nodes[0].clone()
+    };
+    let sidecar = Sidecar::start(&config);
+    sidecar.allow_log("");
+    let mut client = sidecar.client();
+    assert!(client.call(cmd!["SET", "key", "before"]).is_ok());
+    relay.set(Flow::Cut);
+    assert!(client.call(cmd!["SET", "key", "acknowledged"]).is_ok());
+    sidecar.kill9();
+    relay.set(Flow::Pass);
+    pool.nodes[1].restart_empty();
+    pool.nodes[2].kill9();
+    let sidecar = Sidecar::spawn(&config);
+    sidecar.allow_log("");
+    wait_until("it says what it waits for", Duration::from_secs(15), || {
+        sidecar.log().contains("1 of 3 nodes still know the pool")
+    });
+    pool.nodes[2].restart();
+    sidecar.wait_ready();
+    let mut client = sidecar.client();
+    assert_eq!(client.call(cmd!["GET", "key"]), Reply::bulk("acknowledged"));
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    assert_converged(&pool, &sidecar);
+}
+
+/// The same in a pool that is larger than its sets: most nodes still know the pool, but of some partitions nobody there can tell what was last.
+#[test]
+fn of_some_partitions_nobody_can_tell() {
+    let pool = Pool::start(5);
+    let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2));
+    sidecar.allow_log("");
+    let mut client = sidecar.client();
+    for n in 0..100 {
+        assert!(client.call(cmd!["SET", format!("key:{n}"), n]).is_ok());
+    }
+    sidecar.kill9();
+    pool.nodes[0].restart_empty();
+    pool.nodes[1].kill9();
+    let sidecar = Sidecar::spawn(&SidecarConfig::of(&pool, 2));
+    sidecar.allow_log("");
+    wait_until("it says what it waits for", Duration::from_secs(15), || {
+        sidecar.log().contains("can be reached and have their data")
+    });
+    pool.nodes[1].restart();
+    sidecar.wait_ready();
+    let mut client = sidecar.client();
+    for n in 0..100 {
+        assert_eq!(
+            client.call(cmd!["GET", format!("key:{n}")]),
+            Reply::bulk(n.to_string())
+        );
+    }
+    sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
+    assert_converged(&pool, &sidecar);
+}
