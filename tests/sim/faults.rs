@@ -118,7 +118,7 @@ impl World {
         if self.plan.damage && whole && one && !self.is_last(n) && self.rng.percent(70) {
             self.damaged = true;
             self.tally.damages += 1;
-            if self.rng.percent(30) {
+            if self.rng.percent(50) {
                 tell!(self, "node {n} restarts empty");
                 self.nodes[n].restart_empty();
             } else {

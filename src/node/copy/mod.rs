@@ -33,7 +33,9 @@ use thiserror::Error;
 
 use self::look::{Kind, Seen, look};
 pub use self::pace::Pace;
-pub use self::partitions::{copy_partitions, databases, databases_in, remove_partitions, scan_step};
+pub use self::partitions::{
+    copy_partitions, databases, databases_in, remove_all, remove_partitions, scan_step,
+};
 use self::wire::{Batch, Stop};
 use super::control::{Control, ControlError};
 use crate::request::PartitionId;

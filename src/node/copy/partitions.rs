@@ -123,6 +123,17 @@ pub fn databases_in(info: &str) -> BTreeSet<u16> {
         .collect()
 }
 
+/// Removes all keys of all databases but this one.
+pub async fn remove_all(control: &mut Control, but: u16) -> Result<(), ControlError> {
+    for db in databases(control).await? {
+        if db != but {
+            control.select(db).await?;
+            control.call(&[b"FLUSHDB", b"ASYNC"]).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn clients_databases(control: &mut Control, scope: &Scope<'_>) -> Result<BTreeSet<u16>, ControlError> {
     let mut dbs = databases(control).await?;
     dbs.remove(&scope.bookkeeping_db);

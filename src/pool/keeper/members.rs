@@ -11,6 +11,7 @@ use crate::config::{NodeAddress, Secret, is_name};
 use crate::limits;
 use crate::node::{
     AdmissionError, CheckFailure, Control, Facts, admit, fence_others, listed, look_over, read_claim,
+    remove_all,
 };
 use crate::pool::open::{connect_as_operator, node_of, read_table, write_table};
 use crate::pool::table::{FormerShare, Table, TableNode};
@@ -318,14 +319,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes our users, and our account, from a node that is no longer in the pool, and leaves there where the pool is.
+    /// Takes our users, our account, and what is left of our data from a node that is no longer in the pool, and leaves there where the
+    /// pool is.
     async fn leave_clean(&self, node: &crate::config::Node) -> Result<(), String> {
         let connect = connect_as_operator(node, self.config.timeouts.connect);
         let mut operator = connect.await.map_err(|error| error.to_string())?;
         let clean = async {
             fence_others(&mut operator, None).await?;
-            let db = self.config.pool.bookkeeping_db.to_string();
-            operator.call(&[b"SELECT", db.as_bytes()]).await?;
+            let bookkeeping_db = self.config.pool.bookkeeping_db;
+            remove_all(&mut operator, bookkeeping_db).await?;
+            operator.select(bookkeeping_db).await?;
             operator.call(&[b"FLUSHDB"]).await?;
             // Without what others are entered with.
             let mut table = self.table();

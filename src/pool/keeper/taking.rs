@@ -12,7 +12,7 @@ use crate::account;
 use crate::config;
 use crate::node::{
     AdmissionError, CheckFailure, Claim, Control, ControlError, admit, databases, is_error, listed,
-    look_over, read_claim, text_of,
+    look_over, read_claim, remove_all, text_of,
 };
 use crate::pool::node_info::NodeInfo;
 use crate::pool::open::connect_as_operator;
@@ -116,15 +116,8 @@ impl Keeper {
         // Nobody may rely on what it has while it goes.
         self.cut_streams(control).await?;
         let bookkeeping_db = self.config.pool.bookkeeping_db;
-        for db in databases(control).await? {
-            if db != bookkeeping_db {
-                control.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-                control.call(&[b"FLUSHDB", b"ASYNC"]).await?;
-            }
-        }
-        control
-            .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-            .await?;
+        remove_all(control, bookkeeping_db).await?;
+        control.select(bookkeeping_db).await?;
         let forget: [&[u8]; 4] = [b"DEL", account::APPLIED, account::TOUCHED, account::REPAIR];
         control.call(&forget).await.map(drop)
     }

@@ -268,7 +268,11 @@ fn the_command_line_does_all_of_it() {
     wait_until("it is drained", MOVE_MAX, || {
         well("nodes list").contains("drained")
     });
+    // What it has not been swept of yet goes with it.
+    let mut left = pool.node("a").client();
+    left.call(crate::cmd!["SET", "left-over", 1]);
     well("nodes remove a");
+    assert!(contents(&mut left).is_empty());
     let ring: Value = serde_json::from_str(&well("ring status --json")).expect("JSON");
     assert_eq!(ring["state"], "settled");
     let plan: Value = serde_json::from_str(&well("ring plan --json")).expect("JSON");
