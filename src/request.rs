@@ -372,6 +372,21 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What a client is told whose command was done in other partitions.
+    pub fn message_of_part(self) -> String {
+        let rest = "What the command does in other partitions was done.";
+        ["Nothing was written", "Nothing was done"]
+            .iter()
+            .find_map(|nothing| {
+                let (before, after) = self.message().split_once(nothing)?;
+                let after = after
+                    .trim_start_matches(['.', ';'])
+                    .trim_start_matches(" try again.");
+                Some(format!("{before}{rest}{after}"))
+            })
+            .unwrap_or_else(|| self.message().to_owned())
+    }
+
     /// What a client is told.
     pub fn message(self) -> &'static str {
         match self {
@@ -401,5 +416,32 @@ impl Refusal {
             }
             Self::NotOwner => "TRYAGAIN The owner of this key is changing. Nothing was done; try again.",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_refused_in_part_is_not_told_that_nothing_was_done() {
+        let part = Refusal::Overloaded.message_of_part();
+        assert!(
+            part.ends_with("(setting limits.backlog). What the command does in other partitions was done.")
+        );
+        for refusal in [
+            Refusal::TooFewNodes,
+            Refusal::DisksFull,
+            Refusal::MemoryFull,
+            Refusal::NotOwner,
+            Refusal::Parted,
+        ] {
+            let part = refusal.message_of_part();
+            assert!(!part.contains("Nothing") && part.contains("was done."), "{part}");
+        }
+        assert_eq!(
+            Refusal::Unconfirmed.message_of_part(),
+            Refusal::Unconfirmed.message()
+        );
     }
 }

@@ -410,6 +410,11 @@ impl Worker {
         step: usize,
         args: &Args<'_>,
     ) -> Flow {
+        // As far as can be seen from here, all parts are done or none.
+        let mut written = parts.iter().filter(|_| write);
+        if let Some(refusal) = written.find_map(|(p, _)| core.sequencer.refusal_of_write(*p)) {
+            return self.refuse(core, id, refusal.message());
+        }
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };

@@ -317,6 +317,14 @@ impl Worker {
 
     /// There is nothing between the groups.
     fn exec_at_once(&self, core: &mut Core, id: u32, units: Vec<Unit>, assembly: Assembly) -> Flow {
+        // Of several groups all are done or none.
+        let mut partitions = units.iter().filter_map(|unit| match unit {
+            Unit::Group(group) if units.len() > 1 => Some(group.partition),
+            _ => None,
+        });
+        if let Some(refusal) = partitions.find_map(|p| core.sequencer.refusal_of_write(p)) {
+            return self.refuse(core, id, refusal.message());
+        }
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };

@@ -11,7 +11,7 @@ use super::scan::ScanPage;
 use crate::command::spec::{Downgrade, Merge};
 use crate::library::Sha;
 use crate::pubsub::Publication;
-use crate::request::Outcome;
+use crate::request::{Outcome, Refusal};
 use crate::resp::walk::{Elements, is_error};
 use crate::resp::{ReplyScanner, encode};
 
@@ -61,8 +61,10 @@ pub(crate) struct Gather {
     recipe: Recipe,
     parts: Vec<Option<Bytes>>,
     left: usize,
-    /// What the command is answered with whatever else comes.
-    failed: Option<Bytes>,
+    /// Why a part was refused: the command is answered with that, whatever else comes.
+    refused: Option<Refusal>,
+    /// Whether another part was done.
+    is_begun: bool,
     /// What scripts have published.
     pub(crate) published: Vec<Publication>,
 }
@@ -73,7 +75,8 @@ impl Gather {
             recipe,
             parts: vec![None; parts],
             left: parts,
-            failed: None,
+            refused: None,
+            is_begun: false,
             published: Vec::new(),
         }
     }
@@ -88,11 +91,13 @@ impl Gather {
             return false;
         };
         match outcome {
-            Outcome::Reply { frames, .. } => *place = Some(frames),
+            Outcome::Reply { frames, .. } => {
+                self.is_begun |= !is_error(&frames);
+                *place = Some(frames);
+            }
             Outcome::Refused(refusal) => {
                 *place = Some(Bytes::new());
-                self.failed
-                    .get_or_insert_with(|| encode::error(refusal.message()));
+                self.refused.get_or_insert(refusal);
             }
             Outcome::Done | Outcome::Waits | Outcome::MayCome | Outcome::Unknown => {
                 *place = Some(Bytes::new())
@@ -102,13 +107,21 @@ impl Gather {
         self.left == 0
     }
 
+    fn failed(&self) -> Option<Bytes> {
+        let refusal = self.refused?;
+        Some(match self.is_begun {
+            true => encode::error(&refusal.message_of_part()),
+            false => encode::error(refusal.message()),
+        })
+    }
+
     /// For an errand: what came of it.
     pub(crate) fn errand_done(&mut self) -> Option<(Errand, Result<(), Bytes>)> {
         let Recipe::Errand(errand) = self.recipe else {
             return None;
         };
         let reply = self.parts.pop().flatten().unwrap_or_default();
-        let result = match self.failed.take() {
+        let result = match self.failed() {
             Some(failed) => Err(failed),
             None if is_error(&reply) => Err(reply),
             None => Ok(()),
@@ -119,7 +132,8 @@ impl Gather {
     /// The reply, in the client's protocol.
     pub(crate) fn assemble(&mut self, client_resp3: bool) -> Bytes {
         let parts: Vec<Bytes> = self.parts.drain(..).map(Option::unwrap_or_default).collect();
-        match (&mut self.recipe, self.failed.take()) {
+        let failed = self.failed();
+        match (&mut self.recipe, failed) {
             (Recipe::Scan(page), Some(_)) => page.start_over(),
             (_, Some(failed)) => failed,
             (Recipe::Exec(assembly), None) => assembly.assemble(&parts, client_resp3, &mut self.published),

@@ -326,11 +326,10 @@ impl Sequencer {
                 self.effects.push(Effect::Complete(reply_to, Outcome::Done));
             }
             Action::Writable => {
-                let is_writable = p.available() >= self.settings.min_in_sync;
-                match is_writable {
-                    true => self.effects.push(Effect::Complete(reply_to, Outcome::Done)),
-                    false => self.refuse(reply_to, Refusal::TooFewNodes),
-                }
+                let outcome = self
+                    .refusal_of_write(partition)
+                    .map_or(Outcome::Done, Outcome::Refused);
+                self.effects.push(Effect::Complete(reply_to, outcome));
             }
             Action::Settled(node) => self.order_settled(partition, node, reply_to),
             Action::Join(node, position) => self.order_join(partition, node, position, reply_to),
@@ -345,6 +344,15 @@ impl Sequencer {
             | Action::Forget(..)
             | Action::LookAgain(_) => {}
         }
+    }
+
+    /// Why a write of the partition would be refused now.
+    pub fn refusal_of_write(&self, partition: PartitionId) -> Option<Refusal> {
+        if self.log.is_overloaded() {
+            return Some(Refusal::Overloaded);
+        }
+        let p = self.partitions.get(usize::from(partition))?.as_ref()?;
+        (p.available() < self.settings.min_in_sync).then(|| self.too_few())
     }
 
     fn refuse(&mut self, to: ReplyTo, refusal: Refusal) {
@@ -364,15 +372,12 @@ impl Sequencer {
         reply_to: ReplyTo,
         conclusion: Option<Box<Conclusion>>,
     ) {
-        if self.log.is_overloaded() {
-            return self.refuse(reply_to, Refusal::Overloaded);
+        if let Some(refusal) = self.refusal_of_write(partition) {
+            return self.refuse(reply_to, refusal);
         }
         let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
             return;
         };
-        if p.available() < self.settings.min_in_sync {
-            return self.refuse(reply_to, Refusal::TooFewNodes);
-        }
         p.last += 1;
         p.note_write(&commands);
         let mut entry = Entry::new(partition, db, p.last, commands, reply_to, self.patience.now_ms());

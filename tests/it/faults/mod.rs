@@ -192,6 +192,51 @@ fn without_a_quorum_writes_are_refused_at_once() {
     }
 }
 
+/// A command of several partitions, some of which have too few nodes: with one worker it is done everywhere or nowhere, with several
+/// it says so if it was done in part.
+#[test]
+fn what_is_said_of_a_command_that_is_refused_in_part_is_true() {
+    for threads in [1, 3] {
+        let pool = Pool::start(4);
+        let sidecar = Sidecar::start(&SidecarConfig::of(&pool, 2).threads(threads));
+        allow_node_trouble(&sidecar);
+        pool.nodes[0].kill9();
+        let mut client = sidecar.client();
+        wait_until("some partitions refuse writes", RECOVERY_MAX, || {
+            let mut reply = |n| client.call(cmd!["SET", format!("{n}"), 1]);
+            (0..50).filter(|&n| reply(n).error().is_some()).count() > 1
+        });
+        let mut in_part = 0;
+        for round in 0..60 {
+            let names = |of: &str| [0, 1, 2].map(|n| format!("{of}:{round}:{n}"));
+            let (mset, exec) = (names("mset"), names("exec"));
+            let mut all = cmd!["MSET"];
+            for key in &mset {
+                all.extend(cmd![key.as_str(), 1]);
+            }
+            let of_mset = client.call(all);
+            client.call(cmd!["MULTI"]);
+            for key in &exec {
+                client.call(cmd!["SET", key.as_str(), 1]);
+            }
+            let of_exec = client.call(cmd!["EXEC"]);
+            for (reply, keys) in [(of_mset, mset), (of_exec, exec)] {
+                let Some(words) = reply.error() else { continue };
+                assert!(words.starts_with("NOREPLICAS"), "{words}");
+                let mut has = |key: &&String| client.call(cmd!["GET", key.as_str()]).bytes().is_some();
+                let written = keys.iter().filter(|key| has(key)).count();
+                in_part += usize::from(written > 0);
+                assert_eq!(
+                    words.contains("Nothing was written"),
+                    written == 0,
+                    "{written}: {words}"
+                );
+            }
+        }
+        assert_eq!(in_part > 0, threads > 1, "{in_part}");
+    }
+}
+
 #[test]
 fn links_are_cut_hang_and_slow_down() {
     let seed = seed();
