@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::CommandTable;
+use crate::command::dump::Question;
 use crate::config::Config;
 use crate::ingress::{Pause, RollCall, SlowLog};
 use crate::library::Library;
@@ -314,6 +315,11 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// How nodes are asked for a key.
+    pub fn question(&self) -> Question {
+        Question::to(&self.version)
     }
 
     /// Name of a node.

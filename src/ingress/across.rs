@@ -45,6 +45,7 @@ pub(super) struct Across {
     can_be_in_steps: bool,
     keyspace: Arc<Keyspace>,
     databases_max: u16,
+    question: dump::Question,
 }
 
 /// What is asked for one of a command's keys.
@@ -111,6 +112,7 @@ impl Worker {
             can_be_in_steps,
             keyspace: self.shared().keyspace.clone(),
             databases_max: self.shared().databases,
+            question: self.shared().question(),
         };
         let open = |client: &mut super::Client, now_us| match finish {
             Some(finish) => client.expect_parts(Gather::new(Recipe::Script(finish), 1), now_us),
@@ -156,6 +158,7 @@ impl Worker {
             can_be_in_steps: true,
             keyspace: self.shared().keyspace.clone(),
             databases_max: self.shared().databases,
+            question: self.shared().question(),
         })
     }
 }
@@ -421,13 +424,13 @@ impl Across {
 
     async fn value(&self, p: &Procedure, key: usize) -> Step<Bytes> {
         let outcome = p.ask(self.at(key), p.db, self.ask_for(key)).await;
-        Ok(replies(outcome)?.concat().into())
+        Ok(self.question.value(&replies(outcome)?.concat()))
     }
 
     fn ask_for(&self, key: usize) -> Action {
         Action::Read(Commands {
-            count: dump::ASK_COUNT,
-            ..Commands::one(dump::ask(self.arg(key)))
+            count: self.question.count(),
+            ..Commands::one(self.question.about(self.arg(key)))
         })
     }
 
@@ -471,7 +474,7 @@ impl Across {
         let asked = keys.iter().map(|&key| (self.at(key), p.db, self.ask_for(key)));
         let mut values: Vec<Bytes> = Vec::with_capacity(keys.len());
         for outcome in p.ask_all(asked.collect()).await {
-            values.push(replies(outcome)?.concat().into());
+            values.push(self.question.value(&replies(outcome)?.concat()));
         }
         let written: Vec<usize> = keys
             .iter()
@@ -498,9 +501,8 @@ impl Across {
         let reply = found.next().unwrap_or_default();
         let mut changed: Vec<(i64, usize, Bytes)> = Vec::new();
         for key in written {
-            let value: Bytes = [found.next().unwrap_or_default(), found.next().unwrap_or_default()]
-                .concat()
-                .into();
+            let value: Vec<Bytes> = found.by_ref().take(self.question.count() as usize).collect();
+            let value = self.question.value(&value.concat());
             let before = keys.iter().zip(&values).find(|(known, _)| **known == key);
             let before = before.map_or(&b""[..], |(_, before)| &before[..]);
             if before != value {
@@ -541,8 +543,8 @@ impl Across {
         frames.push(encode::command_frame(&args));
         let mut count = restored as u32 + 1;
         for &key in written {
-            frames.push(dump::ask(&name(key)));
-            count += dump::ASK_COUNT;
+            frames.push(self.question.about(&name(key)));
+            count += self.question.count();
         }
         let mut clear: Vec<&[u8]> = vec![b"UNLINK"];
         clear.extend(names.iter().map(|name| &name[..]));

@@ -49,6 +49,7 @@ use self::reads::Read;
 use self::waits::Waits;
 use crate::account::Position;
 use crate::command::decide::{Conclusion, Reply};
+use crate::command::dump::Question;
 use crate::command::rewrite::{RewriteRule, second_chance};
 use crate::command::spec::Compare;
 use crate::request::{
@@ -76,6 +77,8 @@ pub struct Settings {
     pub batch_commands_max: usize,
     /// A batch is closed when it has reached so many bytes.
     pub batch_bytes_max: usize,
+    /// How nodes are asked for a key that is to be made on others what it is there.
+    pub question: Question,
     /// Database of the nodes' account.
     pub bookkeeping_db: u16,
     /// Reads go to any node in sync, not just to the primary.

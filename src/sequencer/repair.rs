@@ -84,15 +84,15 @@ impl Sequencer {
         let Some(primary) = p.primary() else { return };
         self.hold_unless_held(partition);
         let commands = Commands {
-            count: dump::ASK_COUNT,
-            ..Commands::one(dump::ask(&key))
+            count: self.settings.question.count(),
+            ..Commands::one(self.settings.question.about(&key))
         };
         self.ask_of(partition, db, commands, Purpose::Repair(key), primary);
     }
 
     /// The primary has said what the key is.
     pub(super) fn repaired(&mut self, partition: PartitionId, db: u16, key: &[u8], frames: &[u8]) {
-        if let Some((frame, span)) = dump::restore(key, frames) {
+        if let Some((frame, span)) = dump::restore(key, &self.settings.question.value(frames)) {
             let commands = Commands {
                 compare: Compare::Skip,
                 touched: Touched::Keys(smallvec![span]),

@@ -4,8 +4,22 @@ local key = KEYS[1]
 local elements_max, bytes_max = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kind = redis.call('TYPE', key).ok
 if kind == 'none' then return 'none' end
-local deadline = redis.call('PEXPIRETIME', key)
-local head = kind .. ':' .. deadline .. ':'
+-- Before Redis 7.0 it is to be computed: from a moment in which the clock has not gone on.
+local function deadline()
+  local at = redis.pcall('PEXPIRETIME', key)
+  if type(at) == 'number' then return at end
+  local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  for _ = 1, 100 do
+    local before, left, after = now(), redis.call('PTTL', key), now()
+    if left < 0 then return left end
+    if before == after then return before + left end
+  end
+  return 'unknown'
+end
+local head = kind .. ':' .. deadline() .. ':'
 local lengths = { string = 'STRLEN', list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
 if not lengths[kind] then return 'skipped:' .. head end
 local length = redis.call(lengths[kind], key)

@@ -27,6 +27,7 @@ use tokio_util::io::poll_read_buf;
 use tracing::warn;
 
 use crate::account::Position;
+use crate::command::dump::Question;
 use crate::command::rewrite::PoolClock;
 use crate::config::{ReadFrom, Reads};
 use crate::ingress::{Client, Inbox, Watcher};
@@ -160,6 +161,7 @@ impl Worker {
             backlog_bytes: config.limits.backlog.as_u64() as usize / config.threads,
             batch_commands_max: config.limits.batch_commands_max,
             batch_bytes_max: config.limits.batch_bytes_max.as_u64() as usize,
+            question: Question::to(&shared.version),
             bookkeeping_db: config.pool.bookkeeping_db,
             read_any: config.pool.read_from == ReadFrom::Any,
             linearizable: config.pool.reads == Reads::Linearizable,

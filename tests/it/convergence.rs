@@ -51,7 +51,10 @@ pub fn contents(client: &mut Client) -> BTreeMap<Place, Value> {
                     .map_or_else(|| reply[0].to_string(), Reply::to_string);
                 let value = Value {
                     digest,
-                    expires_ms: reply[1].int().expect("PEXPIRETIME"),
+                    expires_ms: match reply[1].int() {
+                        Some(deadline_ms) => deadline_ms,
+                        None => deadline_before_7_ms(client, key),
+                    },
                     stream,
                 };
                 all.insert((db, key.clone()), value);
@@ -59,6 +62,26 @@ pub fn contents(client: &mut Client) -> BTreeMap<Place, Value> {
         }
     }
     all
+}
+
+/// When a key expires, of a server that knows no `PEXPIRETIME`: at a moment in which its clock has not gone on.
+fn deadline_before_7_ms(client: &mut Client, key: &Vec<u8>) -> i64 {
+    loop {
+        let ask = [cmd!["TIME"], cmd!["PTTL", key], cmd!["TIME"]];
+        let replies = client.pipeline(&ask).expect("a node answers");
+        let millis = |time: &Reply| {
+            let number = |part: &Reply| part.text().and_then(|text| text.parse::<i64>().ok());
+            let parts: Vec<i64> = time.items().iter().filter_map(number).collect();
+            parts[0] * 1000 + parts[1] / 1000
+        };
+        let left_ms = replies[1].int().expect("PTTL");
+        if left_ms < 0 {
+            return left_ms;
+        }
+        if millis(&replies[0]) == millis(&replies[2]) {
+            return millis(&replies[0]) + left_ms;
+        }
+    }
 }
 
 fn scan(client: &mut Client) -> Vec<Vec<u8>> {

@@ -135,6 +135,7 @@ fn settings(backlog_bytes: usize) -> Settings {
         backlog_bytes,
         batch_commands_max: 100,
         batch_bytes_max: 100_000,
+        question: ringfence::command::dump::Question::default(),
         bookkeeping_db: BOOKKEEPING_DB,
         read_any: true,
         linearizable: true,

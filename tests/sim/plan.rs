@@ -123,6 +123,7 @@ impl Plan {
             backlog_bytes: *rng.pick(&[0, 0, 1500, 1500, 6000, 6000, 30_000, 1_000_000, 1_000_000]),
             batch_commands_max: *rng.pick(&[1, 3, 100]),
             batch_bytes_max: *rng.pick(&[100, 100_000]),
+            question: ringfence::command::dump::Question::default(),
             bookkeeping_db: BOOKKEEPING_DB,
             read_any: rng.percent(70),
             linearizable: true,

@@ -130,11 +130,13 @@ async fn carry(
 ) -> Step<Vec<(Bytes, Spans)>> {
     let mut commands = Vec::new();
     for item in elsewhere {
+        let question = p.worker.shared().question();
         let ask = Commands {
-            count: dump::ASK_COUNT,
-            ..Commands::one(dump::ask(&item.name))
+            count: question.count(),
+            ..Commands::one(question.about(&item.name))
         };
         let frames = replies(p.ask(item.partition, db, Action::Read(ask)).await)?.concat();
+        let frames = question.value(&frames);
         let to = names::item(segment.partition, item.id.to_string().as_bytes());
         if dump::exists(&frames)
             && let Some((frame, _)) = dump::restore(&to, &frames)

@@ -192,27 +192,47 @@ fn size_of(reply: Option<BytesFrame>) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-/// When keys expire, on a server that has no `PEXPIRETIME` (6.2).
+/// How often a server is asked whose clock goes on between two commands.
+const CLOCK_ATTEMPTS_MAX: usize = 20;
+
+/// When keys expire, on a server that has no `PEXPIRETIME` (6.2): by the rest, at a moment in which the clock has not gone on.
 pub(super) async fn expiries_before_7(
     source: &mut Control,
     keys: &[&[u8]],
 ) -> Result<Vec<Expiry>, ControlError> {
-    let mut batch = Batch::default();
-    for key in keys {
-        // Side by side, so that hardly any time is between them.
-        batch.push(&[b"PTTL", key]);
-        batch.push(&[b"TIME"]);
+    let mut expiries = vec![Expiry::Never; keys.len()];
+    let mut open: Vec<usize> = (0..keys.len()).collect();
+    for attempt in 1..=CLOCK_ATTEMPTS_MAX {
+        let mut batch = Batch::default();
+        for key in open.iter().filter_map(|&i| keys.get(i)) {
+            batch.push(&[b"TIME"]);
+            batch.push(&[b"PTTL", key]);
+            batch.push(&[b"TIME"]);
+        }
+        let replies = batch.send(source).await?;
+        let mut again = Vec::new();
+        for (&i, reply) in open.iter().zip(replies.chunks(3)) {
+            let [before, left, after] = reply else { continue };
+            let found = match number_of(left) {
+                Some(-2) => Expiry::Gone,
+                Some(left) if left >= 0 => {
+                    if millis(before) != millis(after) && attempt < CLOCK_ATTEMPTS_MAX {
+                        again.push(i);
+                    }
+                    Expiry::At(millis(after) + left)
+                }
+                _ => Expiry::Never,
+            };
+            if let Some(expiry) = expiries.get_mut(i) {
+                *expiry = found;
+            }
+        }
+        open = again;
+        if open.is_empty() {
+            break;
+        }
     }
-    let replies = batch.send(source).await?;
-    let expiry = |pair: &[BytesFrame]| match pair {
-        [ttl, time] => match number_of(ttl) {
-            Some(-2) => Expiry::Gone,
-            Some(ttl) if ttl >= 0 => Expiry::At(millis(time) + ttl),
-            _ => Expiry::Never,
-        },
-        _ => Expiry::Never,
-    };
-    Ok(replies.chunks(2).map(expiry).collect())
+    Ok(expiries)
 }
 
 /// The reply to `TIME`, in ms.

@@ -11,8 +11,9 @@ local function rf_make(redis, math, tostring)
     local fields_of_redis = { set_repl = function() end }
     -- Whatever else may come from chance, or a clock, as the script sees it.
     local my_math, my_tostring, my_os = math, tostring, nil
+    -- Before Redis 7.0 an error must be a text.
     local function fail(f, text)
-        return f == call and error({ err = text }) or { err = text }
+        return f == call and error(redis.REDIS_VERSION_NUM and { err = text } or text, 0) or { err = text }
     end
     --[[parts]]
     -- What would reach beyond the database, or all keys.
