@@ -24,10 +24,22 @@ class Agreement:
             self.faults.append(text)
 
 
+# When a key expires, of a server before 7.0, which only tells what is left: from a moment in which its clock has not gone on.
+DEADLINE = """
+local function now() local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000) end
+while true do
+    local before, left, after = now(), redis.call('PTTL', KEYS[1]), now()
+    if left < 0 then return left end
+    if before == after then return before + left end
+end
+"""
+
+
 def read_node(address):
     """{(database, key): (type, digest of the value, time of expiry in ms)}"""
     host, port = address.rsplit(":", 1)
     values = {}
+    tells_deadlines = int(redis.Redis(host=host, port=int(port)).info("server")["redis_version"].split(".")[0]) >= 7
     # Database 15 is the proxy's own account of what it has done here.
     for database in range(15):
         client = redis.Redis(host=host, port=int(port), db=database)
@@ -38,7 +50,10 @@ def read_node(address):
             for key in chunk:
                 pipeline.type(key)
                 pipeline.execute_command("DEBUG", "DIGEST-VALUE", key)
-                pipeline.execute_command("PEXPIRETIME", key)
+                if tells_deadlines:
+                    pipeline.execute_command("PEXPIRETIME", key)
+                else:
+                    pipeline.eval(DEADLINE, 1, key)
             replies = pipeline.execute()
             for index, key in enumerate(chunk):
                 kind, digest, expires = replies[3 * index : 3 * index + 3]

@@ -38,7 +38,9 @@ def free_ports(count):
 class Sidecar:
     """`ringfence dev` with everything it keeps in `directory`; `more` is what it is told beside the options."""
 
-    def __init__(self, options, directory, *more):
+    def __init__(self, options, directory, *more, servers=None):
+        # Where the redis-server is that is to be taken, if not the system's.
+        self.environment = {**os.environ, **({"PATH": f"{servers}:{os.environ['PATH']}"} if servers else {})}
         self.binary = options.binary
         self.directory = directory
         self.port, self.admin_port = free_ports(2)
@@ -58,7 +60,7 @@ class Sidecar:
             # A session of its own: Ctrl-C is for the demo, which ends the sidecar itself.
             self.process = subprocess.Popen(
                 [str(part) for part in self.command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.environment,
             )
 
     def alive(self):
@@ -110,6 +112,7 @@ class Sidecar:
         process = subprocess.Popen(
             ["redis-server", str(conf)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            env=self.environment,
         )
         self.restarted.append(process)
         return f"redis-server …/{name}/redis.conf"

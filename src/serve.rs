@@ -169,7 +169,6 @@ async fn start(
         config.pool.replicas,
         opened.table.partitions(),
         config.threads == 1 && opened.table.nodes.len() == config.pool.replicas,
-        &opened.version,
     )
     .with_rules(&profile.keys);
     let mut functions = Functions::default();

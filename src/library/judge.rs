@@ -14,17 +14,13 @@ use crate::request::Script;
 use crate::resp::encode;
 
 const DIFFERS: &str = "ERR this script may have another effect on each node, and hides how it calls Redis (_G, loadstring, …), \
-                       or the nodes are older than Redis 7.0: it cannot be mirrored. Pass times and random values as \
-                       arguments instead";
+                       so it cannot be mirrored. Pass times and random values as arguments instead";
 
 const HIDDEN: &str = "ERR this script hides how it calls Redis (_G, loadstring, …), so it cannot be made sure that it touches \
                       only keys that it declares: call redis.call by its name";
 
 const OUT_OF_BOUNDS: &str = "ERR this script uses a command that operates a server or reaches beyond its keys (SELECT, \
                              FLUSHALL, CONFIG, …), which is not possible in a pool";
-
-/// Oldest version that has what the clock of the prelude uses: `PEXPIRETIME`, `XADD <ms>-*`.
-const CLOCK_MAJOR_MIN: u32 = 7;
 
 /// Judges scripts by what they are and where they are to run.
 #[derive(Debug)]
@@ -38,24 +34,12 @@ pub struct Judge {
     rules: String,
     /// Every node holds everything, and one worker orders it.
     one_place: AtomicBool,
-    major: u32,
 }
 
 impl Judge {
-    /// For a pool of such nodes. `version` is the lowest among them. In `one_place`, where every node holds everything and one
+    /// For a pool. In `one_place`, where every node holds everything and one
     /// worker orders it, a script may touch any key.
-    pub fn new(
-        commands: Arc<CommandTable>,
-        replicas: usize,
-        partitions: u16,
-        one_place: bool,
-        version: &str,
-    ) -> Self {
-        let major = version
-            .split('.')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0);
+    pub fn new(commands: Arc<CommandTable>, replicas: usize, partitions: u16, one_place: bool) -> Self {
         Self {
             commands,
             replicas,
@@ -63,7 +47,6 @@ impl Judge {
             items: false,
             rules: String::new(),
             one_place: AtomicBool::new(one_place),
-            major,
         }
     }
 
@@ -166,7 +149,7 @@ impl Judge {
         };
         if traits.commands.iter().any(|name| out_of_bounds(name)) {
             Some(OUT_OF_BOUNDS)
-        } else if parts.clock && (traits.hidden || self.major < CLOCK_MAJOR_MIN) {
+        } else if parts.clock && traits.hidden {
             Some(DIFFERS)
         } else if parts.guard && traits.hidden {
             Some(HIDDEN)

@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn loaded_scripts_outlive_those_that_were_only_run() {
-        let judge = Judge::new(Arc::new(CommandTable::builtin()), 3, 256, false, "7.0.15");
+        let judge = Judge::new(Arc::new(CommandTable::builtin()), 3, 256, false);
         let library = Library::new(
             judge,
             [Bytes::from_static(b"return 'kept'")],

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::library::open_shelf;
-use self::table::{find_table, nodes_fit, same_server_twice, settings_fit};
+use self::table::{find_table, same_server_twice, settings_fit};
 use super::keeper::foreign_keys;
 use super::recovery::recover_all;
 use super::shelf::Shelf;
@@ -150,7 +150,6 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     settings_fit(config, &table)?;
     table.forget_removed();
     visited.keep_members(&table)?;
-    nodes_fit(config, &visited.reached)?;
     let Visited {
         mut reached, absent, ..
     } = visited;

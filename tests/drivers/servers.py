@@ -75,14 +75,14 @@ class PlainRedis:
 class Pool:
     """Nodes and the sidecar; with `killing`, a node dies in the middle of each flow, and comes back."""
 
-    def __init__(self, directory, threads, killing, nodes=3, replicas=3, arguments=()):
+    def __init__(self, directory, threads, killing, nodes=3, replicas=3, arguments=(), servers=None):
         self.directory = directory
         self.replicas = replicas
         self.killing = killing
         self.helper = None
         self.log_lines = 0
         options = SimpleNamespace(binary=binary(), nodes=nodes, replicas=replicas, threads=threads, partitions=PARTITIONS)
-        self.sidecar = Sidecar(options, directory, *arguments)
+        self.sidecar = Sidecar(options, directory, *arguments, servers=servers)
         self.sidecar.start()
         wait_until(lambda: self.sidecar.alive() and self.sidecar.ready(), "the sidecar is ready")
         wait_until(self.settled, "all nodes are in sync")

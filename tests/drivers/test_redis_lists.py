@@ -53,6 +53,7 @@ def test_shared_queues(flow):
     flow.jobs = len(jobs)
 
 
+@pytest.mark.needs_7
 def test_priorities(flow):
     """BLPOP and BLMPOP in order of the keys."""
     client = flow.client()
@@ -109,6 +110,7 @@ def test_reliable_queue(flow):
     flow.jobs = len(jobs)
 
 
+@pytest.mark.needs_7
 def test_delayed_jobs(flow):
     """BZPOPMIN and BZMPOP by due time."""
     client = flow.client()

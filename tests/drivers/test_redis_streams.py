@@ -8,6 +8,7 @@ import pytest
 from workers import run_all
 
 
+@pytest.mark.needs_7
 def test_consumer_groups(flow):
     """streams with consumer groups, one consumer dies."""
     stream, group, count = "events", "workers", 500

@@ -9,7 +9,6 @@ use super::{OpenError, Reached, Setback};
 use crate::config::Config;
 use crate::node::listed;
 use crate::pool::table::{Table, TableNode};
-use crate::profile::Role;
 
 /// Two names for one server would be two copies of everything in one place.
 pub(super) fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<String> {
@@ -115,37 +114,6 @@ pub(super) fn use_addresses(config: &Config, table: &mut Table) {
         if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
             node.address = configured.address.clone();
         }
-    }
-}
-
-/// The first major version whose servers can execute scripts that see the pool's clock.
-const CLOCK_MAJOR_MIN: u32 = 7;
-
-/// Whether the nodes can do what the profile asks of them: scripts of items see the pool's clock, so that all copies agree about what has
-/// expired.
-pub(super) fn nodes_fit(config: &Config, reached: &HashMap<String, Reached>) -> Result<(), OpenError> {
-    if config.profile().role(Role::Item).is_none() {
-        return Ok(());
-    }
-    let too_old = |(name, found): (&String, &Reached)| {
-        let version = &found.facts.version;
-        let major = version
-            .split('.')
-            .next()
-            .and_then(|major| major.parse::<u32>().ok());
-        major.is_some_and(|major| major < CLOCK_MAJOR_MIN).then(|| {
-            format!(
-                "node {name:?} is Redis {version}, and profile {:?} needs {CLOCK_MAJOR_MIN}.0 or newer: its scripts could not be \
-                 executed there",
-                config.pool.profile
-            )
-        })
-    };
-    let mut lines: Vec<String> = reached.iter().filter_map(too_old).collect();
-    lines.sort_unstable();
-    match lines.is_empty() {
-        true => Ok(()),
-        false => Err(OpenError::Nodes(lines)),
     }
 }
 

@@ -53,7 +53,7 @@ local function make()
     local function left(unit)
         return function(f, a)
             if #a ~= 2 then return f(unpack(a)) end
-            local at = f('PEXPIRETIME', a[2])
+            local at = deadline(f, a[2])
             if type(at) ~= 'number' or at < 0 then return at end
             local ms = math.max(at - now, 0)
             return unit == 1 and ms or math.floor((ms + 500) / 1000)
@@ -140,15 +140,17 @@ local function make()
             end
         end
         if id == '*' then
-            local info, ms = redis.pcall('XINFO', 'STREAM', a[2]), now
+            local info, ms, seq = redis.pcall('XINFO', 'STREAM', a[2]), now, 0
             if type(info) == 'table' and not info.err then
                 for k = 1, #info - 1, 2 do
                     if info[k] == 'last-generated-id' then
-                        ms = math.max(now, tonumber(string.match(info[k + 1], '^%d+')))
+                        local last_ms, last_seq = string.match(info[k + 1], '^(%d+)-(%d+)$')
+                        if tonumber(last_ms) >= now then ms, seq = tonumber(last_ms), tonumber(last_seq) + 1 end
                     end
                 end
             end
-            id = whole(ms) .. '-*'
+            -- Redis 7.0 counts by itself, exactly to the end.
+            id = whole(ms) .. '-' .. (redis.REDIS_VERSION_NUM and '*' or whole(seq))
         end
         out[#out + 1] = id
         for k = i + 1, #a do out[#out + 1] = a[k] end
@@ -237,7 +239,7 @@ around = function(how, name)
         redis.setresp(3)
         if reply == false then return nil end
         if type(reply) ~= 'table' then return reply end
-        if reply.err then return f == call and error(reply) or reply end
+        if reply.err then return f == call and error(redis.REDIS_VERSION_NUM and reply or reply.err, 0) or reply end
         if name == 'smembers' or name == 'sinter' or name == 'sunion' or name == 'sdiff' or (name == 'spop' and a[3]) then
             local set = {}
             for _, member in ipairs(reply) do set[member] = true end

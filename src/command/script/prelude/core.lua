@@ -15,6 +15,19 @@ local function rf_make(redis, math, tostring)
     local function fail(f, text)
         return f == call and error(redis.REDIS_VERSION_NUM and { err = text } or text, 0) or { err = text }
     end
+    -- When a key expires. Before Redis 7.0 by what is left, at a moment in which the node's own clock has not gone on.
+    local function deadline(f, key)
+        if redis.REDIS_VERSION_NUM then return f('PEXPIRETIME', key) end
+        local function clock()
+            local time = call('TIME')
+            return time[1] * 1000 + math.floor(time[2] / 1000)
+        end
+        while true do
+            local before, rest, after = clock(), f('PTTL', key), clock()
+            if type(rest) ~= 'number' or rest < 0 then return rest end
+            if before == after then return before + rest end
+        end
+    end
     --[[parts]]
     -- What would reach beyond the database, or all keys.
     local BEYOND = ' select move swapdb flushall flushdb migrate '

@@ -8,7 +8,7 @@ begin[#begin + 1] = function(keys)
 end
 local ID = '^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$'
 local function settle(name)
-    local at = redis.pcall('PEXPIRETIME', name)
+    local at = deadline(redis.pcall, name)
     if type(at) == 'number' and at > 0 and at <= now + EARLY_MS then redis.pcall('DEL', name) end
 end
 -- What the nodes call a key, if it is an item.
