@@ -1,4 +1,4 @@
-//! Every bound of the program, in one place, each with its reason.
+//! The bounds of the program that are no settings, each with its reason (invariant 10); those of one file stand there.
 //!
 //! A proxy sits between clients nobody controls and servers that must not fall over: whatever can grow has a limit,
 //! and the limit has an answer (an error, a closed connection, or back-pressure). What an operator may want to change

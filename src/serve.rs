@@ -249,6 +249,10 @@ async fn start(
             .collect();
         spawn_worker(id as u16, shared.clone(), starts, mailbox).map_err(ServeError::Thread)?;
     }
+    waits.send_replace(format!(
+        "fewer than {} nodes of some partitions are connected (setting min_in_sync), see the log",
+        config.pool.min_in_sync
+    ));
     while !shared.views().await.iter().all(|view| view.ready) {
         tokio::time::sleep(READY_INTERVAL).await;
     }

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
@@ -25,6 +26,20 @@ use crate::verify::Report;
 pub(super) struct DryRun {
     #[serde(default)]
     dry_run: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DryRun {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let asked = Query::<Self>::try_from_uri(&parts.uri);
+        asked.map(|Query(dry)| dry).map_err(|_| {
+            Failure::invalid(
+                "what stands behind the \"?\" is not understood: only dry_run=true, or dry_run=false"
+                    .to_owned(),
+            )
+        })
+    }
 }
 
 /// A node to be added.
@@ -144,7 +159,7 @@ type Answer<T> = Result<T, Failure>;
 /// `POST /v1/nodes`.
 pub(super) async fn add_node(
     State(admin): State<Arc<Admin>>,
-    Query(dry): Query<DryRun>,
+    dry: DryRun,
     Body(body): Body<NodeBody>,
 ) -> Answer<Response> {
     let shared = admin.open()?;
@@ -152,6 +167,9 @@ pub(super) async fn add_node(
         .address
         .parse()
         .map_err(|error| Failure::invalid(format!("{:?} is no address of a node: {error}", body.address)))?;
+    if body.user.is_some() && body.password.is_none() {
+        return Err(Failure::invalid("a user is named without its password".into()));
+    }
     let new = NewNode {
         name: body.name,
         address,
@@ -175,7 +193,7 @@ pub(super) async fn add_node(
 pub(super) async fn drain(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    dry: DryRun,
 ) -> Answer<Response> {
     let change = ShareChange {
         draining: Some(true),
@@ -188,7 +206,7 @@ pub(super) async fn drain(
 pub(super) async fn patch_node(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    dry: DryRun,
     Body(body): Body<ShareBody>,
 ) -> Answer<Response> {
     let change = ShareChange {

@@ -102,7 +102,7 @@ pub struct Add {
     /// What fails together with it.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub zone: Option<String>,
-    /// The account that the sidecar uses there.
+    /// The account that the sidecar uses there; it needs a password.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// A file with that account's password [default: the variable RINGFENCE_NODE_PASSWORD, if it is set].
@@ -170,7 +170,7 @@ pub enum RingCommand {
     Pause,
     /// Go on after a pause.
     Resume,
-    /// Give up the moves that are not made yet.
+    /// Take the change that is being made back: what has moved goes back, and what has not stays.
     Cancel,
 }
 

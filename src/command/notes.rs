@@ -69,14 +69,28 @@ const NOTES: &[(&[&str], &str)] = &[
     (&["client|no-evict"], "no client is ever evicted"),
     (&["client|pause"], "keys go on expiring meanwhile"),
     (&["client|unblock"], POOL_WIDE),
-    (&["command"], "also lists commands that are refused"),
+    (
+        &["command"],
+        "also lists commands that are refused; not inside `MULTI`",
+    ),
     (&["config|get"], "the settings that mean something for a pool"),
     (
         &["config|resetstat"],
         "resets what `INFO` counts; the nodes' own numbers, and `/metrics`, count on",
     ),
     (&["copy"], "not to the bookkeeping database"),
-    (&["dbsize", "keys", "randomkey"], POOL_WIDE),
+    (
+        &[
+            "acl|cat",
+            "acl|genpass",
+            "dbsize",
+            "keys",
+            "lolwut",
+            "module|list",
+            "randomkey",
+        ],
+        POOL_WIDE,
+    ),
     (
         &["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"],
         SCRIPTS,
@@ -93,7 +107,10 @@ const NOTES: &[(&[&str], &str)] = &[
         &["flushall", "flushdb"],
         "the bookkeeping database stays; with `threads` above 1, key by key",
     ),
-    (&["function"], "kept with the pool, so that every node has them"),
+    (
+        &["function"],
+        "kept with the pool, so that every node has them; changes, and `KILL`, not inside `MULTI`",
+    ),
     (&["hello"], "the lowest version among the nodes is told"),
     (&["hscan", "sscan", "zscan"], BY_SCAN),
     (

@@ -273,7 +273,7 @@ pub(super) async fn come_to_rest(shared: &Shared, under: HoldId, nodes: &[NodeId
     outcomes.iter().all(|o| matches!(o, Outcome::Reply { .. }))
 }
 
-/// Marks partitions on a node as what no position tells of.
+/// Marks partitions on a node as what no position tells of (invariant 14).
 pub(super) async fn mark(
     control: &mut Control,
     bookkeeping_db: u16,

@@ -27,7 +27,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether what it says of the partition is all that the node was ever told.
+    /// Whether what it says of the partition is all that the node was ever told (invariant 12).
     fn can_tell(&self, partition: PartitionId) -> bool {
         !self.forgot || self.applied.contains_key(&partition)
     }

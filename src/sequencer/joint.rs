@@ -2,7 +2,7 @@
 //!
 //! A node that has all of them executes such a write as any other, whole and natively, in one transaction with the account of
 //! each partition. So it must never have one of the partitions without the others: who is given the writes of one of them and
-//! not of the others, when the write is ordered or when a node comes back, is not given those either.
+//! not of the others, when the write is ordered or when a node comes back, is not given those either (invariant 11).
 
 use smallvec::SmallVec;
 

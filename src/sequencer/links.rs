@@ -316,6 +316,7 @@ impl Sequencer {
                 break;
             };
             entry.released = true;
+            // Invariant 9.
             self.effects
                 .push(Effect::Complete(entry.reply_to, Outcome::Unknown));
         }

@@ -3,7 +3,7 @@
 //! Whoever may find the table's record, now or after this owner is gone, must be right with it. So in memory the set always
 //! contains every set that a successor may find: a node is in it before the record that names it is on its way, and stays in it
 //! until a record without it is safe. An acknowledgement counts only by all of them (`Partition::counted`), and the proofs of
-//! reads are counted over all of them (`Partition::confirmations`).
+//! reads are counted over all of them (`Partition::confirmations`): invariant 13.
 //!
 //! A node joins under a hold of the partition, when it has a copy of all that was ordered: what that takes is not known here.
 

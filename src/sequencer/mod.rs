@@ -3,17 +3,17 @@
 //! **Problem.** Writes of many clients must reach several nodes in the same order, be answered when enough nodes have
 //! them, and survive any of these nodes going away at any moment.
 //!
-//! **Idea.** One sequencer a worker thread owns some partitions. Every write gets the next seq of its partition and an
+//! **Idea.** One sequencer a worker thread owns some partitions (invariant 2). Every write gets the next seq of its partition and an
 //! entry in one [log](log); every node's stream works through the entries that concern it, in that order, in batches
 //! that carry the node's own [account](crate::account) of what it has applied. Since a node executes in order, one number
-//! a replica (`acked`) says what it has, and a write is safe when W of those numbers have reached its seq. A node that
+//! a replica (`acked`) says what it has, and a write is safe when W of those numbers have reached its seq (invariant 3). A node that
 //! comes back tells the number itself, and gets the rest of the log.
 //!
 //! **Pure.** Nothing here reads a clock or touches a socket. Events come in as method calls ([`Sequencer::order`],
 //! [`Sequencer::receive`], [`Sequencer::link_up`], [`Sequencer::link_down`], [`Sequencer::tick`]); what follows from them
 //! is collected as [`Effect`]s, and as bytes for nodes. So the same code runs behind real sockets and in the simulation.
 //!
-//! **One batch of writes in flight to a node** (reads may follow it). A batch that a node refuses (`EXECABORT`: disk full,
+//! **One batch of writes in flight to a node** (invariant 8; reads may follow it). A batch that a node refuses (`EXECABORT`: disk full,
 //! out of memory) has then no successor that was executed without it: the node stands exactly where its account says.
 
 mod annul;

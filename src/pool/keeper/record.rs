@@ -1,7 +1,8 @@
 //! The table's record: written to all nodes whenever it changes, and relied on when a majority has it (invariant 7).
 //!
 //! A record that changes which nodes are in the pool is relied on when a majority of the former nodes has it, and a majority of the
-//! new ones: so who knows only the former nodes finds it, and follows it to the others. One node comes or goes in one record.
+//! new ones: so who knows only the former nodes finds it, and follows it to the others. One node comes or goes in one record
+//! (invariant 15).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

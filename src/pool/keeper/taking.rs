@@ -68,7 +68,7 @@ impl Keeper {
         Ok(control)
     }
 
-    /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority.
+    /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority (invariant 12).
     async fn rule_out_successor(&self, id: NodeId) -> Result<(), Untaken> {
         let table = self.table();
         let others = table.members().map(|(node, _)| node).filter(|node| *node != id);

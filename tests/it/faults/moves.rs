@@ -337,6 +337,11 @@ fn what_cannot_be_is_said_at_once() {
         (entry("x", address(&pool.nodes[3])), 409, "FLUSHALL"),
         (json!({"name": "x"}), 400, "JSON"),
         (
+            json!({"name": "x", "address": "127.0.0.1:1", "user": "u"}),
+            400,
+            "without its password",
+        ),
+        (
             json!({"name": "x", "address": "127.0.0.1:1", "weight": 0}),
             400,
             "weight",
@@ -352,6 +357,7 @@ fn what_cannot_be_is_said_at_once() {
         ("POST", "/v1/nodes/x/drain", 404, "no node"),
         ("POST", "/v1/nodes/a/drain", 409, "add a node first"),
         ("DELETE", "/v1/nodes/a", 409, "drain it first"),
+        ("POST", "/v1/nodes/a/drain?dry_run=1", 400, "dry_run=true"),
         ("POST", "/v1/ring/cancel", 409, "nothing is under way"),
     ] {
         let (status, answer) = sidecar.ask(method, path, &Value::Null);
