@@ -1,8 +1,9 @@
 //! Cycles of post, claim and delete: how many messages a second go through them, beside one plain server, and what processors have to do
 //! for each.
 //!
-//! Three times: all on the same processors, with clients that cost little, so that it is the servers that are measured; the same where
-//! each server has its own part of the processors, as a pool's servers have their own machines; and with Zaqar's own driver.
+//! Three times: all on the same processors, with clients that cost little, so that it is the servers that are measured, with few of them and
+//! with more; the same where each server has its own part of the processors, as a pool's servers have their own machines; and with Zaqar's
+//! own driver.
 
 use crate::client::Driver;
 use crate::servers::Server;
@@ -45,15 +46,17 @@ struct Figures {
 const OWN_THREADS: usize = 3;
 
 pub(crate) fn cycles(args: &Args) -> Result<()> {
-    compete(args, &format!("{} clients", args.clients), light(args)?)?;
-    if args.processor > 0.0 {
-        let title = format!(
-            "{} clients, {} of a processor for each server",
-            args.clients, args.processor
-        );
-        match confined(args) {
-            Ok(contenders) => compete(args, &title, contenders)?,
-            Err(why) => writeln!(stdout(), "{title}: left out, {why}")?,
+    for &clients in &args.clients {
+        compete(args, &format!("{clients} clients"), light(args, clients)?)?;
+        if args.processor > 0.0 {
+            let title = format!(
+                "{clients} clients, {} of a processor for each server",
+                args.processor
+            );
+            match confined(args, clients) {
+                Ok(contenders) => compete(args, &title, contenders)?,
+                Err(why) => writeln!(stdout(), "{title}: left out, {why}")?,
+            }
         }
     }
     if args.zaqar > 0 {
@@ -64,17 +67,17 @@ pub(crate) fn cycles(args: &Args) -> Result<()> {
 }
 
 /// All on the same processors.
-fn light(args: &Args) -> Result<Vec<Contender>> {
+fn light(args: &Args, clients: usize) -> Result<Vec<Contender>> {
     let mut contenders = vec![
-        Contender::light(args, "plain Redis", Server::plain()?),
-        Contender::light(args, "plain Redis, 2 replicas, WAIT 2", Server::replicated(2)?).waiting_for(2),
-        Contender::light(args, "ringfence R=1", Server::pool(1, 1)?),
-        Contender::light(args, "ringfence R=3", Server::pool(3, 3)?),
+        Contender::light(clients, "plain Redis", Server::plain()?),
+        Contender::light(clients, "plain Redis, 2 replicas, WAIT 2", Server::replicated(2)?).waiting_for(2),
+        Contender::light(clients, "ringfence R=1", Server::pool(1, 1)?),
+        Contender::light(clients, "ringfence R=3", Server::pool(3, 3)?),
     ];
     for program in &args.against {
         let server = Server::pool_of(program.clone(), 3, 3, 1)?;
         contenders.push(Contender::light(
-            args,
+            clients,
             &format!("{} R=3", program.display()),
             server,
         ));
@@ -83,7 +86,7 @@ fn light(args: &Args) -> Result<Vec<Contender>> {
 }
 
 /// The same where each server has a processor of its own, if a slow one, and a sidecar one for each thread.
-fn confined(args: &Args) -> Result<Vec<Contender>> {
+fn confined(args: &Args, clients: usize) -> Result<Vec<Contender>> {
     let (one, threads) = (args.processor, OWN_THREADS);
     let pool = |nodes| -> Result<Server> {
         let server = Server::pool_of(Server::built(), nodes, nodes, threads)?;
@@ -91,10 +94,14 @@ fn confined(args: &Args) -> Result<Vec<Contender>> {
     };
     let replicated = Server::replicated(2)?.with_processors(one, one)?;
     Ok(vec![
-        Contender::light(args, "plain Redis", Server::plain()?.with_processors(one, one)?),
-        Contender::light(args, "plain Redis, 2 replicas, WAIT 2", replicated).waiting_for(2),
-        Contender::light(args, "ringfence R=1", pool(1)?),
-        Contender::light(args, "ringfence R=3", pool(3)?),
+        Contender::light(
+            clients,
+            "plain Redis",
+            Server::plain()?.with_processors(one, one)?,
+        ),
+        Contender::light(clients, "plain Redis, 2 replicas, WAIT 2", replicated).waiting_for(2),
+        Contender::light(clients, "ringfence R=1", pool(1)?),
+        Contender::light(clients, "ringfence R=3", pool(3)?),
     ])
 }
 
@@ -115,12 +122,12 @@ fn zaqar(args: &Args) -> Result<Vec<Contender>> {
 }
 
 impl Contender {
-    fn light(args: &Args, name: &str, server: Server) -> Contender {
+    fn light(clients: usize, name: &str, server: Server) -> Contender {
         Contender {
             name: name.to_owned(),
             server,
             clients: Clients::Light {
-                count: args.clients,
+                count: clients,
                 wait: 0,
             },
         }

@@ -30,9 +30,12 @@ const SLICE_MAX: usize = 10_000;
 #[derive(Debug, Parser)]
 #[command(name = "striped")]
 struct Args {
-    /// Clients, each with a queue of its own in the cycles, all with one in the large queue
+    /// Clients of the cycles, each with a queue of its own: one measurement for each number
+    #[arg(long, default_value = "8,50", value_delimiter = ',')]
+    clients: Vec<usize>,
+    /// Clients of the large queue
     #[arg(long, default_value_t = 8)]
-    clients: usize,
+    large_clients: usize,
     /// Processes with Zaqar's own driver, each with a queue of its own; 0: it takes no part
     #[arg(long, default_value_t = 4)]
     zaqar: usize,
@@ -74,7 +77,8 @@ fn main() -> Result<()> {
     }
     if args.test || !args.bench {
         (args.rounds, args.seconds, args.messages) = (1, 0.2, 2_000);
-        (args.clients, args.zaqar, args.processor) = (2, 1, 0.0);
+        (args.clients, args.zaqar, args.processor) = (vec![2], 1, 0.0);
+        args.large_clients = 2;
     }
     if args.rounds > 0 {
         cycles(&args)?;
@@ -101,25 +105,25 @@ fn large(args: &Args) -> Result<()> {
     writeln!(
         out,
         "one queue over 4 nodes, R = {} ({} clients): messages/s, and of that beside it in a queue that stays short",
-        args.replicas, args.clients
+        args.replicas, args.large_clients
     )?;
     writeln!(
         out,
         "{:>10} {:>18} {:>18} {:>18}",
         "length", "post", "page", "drain"
     )?;
-    let slice = (args.messages / 200).clamp(BATCH * args.clients, SLICE_MAX);
+    let slice = (args.messages / 200).clamp(BATCH * args.large_clients, SLICE_MAX);
     let mut length = 0;
     for percent in [1, 5, 25, 50, 100] {
         let target = args.messages * percent / 100;
-        fill(&pool, queue, target.saturating_sub(length), args.clients)?;
+        fill(&pool, queue, target.saturating_sub(length), args.large_clients)?;
         length = target.max(length);
         write!(out, "{length:>10}")?;
         let mut rates = [const { Vec::new() }; 3];
         for _ in 0..TIMES {
             for (rates, act) in rates.iter_mut().zip([fill as Act, read, drain]) {
-                let short = act(&pool, beside, slice, args.clients)?;
-                let large = act(&pool, queue, slice, args.clients)?;
+                let short = act(&pool, beside, slice, args.large_clients)?;
+                let large = act(&pool, queue, slice, args.large_clients)?;
                 rates.push((large, large / short));
             }
         }

@@ -126,11 +126,19 @@ fn fit<'k>(pieces: &[Piece], key: &'k [u8], caught: &mut Caught<'k>) -> bool {
             }
             _ => false,
         },
-        Piece::Place { .. } => (1..=key.len()).any(|len| {
-            let (here, key) = key.split_at(len);
-            caught.push(here);
-            fit(rest, key, caught) || caught.pop().is_none()
-        }),
+        Piece::Place { .. } => match rest {
+            // All that is before the last text, wherever else that stands: most patterns ask just this.
+            [Piece::Text(last)] => {
+                let here = key.strip_suffix(&**last).filter(|here| !here.is_empty());
+                caught.extend(here);
+                here.is_some()
+            }
+            _ => (1..=key.len()).any(|len| {
+                let (here, key) = key.split_at(len);
+                caught.push(here);
+                fit(rest, key, caught) || caught.pop().is_none()
+            }),
+        },
     }
 }
 
