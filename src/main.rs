@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         },
         Command::Serve { config, profile } => match Config::load_with(&config, profile.as_deref()) {
             Ok(config) => run(async {
+                raise_open_files(config.limits.clients_max);
                 serve::run(config, Extras::default(), end_signal())
                     .await
                     .map_err(Into::into)
@@ -78,7 +79,6 @@ fn run(task: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    raise_open_files();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,6 +149,7 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
             let extras = Extras {
                 pid_of: Some(Box::new(move |name| of.pid_of(name))),
             };
+            raise_open_files(config.limits.clients_max);
             serve::run(config, extras, ended)
                 .await
                 .map_err(anyhow::Error::from)
@@ -179,13 +180,23 @@ async fn end_signal() {
     info!("ending");
 }
 
-/// Every client is an open file: takes as many as the system allows.
-fn raise_open_files() {
+/// Open files beside clients: connections to nodes, listeners, those of the admin port.
+const OTHER_FILES: u64 = 1024;
+
+/// Every client is an open file: takes as many as the system allows, and says if that is not enough.
+fn raise_open_files(clients_max: usize) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Without more, the limit for clients is reached earlier, and said then.
-        let _unchanged = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let raised = soft >= hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let files = if raised { hard } else { soft };
+    if files < clients_max as u64 + OTHER_FILES {
+        info!(
+            files,
+            clients_max,
+            "the system allows this process fewer open files than limits.clients_max needs: clients beyond them will have to wait. Allow more \
+             (LimitNOFILE of systemd, ulimit -n), or lower the setting"
+        );
     }
 }

@@ -284,6 +284,7 @@ async fn hear(shared: &Arc<Shared>, mut events: mpsc::Receiver<PoolEvent>) -> Cl
             PoolEvent::Changed => {
                 let table = Arc::new(shared.keeper.table());
                 shared.table.store(table.clone());
+                shared.progress.changed.notify_one();
                 let nodes = table.nodes.len();
                 for worker in &shared.workers {
                     drop(worker.send(vec![Message::Nodes(nodes)]).await);

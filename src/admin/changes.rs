@@ -180,11 +180,10 @@ pub(super) async fn add_node(
     };
     let wanted = shared.keeper.with_node(&new)?;
     let planned = plan(&shared, &wanted);
-    if !dry.dry_run {
-        shared
-            .keeper
-            .add_node(&new, shared.databases, &shared.version)
-            .await?;
+    let (keeper, databases, version) = (&shared.keeper, shared.databases, &shared.version);
+    match dry.dry_run {
+        true => drop(keeper.try_node(&new, databases, version).await?),
+        false => keeper.add_node(&new, databases, version).await?,
     }
     Ok(changed(&planned, !dry.dry_run))
 }

@@ -67,6 +67,8 @@ pub struct Mover {
     sources: BTreeMap<NodeId, Instant>,
     /// Which life of each node has been looked through for what it should not have.
     swept: BTreeMap<NodeId, u64>,
+    /// Nodes that were not in sync with all that they hold when they were last looked at.
+    short: BTreeSet<NodeId>,
 }
 
 impl Mover {
@@ -82,6 +84,7 @@ impl Mover {
             heavy: BTreeSet::new(),
             sources: BTreeMap::new(),
             swept: BTreeMap::new(),
+            short: BTreeSet::new(),
         }
     }
 
@@ -92,7 +95,9 @@ impl Mover {
                 let is_well = self.away.is_empty()
                     && !self.shared.admissions.may_have_strangers()
                     && self.shared.progress.view().moves_open == 0;
-                tokio::time::sleep(if is_well { IDLE_PAUSE } else { BUSY_PAUSE }).await;
+                let pause = if is_well { IDLE_PAUSE } else { BUSY_PAUSE };
+                // Whether it has changed meanwhile, or not: it looks again.
+                let _elapsed = tokio::time::timeout(pause, self.shared.progress.changed.notified()).await;
             }
         }
     }
@@ -101,11 +106,16 @@ impl Mover {
     async fn look(&mut self) -> bool {
         let views = self.shared.views().await;
         self.note_away(&views);
+        self.note_short(&views);
         let table = self.shared.table.load_full();
         let target = self.target(&table);
         let places = places(&views, target);
         let open = open_moves(&places) as u64;
-        self.shared.progress.lock().moves_open = open;
+        {
+            let mut account = self.shared.progress.lock();
+            account.moves_open = open;
+            account.nodes.clone_from(&table.nodes);
+        }
         let able = self.able(&views);
         let picture = Picture {
             places: &places,
@@ -159,6 +169,26 @@ impl Mover {
                 }
             } else {
                 self.away.entry(node).or_insert(now);
+            }
+        }
+    }
+
+    /// Says when a node that was not is in sync with all that it holds.
+    fn note_short(&mut self, views: &[WorkerView]) {
+        let table = self.shared.table.load();
+        for (node, member) in table.members() {
+            let of_node = views.iter().filter_map(|view| view.nodes.get(usize::from(node)));
+            let (live, all) = of_node.fold((0, 0), |(live, all), view| {
+                (live + view.live, all + view.partitions)
+            });
+            if live < all {
+                self.short.insert(node);
+            } else if all > 0 && self.short.remove(&node) {
+                info!(
+                    node = member.name,
+                    partitions = all,
+                    "the node is in sync with all that it holds"
+                );
             }
         }
     }

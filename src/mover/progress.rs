@@ -4,6 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::pool::table::TableNode;
 
 /// What the mover does at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,11 +65,17 @@ pub struct Account {
     pub moves_total: u64,
     /// Bytes copied since the sidecar started.
     pub bytes_total: u64,
+    /// The nodes, and their shares, for which all of this was found.
+    pub nodes: Vec<TableNode>,
 }
 
 /// Shared by the mover and those who ask.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Account>);
+pub struct Progress {
+    account: Mutex<Account>,
+    /// There are other nodes now, or other shares.
+    pub changed: Notify,
+}
 
 impl Progress {
     /// As it is now.
@@ -76,7 +85,7 @@ impl Progress {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Account> {
         // Nothing is left half done where it is locked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin(&self, job: JobView) {

@@ -126,7 +126,9 @@ pub fn plan(shared: &Shared, wanted: &Table) -> Plan {
 pub fn status(shared: &Shared, views: &[WorkerView]) -> Status {
     let table = shared.table.load();
     let account = shared.progress.view();
-    let state = match (account.job.is_some(), account.moves_open > 0) {
+    // What a change is about to move is not known before the mover has looked at it.
+    let is_open = account.moves_open > 0 || account.nodes != shared.keeper.table().nodes;
+    let state = match (account.job.is_some(), is_open) {
         (false, false) => "settled",
         (true, _) => "moving",
         (false, true) if table.paused => "paused",

@@ -97,22 +97,33 @@ pub async fn read_claim(control: &mut Control) -> Result<Option<Claim>, ControlE
     Ok(Claim::parse(&text_of(&reply)))
 }
 
-/// Claims the node for `mine` (in a pool that is just being `created`, also from one that never came to be), fences all other instances, and makes users for `roles`. `control` is logged in as the
-/// operator's account and stands in the bookkeeping database.
+/// What a node is to the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The pool is being made of it. It may carry the claim of a pool that never came to be.
+    Founder,
+    /// It is being added: it has nothing, and need not have a claim.
+    Newcomer,
+    /// It is in the pool. If it has no claim, it has lost it, and all else.
+    Member,
+}
+
+/// Claims the node for `mine`, fences all other instances, and makes users for `roles`. `control` is logged in as the operator's account and
+/// stands in the bookkeeping database.
 pub async fn admit(
     control: &mut Control,
     mine: &Claim,
-    created: bool,
+    standing: Standing,
     instance: &Instance,
     roles: &[String],
 ) -> Result<(), AdmissionError> {
-    set_claim(control, mine, created).await?;
+    set_claim(control, mine, standing).await?;
     fence_others(control, Some(instance)).await?;
     make_users(control, mine, instance, roles).await
 }
 
 /// Step 1.
-async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result<(), AdmissionError> {
+async fn set_claim(control: &mut Control, mine: &Claim, standing: Standing) -> Result<(), AdmissionError> {
     loop {
         control.call(&[b"WATCH", account::CLAIM]).await?;
         let found = read_claim(control).await?;
@@ -121,7 +132,7 @@ async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result
                 control.call(&[b"UNWATCH"]).await?;
                 return Ok(());
             }
-            if found.pool != mine.pool && !created {
+            if found.pool != mine.pool && standing != Standing::Founder {
                 return Err(AdmissionError::OtherPool(found.pool.clone()));
             }
             if found.term >= mine.term {
@@ -133,9 +144,9 @@ async fn set_claim(control: &mut Control, mine: &Claim, created: bool) -> Result
         // What it has applied since it was emptied is not all that there was.
         let forgot: &[&[u8]] = &[b"SET", account::FORGOT, b"1"];
         let forget: &[&[u8]] = &[b"DEL", account::APPLIED, account::TOUCHED];
-        let is_done = match found.is_some() || created {
-            true => transaction(control, &[set]).await?,
-            false => transaction(control, &[set, forgot, forget]).await?,
+        let is_done = match (&found, standing) {
+            (None, Standing::Member) => transaction(control, &[set, forgot, forget]).await?,
+            _ => transaction(control, &[set]).await?,
         };
         if is_done {
             return Ok(());

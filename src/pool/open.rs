@@ -23,8 +23,8 @@ use crate::account;
 use crate::config::{self, Config};
 use crate::library::functions::Function;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, admit, bytes_of, look_over,
-    read_claim,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, Standing, admit, bytes_of,
+    look_over, read_claim,
 };
 use crate::request::NodeId;
 
@@ -200,7 +200,11 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
                 }
             }
         }
-        match admit(&mut found.control, &claim, creating, &instance, roles).await {
+        let standing = match creating {
+            true => Standing::Founder,
+            false => Standing::Member,
+        };
+        match admit(&mut found.control, &claim, standing, &instance, roles).await {
             Ok(()) => {}
             Err(AdmissionError::Superseded(_)) => return Err(Setback::Contested),
             Err(AdmissionError::OtherPool(_)) => return Err(Setback::Contested),

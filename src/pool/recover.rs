@@ -47,6 +47,18 @@ pub enum Need {
     Partition,
 }
 
+/// What has become of acknowledged writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// All are there.
+    None,
+    /// Too many nodes in sync have lost their data to be sure that another one has all that they had.
+    Possible,
+    /// Nobody stands even where the partition's last epoch began: more copies were lost than the pool can lose, or somebody has replaced
+    /// their files.
+    Certain,
+}
+
 /// What becomes of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -58,6 +70,8 @@ pub enum Verdict {
         position: Position,
         /// What each reachable node of the replica set needs.
         needs: BTreeMap<NodeId, Need>,
+        /// Whether acknowledged writes are gone.
+        loss: Loss,
     },
     /// Too few nodes in sync are reachable that can tell, and others may come: an acknowledged write could be missing.
     Unreachable {
@@ -123,10 +137,16 @@ pub fn decide(
             Some((node, need))
         })
         .collect();
+    let loss = match (stands.seq < row.start, witnesses < wanted) {
+        (true, _) => Loss::Certain,
+        (_, true) => Loss::Possible,
+        _ => Loss::None,
+    };
     Verdict::Recoverable {
         winner,
         position: stands,
         needs,
+        loss,
     }
 }
 
@@ -142,12 +162,6 @@ pub fn since(row: &Row, position: Position, winner_was_cut_short: bool, epoch: u
     } else {
         row.since
     }
-}
-
-/// Whether acknowledged writes are certainly gone: nobody stands even where the partition's last epoch began. More copies were lost
-/// than the pool can lose, or somebody has replaced their files.
-pub fn is_lost(row: &Row, position: Position) -> bool {
-    position.seq < row.start
 }
 
 /// What a node at `here` needs to stand at `there`, given what the winner's last batches touched.
@@ -242,6 +256,7 @@ mod tests {
             winner,
             position,
             needs,
+            ..
         } = decide(0, &row(), 2, &accounts)
         else {
             panic!()
@@ -303,7 +318,11 @@ mod tests {
         accounts.insert(2, emptied);
         assert!(matches!(
             decide(0, &row(), 2, &accounts),
-            Verdict::Recoverable { winner: 0, .. }
+            Verdict::Recoverable {
+                winner: 0,
+                loss: Loss::Possible,
+                ..
+            }
         ));
         // It can tell of what it has been given since.
         let given = Account {
@@ -313,7 +332,16 @@ mod tests {
         accounts = HashMap::from([(0, account(3, 10, &[])), (1, given)]);
         assert!(matches!(
             decide(0, &row(), 2, &accounts),
-            Verdict::Recoverable { .. }
+            Verdict::Recoverable { loss: Loss::None, .. }
+        ));
+        let mut emptied_since = row();
+        emptied_since.start = 11;
+        assert!(matches!(
+            decide(0, &emptied_since, 2, &accounts),
+            Verdict::Recoverable {
+                loss: Loss::Certain,
+                ..
+            }
         ));
     }
 

@@ -10,7 +10,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use super::recover::{self, Account, Need, Verdict};
+use super::recover::{self, Account, Loss, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position, Touch};
 use crate::node::{
@@ -68,7 +68,7 @@ pub(super) async fn recover_all(
     }
     let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
     let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
-    let mut lost: Vec<PartitionId> = Vec::new();
+    let (mut lost, mut doubtful): (Vec<PartitionId>, Vec<PartitionId>) = Default::default();
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
         match recover::decide(partition, row, table.write_quorum, &accounts) {
@@ -83,9 +83,12 @@ pub(super) async fn recover_all(
                 winner,
                 position,
                 needs,
+                loss,
             } => {
-                if recover::is_lost(row, position) {
-                    lost.push(partition);
+                match loss {
+                    Loss::None => {}
+                    Loss::Possible => doubtful.push(partition),
+                    Loss::Certain => lost.push(partition),
                 }
                 let cut_short = accounts
                     .get(&winner)
@@ -127,6 +130,13 @@ pub(super) async fn recover_all(
             partitions = ?lost,
             "acknowledged writes are lost: no node that was in sync has what these partitions had when they were last taken over. Too \
              many nodes were emptied at once, or were given older files"
+        );
+    }
+    if !doubtful.is_empty() {
+        error!(
+            partitions = ?doubtful,
+            "acknowledged writes may be lost: so many nodes that were in sync have lost their data that nobody can tell whether the others \
+             have all of it"
         );
     }
     let keyspace = table.keyspace();

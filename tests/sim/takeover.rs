@@ -301,6 +301,7 @@ impl Takeover {
                     winner,
                     position,
                     needs,
+                    ..
                 } => {
                     let half = self
                         .accounts

@@ -10,8 +10,8 @@ use crate::account;
 use crate::config::{NodeAddress, Secret, is_name};
 use crate::limits;
 use crate::node::{
-    AdmissionError, CheckFailure, Control, Facts, admit, fence_others, listed, look_over, read_claim,
-    remove_all,
+    AdmissionError, CheckFailure, Control, Facts, Standing, admit, fence_others, listed, look_over,
+    read_claim, remove_all,
 };
 use crate::pool::open::{connect_as_operator, node_of, read_table, write_table};
 use crate::pool::table::{FormerShare, Table, TableNode};
@@ -52,6 +52,12 @@ pub struct NewNode {
     pub user: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
+}
+
+impl NewNode {
+    fn refused(&self, why: &dyn std::fmt::Display) -> ChangeError {
+        ChangeError::Conflict(format!("node {:?} at {} {why}", self.name, self.address))
+    }
 }
 
 /// What is to be changed of a node; `None` leaves it as it is.
@@ -151,6 +157,36 @@ impl Keeper {
         Ok(table)
     }
 
+    /// Looks a node over that is to be added, and changes nothing: a connection to it as the operator's account.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn try_node(
+        &self,
+        new: &NewNode,
+        databases: u16,
+        version: &str,
+    ) -> Result<Control, ChangeError> {
+        let table = self.with_node(new)?;
+        let said = |why: &dyn std::fmt::Display| new.refused(why);
+        let Some(node) = table.nodes.last() else {
+            return Err(said(&"cannot be added"));
+        };
+        let access = node_of(&self.config, node);
+        let mut operator = connect_as_operator(&access, self.config.timeouts.connect)
+            .await
+            .map_err(|e| said(&e))?;
+        let facts = look_over(&mut operator, self.config.pool.bookkeeping_db)
+            .await
+            .map_err(|e| said(&e))?;
+        self.is_fit(&facts, databases, version)
+            .map_err(|why| said(&why))?;
+        self.is_ours_or_nobodys(&mut operator, &facts)
+            .await
+            .map_err(|why| said(&why))?;
+        Ok(operator)
+    }
+
     /// Adds a node: looks it over, claims it, records it. What it should hold is moved to it from then on.
     ///
     /// # Errors
@@ -162,29 +198,20 @@ impl Keeper {
             return Ok(());
         };
         let id = (table.nodes.len() - 1) as NodeId;
-        let access = node_of(&self.config, &node);
-        let said = |why: &dyn std::fmt::Display| {
-            ChangeError::Conflict(format!("node {:?} at {} {why}", new.name, new.address))
-        };
-        let timeout = self.config.timeouts.connect;
-        let bookkeeping_db = self.config.pool.bookkeeping_db;
-        let mut operator = connect_as_operator(&access, timeout)
-            .await
-            .map_err(|e| said(&e))?;
-        let facts = look_over(&mut operator, bookkeeping_db)
-            .await
-            .map_err(|e| said(&e))?;
-        self.is_fit(&facts, databases, version)
-            .map_err(|why| said(&why))?;
-        self.is_ours_or_nobodys(&mut operator, &facts)
-            .await
-            .map_err(|why| said(&why))?;
-        admit(&mut operator, &self.claim, false, &self.instance, &self.roles)
-            .await
-            .map_err(|error: AdmissionError| said(&error))?;
+        let said = |why: &dyn std::fmt::Display| new.refused(why);
+        let mut operator = self.try_node(new, databases, version).await?;
+        admit(
+            &mut operator,
+            &self.claim,
+            Standing::Newcomer,
+            &self.instance,
+            &self.roles,
+        )
+        .await
+        .map_err(|error: AdmissionError| said(&error))?;
         let user = self.instance.user("c");
         let login = Some((user.as_str(), self.instance.secret.as_str()));
-        let own = Control::connect(&access.address, login, timeout)
+        let own = Control::connect(&node.address, login, self.config.timeouts.connect)
             .await
             .map_err(|error| said(&error))?;
         if let Some(slot) = self.controls.get(usize::from(id)) {

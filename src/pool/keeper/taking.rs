@@ -11,7 +11,7 @@ use super::{Keeper, NodeTrouble, TroubleKind, lock};
 use crate::account;
 use crate::config;
 use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, admit, databases, is_error, listed,
+    AdmissionError, CheckFailure, Claim, Control, ControlError, Standing, admit, databases, is_error, listed,
     look_over, read_claim, remove_all, text_of,
 };
 use crate::pool::node_info::NodeInfo;
@@ -37,7 +37,15 @@ impl Keeper {
             }
             self.rule_out_successor(id).await?;
         }
-        match admit(&mut control, &self.claim, false, &self.instance, &self.roles).await {
+        match admit(
+            &mut control,
+            &self.claim,
+            Standing::Member,
+            &self.instance,
+            &self.roles,
+        )
+        .await
+        {
             Ok(()) => {}
             Err(AdmissionError::Superseded(claim)) => return Err(Untaken::Fenced(claim)),
             Err(error @ AdmissionError::OtherPool(_)) => return Err(unfit(error.to_string())),

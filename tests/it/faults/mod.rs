@@ -311,4 +311,8 @@ fn a_node_that_comes_back_empty_is_not_trusted() {
     // It is given copies of everything while that goes on.
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     assert_converged(&pool, &sidecar);
+    wait_until("that is said", RECOVERY_MAX, || {
+        let said = "the node is in sync with all that it holds node=\"b\"";
+        sidecar.log().contains(said)
+    });
 }

@@ -47,6 +47,7 @@ fn nodes_are_added_drained_and_removed_under_load() {
             let node = pool.start_another();
             let answer = add(&sidecar, node);
             assert!(answer["plan"]["moves"].as_u64() > Some(0), "{answer}");
+            assert_ne!(sidecar.admin("/v1/ring")["state"], "settled", "it has just begun");
             sidecar.wait_settled(MOVE_MAX);
             wait_progress(&workload);
         }
@@ -367,7 +368,14 @@ fn what_cannot_be_is_said_at_once() {
             "{answer}"
         );
     }
-    // And a dry run changes nothing.
+    // A dry run looks at the node, too.
+    let (status, answer) = sidecar.ask(
+        "POST",
+        "/v1/nodes?dry_run=true",
+        &entry("x", "127.0.0.1:1".into()),
+    );
+    assert_eq!(status, 409, "{answer}");
+    // And changes nothing.
     pool.nodes[3].client().call(crate::cmd!["FLUSHALL"]);
     let body = entry("d", address(&pool.nodes[3]));
     let (status, answer) = sidecar.ask("POST", "/v1/nodes?dry_run=true", &body);

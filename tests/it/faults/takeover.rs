@@ -200,6 +200,7 @@ fn what_is_lost_for_good_is_said() {
     }
     sidecar.allow_log("node");
     sidecar.allow_log("acknowledged writes are lost");
+    sidecar.allow_log("acknowledged writes may be lost");
     sidecar.restart();
     assert!(sidecar.log().contains("acknowledged writes are lost"));
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
