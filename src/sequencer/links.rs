@@ -335,7 +335,7 @@ impl Sequencer {
 
     /// Lets entries go that were kept only until they are safe.
     fn trim_held_over(&mut self) {
-        while let Some(entry) = self.log.trim_held_over(|entry| is_safe(&self.partitions, entry)) {
+        for entry in self.log.trim_held_over(|entry| is_safe(&self.partitions, entry)) {
             self.forget_entry(&entry);
         }
     }

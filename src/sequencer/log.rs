@@ -133,6 +133,8 @@ pub(crate) struct Log {
     entries: VecDeque<Entry>,
     held_over: BTreeMap<LogPos, Entry>,
     held_over_bytes: usize,
+    /// Where those that are held over are looked at next.
+    looked_at: LogPos,
     bytes: usize,
     bytes_max: usize,
     /// All before it are released.
@@ -146,6 +148,7 @@ impl Log {
             entries: VecDeque::new(),
             held_over: BTreeMap::new(),
             held_over_bytes: 0,
+            looked_at: 0,
             bytes: 0,
             bytes_max,
             open: 0,
@@ -205,10 +208,16 @@ impl Log {
         None
     }
 
-    /// Takes an entry out that has become safe since it was held over.
-    pub(crate) fn trim_held_over(&mut self, is_safe: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        let (&pos, _) = self.held_over.iter().find(|(_, entry)| is_safe(entry))?;
-        self.let_go(pos)
+    /// Takes entries out that have become safe since they were held over. It looks at a few of them, and next time at the next ones.
+    pub(crate) fn trim_held_over(&mut self, is_safe: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let next = self.held_over.range(self.looked_at..).take(HELD_OVER_AT_ONCE);
+        let seen: Vec<(LogPos, bool)> = next.map(|(&pos, entry)| (pos, is_safe(entry))).collect();
+        self.looked_at = match seen.last() {
+            Some((last, _)) if seen.len() == HELD_OVER_AT_ONCE => last + 1,
+            _ => 0,
+        };
+        let safe = seen.into_iter().filter(|(_, is_safe)| *is_safe);
+        safe.filter_map(|(pos, _)| self.let_go(pos)).collect()
     }
 
     fn let_go(&mut self, held_over: LogPos) -> Option<Entry> {
@@ -233,8 +242,67 @@ impl Log {
     }
 }
 
+/// Entries that are looked at together: a tick must be short.
+const HELD_OVER_AT_ONCE: usize = 1000;
+
 /// Room for writes that are held over. All that is under way when a quorum is lost, if it is not more than is taken at all.
 const HELD_OVER_BYTES_MAX: usize = OVERLOAD_SLACK_BYTES;
 
 /// Room for writes in flight where there is no backlog to speak of, in bytes.
 const OVERLOAD_SLACK_BYTES: usize = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequencer::repair::NOBODY;
+
+    fn log_of(entries: u64) -> Log {
+        let mut log = Log::new(0);
+        for seq in 1..=entries {
+            let commands = Commands::one(Bytes::from_static(b"*1\r\n$4\r\nPING\r\n"));
+            let mut entry = Entry::new(0, 0, seq, commands, NOBODY, 0);
+            entry.released = true;
+            log.push(entry);
+        }
+        log
+    }
+
+    #[test]
+    fn what_is_not_safe_stays_until_it_is() {
+        let mut log = log_of(5);
+        let safe_to = |seq: u64| move |entry: &Entry| entry.seq <= seq;
+        let mut trimmed = Vec::new();
+        while let Some(entry) = log.trim_one(safe_to(2)) {
+            trimmed.push(entry.seq);
+        }
+        assert_eq!(trimmed, [1, 2]);
+        let left: Vec<u64> = log
+            .positions()
+            .filter_map(|pos| Some(log.get(pos)?.seq))
+            .collect();
+        assert_eq!(
+            (left, log.bytes),
+            (vec![3, 4, 5], 0),
+            "held over, beside the bound"
+        );
+        let pos = log.push(Entry::new(0, 0, 6, Commands::one(Bytes::new()), NOBODY, 0));
+        assert_eq!(log.positions().last(), Some(pos));
+        assert!(log.trim_held_over(safe_to(2)).is_empty());
+        let safe: Vec<u64> = log.trim_held_over(safe_to(4)).iter().map(|e| e.seq).collect();
+        assert_eq!((safe, log.positions().count()), (vec![3, 4], 2));
+    }
+
+    #[test]
+    fn of_many_that_are_held_over_a_few_are_looked_at_in_turn() {
+        let many = 2 * HELD_OVER_AT_ONCE as u64 + 10;
+        let mut log = log_of(many);
+        assert!(log.trim_one(|_| false).is_none());
+        let (mut looks, mut left) = (0, many as usize);
+        while left > 0 {
+            let safe = log.trim_held_over(|_| true).len();
+            assert!(safe <= HELD_OVER_AT_ONCE);
+            (looks, left) = (looks + 1, left - safe);
+        }
+        assert_eq!((looks, log.held_over_bytes), (3, 0));
+    }
+}
