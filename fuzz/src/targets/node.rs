@@ -228,6 +228,7 @@ fn pool_of_three() -> Sequencer {
         backlog_bytes: 1 << 20,
         batch_commands_max: 1024,
         batch_bytes_max: 1 << 20,
+        question: ringfence::command::dump::Question::default(),
         bookkeeping_db: 15,
         read_any: true,
         linearizable: true,
