@@ -78,8 +78,9 @@ pub async fn look_over(control: &mut Control, bookkeeping_db: u16) -> Result<Fac
             "runs version {version}, and at least 6.2 is needed: upgrade the server"
         )));
     }
-    let mode = field("redis_mode");
-    if mode != "standalone" && !mode.is_empty() {
+    // Valkey 9 has another name for it.
+    let modes = [field("redis_mode"), field("server_mode")];
+    if let Some(mode) = modes.iter().find(|mode| !["", "standalone"].contains(mode)) {
         return Err(CheckFailure::unfit(format!(
             "runs in {mode} mode: the pool does its own sharding and mirroring, so start the server with \
              \"cluster-enabled no\" and not as a sentinel"

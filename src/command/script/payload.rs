@@ -12,8 +12,8 @@ const FUNCTION: u8 = 0xf5;
 /// The version that is written: Redis 7.0's, which every later one reads.
 const VERSION: u16 = 10;
 
-/// The newest version that is read. Functions are kept alike in all of them.
-const VERSION_MAX: u16 = 12;
+/// The newest version that is read: Valkey 9.1 has it. Functions are kept alike in all of them.
+const VERSION_MAX: u16 = 80;
 
 /// Longest text that a library may have once it is unpacked, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
