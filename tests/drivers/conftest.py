@@ -39,6 +39,8 @@ OF_FOUR = {
     "own": lambda directory, name: Pool(directory, 2, False, nodes=4, replicas=2, arguments=["--profile", name]),
     "own-killed": lambda directory, name: Pool(directory, 2, True, nodes=4, arguments=["--profile", name]),
 }
+# Those that are left to `make test-drivers`: others do the same, or nearly.
+SLOW = ["threads", "own-killed"]
 HERE = Path(__file__).parent
 
 
@@ -141,12 +143,12 @@ def pytest_generate_tests(metafunc):
     if "flow" not in metafunc.fixturenames:
         return
     left_out = {"old"} if metafunc.definition.get_closest_marker("needs_7") else set()
-    kinds = [pytest.param((kind, start), id=kind) for kind, start in KINDS.items() if kind not in left_out]
+    chosen = {kind: start for kind, start in KINDS.items() if kind not in left_out}
     if mark := metafunc.definition.get_closest_marker("profile"):
         (name,) = mark.args
-        for kind, start in OF_FOUR.items():
-            started = kind, functools.partial(start, name=name)
-            kinds.append(pytest.param(started, id=kind, marks=[pytest.mark.slow] if "killed" in kind else []))
+        chosen |= {kind: functools.partial(start, name=name) for kind, start in OF_FOUR.items()}
+    slow = {kind: [pytest.mark.slow] for kind in SLOW}
+    kinds = [pytest.param((kind, start), id=kind, marks=slow.get(kind, [])) for kind, start in chosen.items()]
     metafunc.parametrize("server", kinds, indirect=True, scope="module")
 
 
