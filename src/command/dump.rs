@@ -44,10 +44,11 @@ impl Question {
     }
 
     /// The replies in the form that the rest of this file reads: the payload, and the deadline (to about a ms, where it is not told).
-    pub fn value(self, replies: &[u8]) -> Bytes {
-        match self.with_deadline(replies) {
-            Some(value) if self.before_7 => value,
-            _ => Bytes::copy_from_slice(replies),
+    pub fn value(self, replies: impl Into<Bytes>) -> Bytes {
+        let replies = replies.into();
+        match self.before_7 {
+            true => self.with_deadline(&replies).unwrap_or(replies),
+            false => replies,
         }
     }
 
@@ -107,16 +108,13 @@ mod tests {
         let asked = String::from_utf8_lossy(&old.about(b"k")).into_owned();
         assert_eq!(asked.matches('*').count() as u32, old.count(), "{asked}");
         let time = "*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n";
-        let value = |left: &str| old.value(format!("$1\r\nx\r\n:{left}\r\n{time}").as_bytes());
+        let value = |left: &str| old.value(format!("$1\r\nx\r\n:{left}\r\n{time}"));
         assert_eq!(value("1000"), "$1\r\nx\r\n:1700000001123\r\n");
         assert_eq!(value("-1"), "$1\r\nx\r\n:-1\r\n");
-        assert_eq!(
-            old.value(format!("_\r\n:-2\r\n{time}").as_bytes()),
-            "_\r\n:-2\r\n"
-        );
+        assert_eq!(old.value(format!("_\r\n:-2\r\n{time}")), "_\r\n:-2\r\n");
         let new = Question::to("7.0.15");
         assert_eq!(
-            (new.count(), new.value(b"_\r\n:-2\r\n")),
+            (new.count(), new.value("_\r\n:-2\r\n")),
             (2, Bytes::from("_\r\n:-2\r\n"))
         );
     }

@@ -424,7 +424,7 @@ impl Across {
 
     async fn value(&self, p: &Procedure, key: usize) -> Step<Bytes> {
         let outcome = p.ask(self.at(key), p.db, self.ask_for(key)).await;
-        Ok(self.question.value(&replies(outcome)?.concat()))
+        Ok(self.question.value(replies(outcome)?.concat()))
     }
 
     fn ask_for(&self, key: usize) -> Action {
@@ -474,7 +474,7 @@ impl Across {
         let asked = keys.iter().map(|&key| (self.at(key), p.db, self.ask_for(key)));
         let mut values: Vec<Bytes> = Vec::with_capacity(keys.len());
         for outcome in p.ask_all(asked.collect()).await {
-            values.push(self.question.value(&replies(outcome)?.concat()));
+            values.push(self.question.value(replies(outcome)?.concat()));
         }
         let written: Vec<usize> = keys
             .iter()
@@ -502,7 +502,7 @@ impl Across {
         let mut changed: Vec<(i64, usize, Bytes)> = Vec::new();
         for key in written {
             let value: Vec<Bytes> = found.by_ref().take(self.question.count() as usize).collect();
-            let value = self.question.value(&value.concat());
+            let value = self.question.value(value.concat());
             let before = keys.iter().zip(&values).find(|(known, _)| **known == key);
             let before = before.map_or(&b""[..], |(_, before)| &before[..]);
             if before != value {

@@ -251,7 +251,8 @@ impl Plan {
 
 /// Writes the new epoch's positions into a node's account, and clears what the old one left. What it has of partitions that it
 /// is not in sync with, or not to hold at all, is marked: a copy replaces it, or it is removed. Its old position stays beside the
-/// mark: until the table is recorded, a successor may still find that it is in sync, and ask how far it is.
+/// mark: until the table is recorded, a successor may still find that it is in sync, and ask how far it is. For the same reason it stays
+/// known that it has been emptied (`rf:forgot`): of what it is given, it tells the position from here on.
 async fn begin_epoch(
     table: &Table,
     node: NodeId,
@@ -297,13 +298,7 @@ async fn begin_epoch(
     let marks: Vec<&[u8]> = marks.iter().map(Vec::as_slice).collect();
     let mut commands: Vec<&[&[u8]]> = vec![
         &[b"MULTI"],
-        &[
-            b"DEL",
-            account::TOUCHED,
-            account::REPAIR,
-            account::APPLIED,
-            account::FORGOT,
-        ],
+        &[b"DEL", account::TOUCHED, account::REPAIR, account::APPLIED],
     ];
     for hash in [&applied, &marks] {
         if hash.len() > 2 {

@@ -274,7 +274,7 @@ impl Sequencer {
             }
             Purpose::Settled(to) => self.effects.push(Effect::Complete(to, Outcome::Done)),
             Purpose::Probe(decide, to) => self.decided(read.partition, read.db, *decide, to, &frames),
-            Purpose::Repair(key) => self.repaired(read.partition, read.db, &key, &frames),
+            Purpose::Repair(key) => self.repaired(read.partition, read.db, &key, frames),
         }
         true
     }

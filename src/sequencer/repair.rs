@@ -91,7 +91,7 @@ impl Sequencer {
     }
 
     /// The primary has said what the key is.
-    pub(super) fn repaired(&mut self, partition: PartitionId, db: u16, key: &[u8], frames: &[u8]) {
+    pub(super) fn repaired(&mut self, partition: PartitionId, db: u16, key: &[u8], frames: Bytes) {
         if let Some((frame, span)) = dump::restore(key, &self.settings.question.value(frames)) {
             let commands = Commands {
                 compare: Compare::Skip,

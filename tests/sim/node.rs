@@ -570,7 +570,6 @@ impl Node {
             .chain(account.repairing.into_keys())
             .chain(holds);
         self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
-        self.forgot = false;
         self.repair = known
             .filter(|partition| !applied.contains_key(partition))
             .map(|partition| (partition, vec![None]))

@@ -136,7 +136,7 @@ async fn carry(
             ..Commands::one(question.about(&item.name))
         };
         let frames = replies(p.ask(item.partition, db, Action::Read(ask)).await)?.concat();
-        let frames = question.value(&frames);
+        let frames = question.value(frames);
         let to = names::item(segment.partition, item.id.to_string().as_bytes());
         if dump::exists(&frames)
             && let Some((frame, _)) = dump::restore(&to, &frames)

@@ -242,6 +242,15 @@ fn who_has_lost_its_data_does_not_speak_for_who_is_away() {
     assert_eq!(client.call(cmd!["GET", "key"]), Reply::bulk("acknowledged"));
     sidecar.wait_all_in_sync(&pool, RECOVERY_MAX);
     assert_converged(&pool, &sidecar);
+    // That it was emptied stays known, so that a take-over that is cut short is no different; of what it was given it can tell.
+    let mut emptied = pool.nodes[1].client();
+    emptied.call(cmd!["SELECT", 15]);
+    assert_eq!(emptied.call(cmd!["GET", "rf:forgot"]), Reply::bulk("1"));
+    sidecar.kill9();
+    pool.nodes[2].kill9();
+    sidecar.restart();
+    let mut client = sidecar.client();
+    assert_eq!(client.call(cmd!["GET", "key"]), Reply::bulk("acknowledged"));
 }
 
 /// The same in a pool that is larger than its sets: most nodes still know the pool, but of some partitions nobody there can tell what was last.
