@@ -15,11 +15,13 @@ mod lua;
 pub mod payload;
 pub mod prelude;
 mod shebang;
+mod tables;
 
 use super::CommandTable;
-use calls::{Aliases, arguments, is_entry_id, set_is_absolute};
+use calls::{Aliases, is_entry_id, set_is_absolute};
 use lua::{Token, tokens};
 pub use shebang::{Shebang, shebang};
+use tables::Tables;
 
 /// Longest script that is looked at; a longer one is unclear. Twice the size of a very large function library.
 const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
@@ -41,8 +43,12 @@ pub struct ScriptTraits {
     pub server_state: bool,
     /// It names `os`.
     pub names_os: bool,
+    /// It names `os`, `math` or `tostring`.
+    pub names_natives: bool,
     /// The commands that it names, in lower case, sorted.
     pub commands: Vec<Box<str>>,
+    /// The same as it writes them.
+    pub written: Vec<Box<str>>,
 }
 
 impl ScriptTraits {
@@ -65,11 +71,14 @@ impl ScriptTraits {
     }
 }
 
-/// Whether the text of a script proves that it touches only keys which it declares.
-pub fn touches_only_declared(text: &[u8], commands: &CommandTable) -> bool {
+/// Whether the text of a script proves that it touches only keys which it declares, if it is given so many of them at least.
+pub fn touches_only_declared(text: &[u8], commands: &CommandTable) -> Option<usize> {
     let tokens = tokens(text);
     let aliases = Aliases::of(&tokens);
-    !analyse(text).unclear && declared::only_declared(&tokens, &aliases, commands)
+    if analyse(text).unclear {
+        return None;
+    }
+    declared::only_declared(&tokens, &aliases, commands)
 }
 
 /// What the text of a script, or of a function library, tells.
@@ -87,17 +96,19 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
         traits.unclear = true;
         return traits;
     }
+    let tables = Tables::of(&tokens);
     let mut rest = tokens.as_slice();
     while let Some((&token, after)) = rest.split_first() {
         let at = tokens.len() - rest.len();
         rest = after;
+        traits.names_natives |= matches!(token, Token::Word(b"os" | b"math" | b"tostring"));
         // Valkey's second name for `redis`, which stays out of the shim's sight.
         traits.hidden |= token == Token::Word(b"server");
         match (token, after) {
             (Token::Word(b"redis" | b"server"), [Token::Mark(b'.'), Token::Word(field), after @ ..]) => {
                 rest = after;
                 match *field {
-                    b"call" | b"pcall" => traits.call(after, aliases.defined_at(at)),
+                    b"call" | b"pcall" => traits.call(after, &tables, aliases.defined_at(at)),
                     b"REDIS_VERSION" | b"REDIS_VERSION_NUM" | b"SERVER_NAME" | b"VALKEY_VERSION" => {
                         traits.server_state = true;
                     }
@@ -136,34 +147,31 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
             (Token::Word(b"math"), _) => traits.names_time_or_random = true,
             (Token::Word(b"collectgarbage" | b"gcinfo"), _) => traits.server_state = true,
             (Token::Word(word), after) if aliases.has(word) => {
-                traits.call(after, aliases.defined_at(at + 2));
+                traits.call(after, &tables, aliases.defined_at(at + 2));
             }
             _ => {}
         }
     }
-    traits.commands.sort_unstable();
-    traits.commands.dedup();
+    for names in [&mut traits.commands, &mut traits.written] {
+        names.sort_unstable();
+        names.dedup();
+    }
     traits
 }
 
 impl ScriptTraits {
     /// Takes in one use of `redis.call`, given what follows it. `defines` if it is only given another name.
-    fn call(&mut self, after: &[Token<'_>], defines: bool) {
-        match after {
-            [Token::Text(name), ..] => self.command(name, &[]),
-            [Token::Mark(b'('), Token::Text(name), Token::Mark(b')' | b','), ..] => {
-                match arguments(after.split_first().map_or(&[], |(_, inside)| inside)) {
-                    Some(args) => self.command(name, &args),
-                    None => self.unclear = true,
-                }
-            }
+    fn call<'t, 'a>(&mut self, after: &'t [Token<'a>], tables: &Tables<'t, 'a>, defines: bool) {
+        match (after, tables.call(after)) {
+            ([Token::Text(name), ..], _) => self.command(name, &[]),
+            (_, Some(call)) => self.command(call.name, &call.args),
             _ if defines => {}
             _ => self.unclear = true,
         }
     }
 
-    fn command(&mut self, name: &[u8], args: &[&[Token<'_>]]) {
-        let name = name.to_ascii_lowercase();
+    fn command(&mut self, written: &[u8], args: &[&[Token<'_>]]) {
+        let name = written.to_ascii_lowercase();
         match name.as_slice() {
             b"time" | b"spop" | b"srandmember" | b"randomkey" | b"hrandfield" | b"zrandmember" | b"ttl"
             | b"pttl" | b"httl" | b"hpttl" | b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"xpending"
@@ -193,7 +201,10 @@ impl ScriptTraits {
         }
         match String::from_utf8(name) {
             // An escape may spell anything.
-            Ok(name) if !name.contains('\\') => self.commands.push(name.into()),
+            Ok(name) if !name.contains('\\') => {
+                self.commands.push(name.into());
+                self.written.push(String::from_utf8_lossy(written).into());
+            }
             _ => self.unclear = true,
         }
     }

@@ -100,7 +100,7 @@ impl ScriptUse {
         args: &Args<'_>,
         now_ms: u64,
     ) -> (Commands, Option<Box<Finish>>) {
-        let moment = self.parts.clock.then(|| prelude::moment(now_ms, rand::random()));
+        let moment = self.parts.moment.then(|| prelude::moment(now_ms, rand::random()));
         let (frame, finish) = match self.call {
             Some(call) => (
                 prelude::call(args, call.command, call.name.as_bytes(), moment.as_deref()),
@@ -172,13 +172,7 @@ impl Worker {
         let found = match kind_of(command.special) {
             Some((false, read_only)) => {
                 let known = self.known(core, id, args.arg(1))?;
-                self.usable(
-                    known,
-                    &sha_of(args.arg(1)),
-                    false,
-                    read_only,
-                    are_tagged(&self.shared().keyspace, command, args),
-                )
+                self.usable(known, &sha_of(args.arg(1)), (false, read_only), command, args)
             }
             _ => self.script_in_transaction(command, args),
         };
@@ -210,13 +204,7 @@ impl Worker {
         };
         let known = sha.and_then(|sha| Some((self.shared().library.script(&sha)?, sha)));
         match known {
-            Some((known, sha)) => self.usable(
-                known,
-                &sha,
-                by_digest,
-                read_only,
-                are_tagged(&self.shared().keyspace, command, args),
-            ),
+            Some((known, sha)) => self.usable(known, &sha, (by_digest, read_only), command, args),
             None => Err(encode::error(NOSCRIPT)),
         }
     }
@@ -225,16 +213,28 @@ impl Worker {
         &self,
         known: KnownScript,
         sha: &Sha,
-        by_digest: bool,
-        read_only: bool,
-        tagged: bool,
+        (by_digest, read_only): (bool, bool),
+        command: &Command,
+        args: &Args<'_>,
     ) -> Result<Option<ScriptUse>, Bytes> {
-        match known.refusal {
-            Some(line) => Err(encode::error(line)),
-            None => Ok(Some(ScriptUse::of_script(
-                known, sha, by_digest, read_only, tagged,
-            ))),
+        if let Some(line) = known.refusal {
+            return Err(encode::error(line));
         }
+        if known.keys_needed > 0
+            && command
+                .keys(args)
+                .is_ok_and(|keys| keys.len() < known.keys_needed)
+        {
+            let needed = known.keys_needed;
+            let line = format!(
+                "ERR this script makes a command with KEYS[{needed}], and was not given so many keys"
+            );
+            return Err(encode::error(&line));
+        }
+        let tagged = are_tagged(&self.shared().keyspace, command, args);
+        Ok(Some(ScriptUse::of_script(
+            known, sha, by_digest, read_only, tagged,
+        )))
     }
 
     /// The function that `FCALL` names.

@@ -62,7 +62,8 @@ impl Judge {
     /// A script, as it is executed.
     pub fn script(&self, text: &Bytes) -> KnownScript {
         let traits = analyse(text);
-        let only_declared = touches_only_declared(text, &self.commands);
+        let keys_needed = touches_only_declared(text, &self.commands);
+        let only_declared = keys_needed.is_some();
         let parts = self.parts(&traits, only_declared);
         let with = |parts: Parts| {
             let script = match parts.any() {
@@ -83,6 +84,7 @@ impl Judge {
             script: with(parts),
             parts,
             only_declared,
+            keys_needed: keys_needed.unwrap_or(0),
             may_write: self.may_write(&traits),
             refusal: self.refusal(&traits, if free.is_some() { unguarded } else { parts }),
             free,
@@ -132,10 +134,14 @@ impl Judge {
             || traits.names_time_or_random
             || traits.relative_expiry
             || ((traits.unordered_reads || traits.server_state) && self.may_write(traits));
+        let items = self.items && !only_declared;
+        let clock = self.replicas > 1 && differs;
         Parts {
-            clock: self.replicas > 1 && (differs || (self.items && !only_declared)),
+            moment: self.replicas > 1 && (differs || items),
+            clock,
+            natives: clock && traits.names_natives,
             guard: self.partitions > 1 && !only_declared,
-            items: self.items && !only_declared,
+            items,
             publish: traits.may_publish(),
             bounds: traits.unclear || traits.commands.iter().any(|name| &**name == "copy"),
             os: traits.names_os,
@@ -159,13 +165,19 @@ impl Judge {
     }
 
     fn keys(&self, traits: &ScriptTraits, parts: Parts) -> prelude::Keys {
+        let written = traits.written.iter().map(|name| &**name);
+        let plain = prelude::plain(&self.commands, written, parts);
         if !parts.guard {
-            return prelude::Keys::default();
+            return prelude::Keys {
+                plain,
+                ..prelude::Keys::default()
+            };
         }
         let names = |name: &str| traits.unclear || traits.commands.iter().any(|known| **known == *name);
         prelude::Keys {
             specs: prelude::key_specs(&self.commands, names),
             rules: self.rules.clone(),
+            plain,
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct KnownScript {
     pub free: Option<(Arc<Script>, Parts)>,
     /// Whether its text proves that it touches only keys that it declares.
     pub only_declared: bool,
+    /// How many keys it must be given for that.
+    pub keys_needed: usize,
     /// Whether it may change anything.
     pub may_write: bool,
     /// Why it is not executed, if so: an error line.

@@ -40,7 +40,25 @@ fn may_be_several(arg: &[Token<'_>]) -> bool {
             b"cjson" | b"cmsgpack" | b"tostring" | b"tonumber" | b"string" | b"math" | b"table" | b"redis"
         ))
     );
-    arg.last() == Some(&Token::Mark(b')')) && !harmless
+    arg.last() == Some(&Token::Mark(b')')) && !harmless && !is_computed(arg)
+}
+
+/// Whether an operator makes the argument one value.
+fn is_computed(arg: &[Token<'_>]) -> bool {
+    let mut depth = 0_usize;
+    arg.iter().any(|token| {
+        match token {
+            Token::Mark(b'(' | b'{' | b'[') => depth += 1,
+            Token::Mark(b')' | b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let is_operator = matches!(
+            token,
+            Token::Mark(b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'#' | b'=' | b'<' | b'>')
+                | Token::Word(b"and" | b"or" | b"not")
+        );
+        depth == 0 && is_operator
+    })
 }
 
 /// Whether a stream entry's id is written out in full.

@@ -3,6 +3,9 @@
 //! It does if every key argument of every `redis.call` is `KEYS[…]`, or a name that is bound once, to `KEYS[…]` or by
 //! `ipairs(KEYS)` or `ipairs` of a list of such, and nothing could change `KEYS`. Most scripts are like that, and run without
 //! the guard. The proof errs on one side only: what it does not understand is not proven.
+//!
+//! A key that is not there ends a command, which cannot be given nothing; but from a table something else would move up to its place.
+//! So such a key must be there, which is known once the script is called.
 
 use std::collections::HashSet;
 
@@ -10,6 +13,7 @@ use super::super::CommandTable;
 use super::super::spec::{Begin, Find, KeyFlags};
 use super::calls::{Aliases, arguments, ends_statement};
 use super::lua::Token;
+use super::tables::{Call, Tables};
 
 /// Most tokens between the brackets of a `KEYS[…]`, and between `function` and its parameters, that are looked at: without a
 /// bound, some texts would be looked through again and again.
@@ -18,59 +22,60 @@ const INDEX_TOKENS_MAX: usize = 64;
 /// Most names that are kept track of.
 const NAMES_MAX: usize = 64;
 
-/// Whether all keys that the script touches are declared ones.
-pub(super) fn only_declared(tokens: &[Token<'_>], aliases: &Aliases<'_>, commands: &CommandTable) -> bool {
-    let Some(names) = names_of_keys(tokens) else {
-        return false;
-    };
+/// A name that stands for a declared key, and for which one where that is known.
+type NamedKey<'a> = (&'a [u8], Option<usize>);
+
+/// Whether all keys that the script touches are declared ones, if it is given so many keys at least.
+pub(super) fn only_declared(
+    tokens: &[Token<'_>],
+    aliases: &Aliases<'_>,
+    commands: &CommandTable,
+) -> Option<usize> {
+    let names = names_of_keys(tokens)?;
+    let tables = Tables::of(tokens);
     let containers = commands
         .iter()
         .filter_map(|c| Some(c.name.split_once('|')?.0))
         .collect();
-    let mut calls = aliases.calls(tokens);
-    calls.all(|after| match after {
-        [Token::Text(_), ..] => true,
-        [Token::Mark(b'('), inside @ ..] => match (inside, arguments(inside)) {
-            ([Token::Text(name), ..], Some(args)) => {
-                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-                call_is_declared(&name, &args, &names, commands, &containers)
-            }
-            _ => false,
-        },
-        // The definition of another name.
-        _ => true,
-    })
+    let mut needed = 0;
+    for after in aliases.calls(tokens) {
+        needed = needed.max(match (after, tables.call(after)) {
+            (_, Some(call)) => call_is_declared(&call, &names, commands, &containers)?,
+            ([Token::Mark(b'('), ..], None) => return None,
+            // One text as its only argument, or the definition of another name.
+            _ => 0,
+        });
+    }
+    Some(needed)
 }
 
+/// The same of one call.
 fn call_is_declared(
-    name: &str,
-    args: &[&[Token<'_>]],
-    names: &[&[u8]],
+    call: &Call<'_, '_>,
+    names: &[NamedKey<'_>],
     commands: &CommandTable,
     containers: &HashSet<&str>,
-) -> bool {
-    let Some(command) = commands.get(name) else {
-        return false;
-    };
+) -> Option<usize> {
+    let name = String::from_utf8_lossy(call.name).to_ascii_lowercase();
+    let (name, args) = (name.as_str(), call.args.as_slice());
+    let command = commands.get(name)?;
     let all_keys = matches!(
         name,
         "keys" | "scan" | "randomkey" | "dbsize" | "sort" | "sort_ro" | "copy"
     );
     if all_keys || name.starts_with("georadius") {
-        return false;
+        return None;
     }
     let command = match args.get(1) {
         _ if !containers.contains(name) => command,
         Some([Token::Text(sub)]) => {
             let sub = String::from_utf8_lossy(sub).to_ascii_lowercase();
-            match commands.get(&format!("{name}|{sub}")) {
-                Some(command) => command,
-                None => return false,
-            }
+            commands.get(&format!("{name}|{sub}"))?
         }
-        _ => return false,
+        _ => return None,
     };
-    command
+    let mut needed = 0;
+    let all = command
         .key_specs
         .iter()
         .filter(|spec| !spec.flags.contains(KeyFlags::NOT_KEY))
@@ -87,14 +92,19 @@ fn call_is_declared(
                 return false;
             };
             let is_last = |at: usize| at + 1 == args.len();
-            let is_declared = |at: usize, arg: &[Token<'_>]| match arg {
+            let mut is_declared = |at: usize, arg: &[Token<'_>]| match arg {
                 [
                     Token::Word(b"unpack"),
                     Token::Mark(b'('),
                     Token::Word(b"KEYS"),
                     Token::Mark(b')'),
                 ] => last == -1 && step == 1 && is_last(at),
-                arg => is_key(arg) || matches!(arg, [Token::Word(name)] if names.contains(name)),
+                arg if call.from_table => {
+                    let number = number_of_key(arg, names);
+                    needed = needed.max(number.unwrap_or(0));
+                    number.is_some()
+                }
+                arg => is_key(arg) || matches!(arg, [Token::Word(name)] if is_named(names, name)),
             };
             let end = match usize::try_from(last) {
                 Ok(last) => (begin + last + 1).min(args.len()),
@@ -108,7 +118,26 @@ fn call_is_declared(
             let mut keys = among.clone().step_by(step.max(1));
             let rest_single = step <= 1 || args.iter().rev().take(1).all(|arg| !spreads(arg));
             before && rest_single && keys.all(|(at, arg)| is_declared(at, arg))
-        })
+        });
+    all.then_some(needed)
+}
+
+fn is_named(names: &[NamedKey<'_>], name: &[u8]) -> bool {
+    names.iter().any(|(known, _)| *known == name)
+}
+
+/// Which declared key it is, if that is written out.
+fn number_of_key(arg: &[Token<'_>], names: &[NamedKey<'_>]) -> Option<usize> {
+    match arg {
+        [
+            Token::Word(b"KEYS"),
+            Token::Mark(b'['),
+            Token::Word(number),
+            Token::Mark(b']'),
+        ] => std::str::from_utf8(number).ok()?.parse().ok().filter(|&n| n > 0),
+        [Token::Word(name)] => names.iter().find(|(known, _)| known == name)?.1,
+        _ => None,
+    }
 }
 
 fn spreads(arg: &[Token<'_>]) -> bool {
@@ -138,7 +167,7 @@ fn is_key(arg: &[Token<'_>]) -> bool {
 }
 
 /// The names that stand for a declared key and nothing else; `None` if `KEYS` itself may be changed.
-fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
+fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<NamedKey<'a>>> {
     let bound = bindings(tokens)?;
     let times = |name: &[u8]| bound.iter().filter(|other| **other == name).count();
     if [&b"KEYS"[..], b"ipairs", b"pairs", b"unpack"]
@@ -163,7 +192,7 @@ fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
                 Token::Word(b"KEYS"),
                 Token::Mark(b')'),
                 ..,
-            ] => names.push(name),
+            ] => names.push((*name, None)),
             [Token::Word(b"KEYS"), after @ ..]
                 if !is_harmless(tokens.get(..at).unwrap_or_default(), after) =>
             {
@@ -175,17 +204,17 @@ fn names_of_keys<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
             return None;
         }
     }
-    names.retain(|name| times(name) == 1);
+    names.retain(|(name, _)| times(name) == 1);
     let mut listed = names_in_lists(tokens, &names);
-    listed.retain(|name| times(name) == 1);
+    listed.retain(|(name, _)| times(name) == 1);
     names.append(&mut listed);
     Some(names)
 }
 
 /// The names in loops over a list that is written out, as in `for _, name in ipairs({a, KEYS[2]})`, of declared keys only.
-fn names_in_lists<'a>(tokens: &[Token<'a>], names: &[&[u8]]) -> Vec<&'a [u8]> {
+fn names_in_lists<'a>(tokens: &[Token<'a>], names: &[NamedKey<'_>]) -> Vec<NamedKey<'a>> {
     let is_declared =
-        |item: &&[Token<'_>]| is_key(item) || matches!(item, [Token::Word(name)] if names.contains(name));
+        |item: &&[Token<'_>]| is_key(item) || matches!(item, [Token::Word(name)] if is_named(names, name));
     let mut found = Vec::new();
     for at in 0..tokens.len() {
         let [
@@ -211,7 +240,7 @@ fn names_in_lists<'a>(tokens: &[Token<'a>], names: &[&[u8]]) -> Vec<&'a [u8]> {
             && items.iter().all(is_declared)
             && found.len() < NAMES_MAX
         {
-            found.push(*name);
+            found.push((*name, None));
         }
     }
     found
@@ -268,11 +297,11 @@ fn closing<'t, 'a>(inside: &'t [Token<'a>]) -> Option<&'t [Token<'a>]> {
 }
 
 /// The names of a `local a, b = KEYS[1], KEYS[2]` that are given a key each, from behind `local` on.
-fn defined<'a>(after: &[Token<'a>]) -> Vec<&'a [u8]> {
+fn defined<'a>(after: &[Token<'a>]) -> Vec<NamedKey<'a>> {
     let mut names = Vec::new();
     let mut rest = after;
     while let [Token::Word(name), behind @ ..] = rest {
-        names.push(*name);
+        names.push((*name, None));
         match behind {
             [Token::Mark(b','), behind @ ..] => rest = behind,
             [Token::Mark(b'='), behind @ ..] => {
@@ -286,24 +315,26 @@ fn defined<'a>(after: &[Token<'a>]) -> Vec<&'a [u8]> {
     while let [Token::Word(b"KEYS"), Token::Mark(b'['), inside @ ..] = rest
         && let Some(behind) = closing(inside)
     {
-        match behind {
-            [Token::Mark(b','), next @ ..] => {
-                given += 1;
-                rest = next;
-            }
-            _ if ends_statement(behind.first()) => {
-                given += 1;
-                break;
-            }
+        let is_last = match behind {
+            [Token::Mark(b','), ..] => false,
+            _ if ends_statement(behind.first()) => true,
             _ => break,
+        };
+        if let Some((_, number)) = names.get_mut(given) {
+            *number = number_of_key(rest.get(..4).unwrap_or_default(), &[]);
         }
+        given += 1;
+        if is_last {
+            break;
+        }
+        rest = behind.get(1..).unwrap_or_default();
     }
     names.truncate(given);
     names
 }
 
 /// Every name as often as something binds it; `None` if that is too hard to tell: an assignment, a `local`, a loop, a parameter, a function.
-fn bindings<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
+pub(super) fn bindings<'a>(tokens: &[Token<'a>]) -> Option<Vec<&'a [u8]>> {
     let mut bound = Vec::new();
     for at in 0..tokens.len() {
         let (before, rest) = tokens.split_at_checked(at).unwrap_or((tokens, &[]));

@@ -4,8 +4,9 @@
 //! same place of the order; running it on one node and copying what it did would cost a round trip and a hold of the
 //! partition. Of what they do, each script gets the [`Parts`] that it needs:
 //!
-//! - *clock*: whatever depends on a clock, on chance or on an undefined order is computed from the pool's time, which the owner
-//!   of the command gives as one more argument. So the effect is a function of the data and the arguments.
+//! - *moment*: the owner of the command gives the pool's time, and a number by chance, as one more argument.
+//! - *clock*: whatever depends on a clock, on chance or on an undefined order is computed from that. So the effect is a function of
+//!   the data and the arguments.
 //! - *items*: items of a striped queue are called as the nodes call them.
 //! - *guard*: a key that may be on other nodes than the declared ones is refused before it is touched.
 //! - *publish*: messages are handed to the sidecar, which has the subscribers, with the reply.
@@ -27,18 +28,34 @@ use crate::profile::{KeyRule, Role};
 use crate::resp::Args;
 
 const CORE: &str = include_str!("prelude/core.lua");
+const MOMENT: &str = include_str!("prelude/moment.lua");
 const CLOCK: &str = include_str!("prelude/clock.lua");
+const NATIVES: &str = include_str!("prelude/natives.lua");
 const ITEMS: &str = include_str!("prelude/items.lua");
+const SETTLE: &str = include_str!("prelude/settle.lua");
 const GUARD: &str = include_str!("prelude/guard.lua");
 const PUBLISH: &str = include_str!("prelude/publish.lua");
 const SCRIPT: &str = include_str!("prelude/script.lua");
 const LIBRARY: &str = include_str!("prelude/library.lua");
 
+/// Commands that reach beyond the database, or all keys.
+const BEYOND: &str = "select move swapdb flushall flushdb migrate";
+
+/// Commands that the clock part puts something in the place of.
+const CLOCKED: &str = "expire pexpire set time setex psetex getex ttl pttl restore xadd xtrim spop srandmember hrandfield sort sort_ro \
+    zrandmember smembers sinter sunion sdiff hkeys hvals keys hgetall sscan hscan zscan randomkey scan xautoclaim xclaim select flushall \
+    flushdb swapdb move migrate config script function client debug acl module cluster replicaof slaveof object info dbsize lastsave role \
+    memory latency slowlog hexpire hpexpire hgetex hsetex msetex";
+
 /// What a script gets of the prelude.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
+    /// Each run is told the pool's time.
+    pub moment: bool,
     /// Time, chance and order are the pool's.
     pub clock: bool,
+    /// It names what Lua itself has of time and chance.
+    pub natives: bool,
     /// Only keys that live with the declared ones may be touched.
     pub guard: bool,
     /// Items live with the queue that it is executed on.
@@ -65,6 +82,8 @@ pub struct Keys {
     pub specs: String,
     /// Where they live: [`rules`].
     pub rules: String,
+    /// Commands as the script writes them, of which nothing but the first key is to be looked at: [`plain`].
+    pub plain: String,
 }
 
 /// A script with its prelude, behind its `#!` line if it has one.
@@ -102,21 +121,42 @@ fn os(parts: Parts) -> &'static str {
 }
 
 fn core(parts: Parts, keys: &Keys) -> String {
-    let mut chosen = String::new();
+    let mut sections = [const { String::new() }; 3];
+    let [at_once, each_run, when_needed] = &mut sections;
+    let mut take = |part: &str| {
+        let mut section = &mut *at_once;
+        for line in part.lines() {
+            match line {
+                "--@ each run" => section = &mut *each_run,
+                "--@ when needed" => section = &mut *when_needed,
+                line => section.extend([line, "\n"]),
+            }
+        }
+    };
     if parts.guard {
         let guard = GUARD.replace("@SPECS@", &keys.specs);
-        chosen.push_str(&guard.replace("--[[rules]]", &keys.rules));
+        take(&guard.replace("--[[rules]]", &keys.rules));
+    }
+    if parts.moment {
+        take(MOMENT);
     }
     if parts.clock {
-        chosen.push_str(CLOCK);
+        take(&CLOCK.replace("@CLOCKED@", CLOCKED));
+    }
+    if parts.natives {
+        take(NATIVES);
     }
     if parts.items {
-        chosen.push_str(ITEMS);
+        take(&ITEMS.replace("--[[settle]]", if parts.moment { SETTLE } else { "" }));
     }
     if parts.publish {
-        chosen.push_str(PUBLISH);
+        take(PUBLISH);
     }
-    CORE.replace("--[[parts]]", &chosen)
+    CORE.replace("--[[plain]]", &keys.plain)
+        .replace("@BEYOND@", BEYOND)
+        .replace("--[[at once]]", at_once)
+        .replace("--[[each run]]", each_run)
+        .replace("--[[when needed]]", when_needed)
 }
 
 fn put(out: &mut Vec<u8>, lua: &str) {
@@ -165,6 +205,28 @@ fn lua_string(text: &[u8]) -> String {
         }
     }
     out.push('\'');
+    out
+}
+
+/// Of the commands that a script names, as it writes them, those that need no closer look if their first argument is a known key:
+/// ` ['ZRANGE']=1,['hmget']=1,`.
+pub fn plain<'a>(commands: &CommandTable, named: impl Iterator<Item = &'a str>, parts: Parts) -> String {
+    let mut out = String::new();
+    for name in named {
+        let lower = name.to_ascii_lowercase();
+        let is_in = |list: &str| list.split_whitespace().any(|word| word == lower);
+        let is_special = is_in(BEYOND)
+            || (parts.clock && is_in(CLOCKED))
+            || matches!(&*lower, "copy" | "publish" | "spublish");
+        let has_one_key = || {
+            let command = commands.get(&lower);
+            command.and_then(key_spec).is_some_and(|spec| spec == "1")
+        };
+        if !is_special && (!parts.guard || has_one_key()) {
+            // Writing to a string cannot fail.
+            let _ok = write!(out, "[{}]=1,", lua_string(name.as_bytes()));
+        }
+    }
     out
 }
 

@@ -101,7 +101,11 @@ fn the_options_of_set_are_read() {
     }
     assert!(traits("redis.call('SET', unpack(ARGV))").relative_expiry);
     assert!(traits("redis.call('SET', KEYS[1], several())").relative_expiry);
+    assert!(traits("redis.call('SET', KEYS[1], several(1 + 2))").relative_expiry);
+    assert!(traits("redis.call('SET', KEYS[1], (several or other)())").relative_expiry);
     assert!(traits("redis.call('SET', ...)").relative_expiry);
+    assert!(!differs("redis.call('SET', KEYS[1], n + several())"));
+    assert!(!differs("redis.call('SET', KEYS[1], n or several())"));
     for options in ["'KEEPTTL'", "'EXAT', ARGV[2]", "'nx', 'get'"] {
         let script = format!("redis.call('SET', KEYS[1], f(1, {{2, 3}}) .. 'EX', {options})");
         assert!(!differs(&script), "{script}");
@@ -115,11 +119,12 @@ fn no_text_takes_long() {
         "redis.call('set',{",
         "local a=redis.call a('x',1) ",
         "local a=redis.call ",
+        "local a={'x'} redis.call(unpack(a)) redis.call(ARGV[1])",
     ] {
         let text = part.repeat(SCRIPT_BYTES_MAX / part.len());
         let start = std::time::Instant::now();
         assert!(analyse(text.as_bytes()).unclear, "{part}");
-        assert!(!touches_only_declared(text.as_bytes(), &CommandTable::builtin()));
+        assert!(touches_only_declared(text.as_bytes(), &CommandTable::builtin()).is_none());
         // Seconds, if each call or each name were compared with all of the text.
         assert!(
             start.elapsed().as_millis() < 3000,
@@ -201,7 +206,7 @@ fn the_first_line_is_read() {
 #[test]
 fn scripts_that_only_touch_declared_keys_are_told() {
     let commands = CommandTable::builtin();
-    let only_declared = |text: &str| touches_only_declared(text.as_bytes(), &commands);
+    let only_declared = |text: &str| touches_only_declared(text.as_bytes(), &commands).is_some();
     for text in [
         "return 1",
         "return redis.call('PING')",
@@ -274,6 +279,76 @@ fn scripts_that_only_touch_declared_keys_are_told() {
 }
 
 #[test]
+fn a_command_is_read_off_its_table() {
+    let commands = CommandTable::builtin();
+    let told = |text: &str| {
+        let traits = traits(text);
+        let keys = touches_only_declared(text.as_bytes(), &commands);
+        (!traits.unclear).then_some((traits.commands.join(" "), keys))
+    };
+    let zaqar = "local index_key = KEYS[1] local counter_key = KEYS[2] local n = tonumber(redis.call('GET', counter_key) or 1)
+        local zadd_args = {'ZADD', index_key}
+        for i = 0, 5 do zadd_args[#zadd_args+1] = n + i zadd_args[#zadd_args+1] = ARGV[2 + i] end
+        redis.call(unpack(zadd_args)) return redis.call('SET', counter_key, n)";
+    assert_eq!(told(zaqar), Some(("get set zadd".into(), Some(1))));
+    for (text, keys) in [
+        ("local t = {'del', KEYS[2]} return redis.call(unpack(t))", None),
+        ("local t = {'GET', KEYS[2]} return redis.call(unpack(t))", Some(2)),
+        ("local t = {'GET', KEYS[0]} return redis.call(unpack(t))", None),
+        ("local t = {'GET', KEYS[i]} return redis.call(unpack(t))", None),
+        ("local t = {'GET', ARGV[1]} return redis.call(unpack(t))", None),
+        (
+            "local a, b = KEYS[3], KEYS[1] local t = {'SADD', a, 1} table.insert(t, f()) t[#t + 1] = 2 return #t, redis.call(unpack(t))",
+            Some(3),
+        ),
+        (
+            "local t = {'MSET', KEYS[1], 1} return redis.call(unpack(t))",
+            None,
+        ),
+        (
+            "local c = redis.call local t = {'XADD', KEYS[1], '5-1', 'f', 'v'} return c(unpack(t))",
+            Some(1),
+        ),
+        (
+            "local t = {'RPUSH', KEYS[1]} for _, k in ipairs({KEYS[1]}) do redis.call('LPUSH', k, 1) redis.call(unpack(t)) end",
+            Some(1),
+        ),
+    ] {
+        assert_eq!(told(text).map(|(_, keys)| keys), Some(keys), "{text}");
+    }
+    for text in [
+        "local t = {ARGV[1], KEYS[1]} return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} t[1] = 'SPOP' return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} t[#t] = 'SPOP' return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} t[#u + 1] = 'SPOP' return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} t[#t + 1], t[1] = 1, 2 return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} t = x return redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} for t in f() do redis.call(unpack(t)) end",
+        "local t = {'GET', KEYS[1]} local function f(t) redis.call(unpack(t)) end f(u)",
+        "local t = {'GET', KEYS[1]} local u = t u[1] = 'SPOP' redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} f(t) redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} table.insert(t, 1, 'SPOP') redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} table.remove(t, 1) redis.call(unpack(t))",
+        "local t = {'GET', f()} redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]}.x redis.call(unpack(t), unpack(t))",
+        "local t = {'GET', KEYS[1]} redis.call(unpack(t, 2))",
+        "local t = {'GET', KEYS[1]} redis.call(unpack(t), 1)",
+        "local t = {'GET', [1] = 'SPOP'} redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} local unpack = f redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} unpack = f redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} local table = f table.insert(t, 1) redis.call(unpack(t))",
+        "x.t[#t + 1] = 5 local t = {'GET', KEYS[1]} redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} and f() redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} x.unpack(t) redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} x.table.insert(t, 1) redis.call(unpack(t))",
+        "table.insert = f local t = {'GET', KEYS[1]} table.insert(t, 1) redis.call(unpack(t))",
+        "redis.call(unpack(ARGV))",
+    ] {
+        assert_eq!(told(text), None, "{text}");
+    }
+}
+
+#[test]
 fn no_proof_takes_long() {
     let commands = CommandTable::builtin();
     for part in [
@@ -285,6 +360,9 @@ fn no_proof_takes_long() {
         "redis.call('OBJECT', 'x', KEYS[1]) ",
         "local a=KEYS[1] ",
         "for a,b in ipairs(KEYS) ",
+        "local t={'zadd',KEYS[1]} ",
+        "local t={'zadd',KEYS[1]} redis.call(unpack(t)) ",
+        "t[#t+1]=1 ",
     ] {
         let text = part.repeat(SCRIPT_BYTES_MAX / part.len());
         let start = std::time::Instant::now();

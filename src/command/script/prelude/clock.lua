@@ -1,16 +1,18 @@
--- What depends on a clock, on chance or on an order that servers do not define is computed from the run's last argument, the
--- pool's time in ms, which is the same for all nodes.
-local seed, resp3
-begin[#begin + 1] = function(_, args)
-    local ms, chance = string.match(args[#args], '^(%d+):(%d+)$')
-    args[#args] = nil
-    now, seed, resp3 = tonumber(ms), tonumber(chance) % 2147483646 + 1, false
+-- What depends on a clock, on chance or on an order that servers do not define is computed from the run's moment.
+local resp3
+fields_of_redis.setresp = function(n)
+    resp3 = n == 3
+    return redis.setresp(n)
 end
 -- From 0 to 1, from a generator of our own.
 local function chance()
+    if not now then read_moment() end
     seed = seed * 16807 % 2147483647
     return seed / 2147483647
 end
+--@ each run
+resp3 = false
+--@ when needed
 local function whole(n) return string.format('%.0f', n) end
 local function later(time, unit) return whole(now + tonumber(time) * unit) end
 -- Whether a time counts from now. What is no positive whole number is left to Redis, which refuses it, or deletes.
@@ -38,7 +40,7 @@ local function options(from)
 end
 special = { expire = expire(1000), pexpire = expire(1), set = options(4) }
 -- Most scripts need none of what follows, so it is made when a command asks for it.
-local function make()
+local function make_others()
     local function draw(n) return math.floor(chance() * n) + 1 end
     local function sorted(list)
         if type(list) == 'table' and not list.err then table.sort(list) end
@@ -217,16 +219,12 @@ local function make()
         hexpire = no, hpexpire = no, hgetex = no, hsetex = no, msetex = no,
     }
 end
-local SPECIAL = [[ time setex psetex getex ttl pttl restore xadd xtrim spop srandmember hrandfield
-    sort sort_ro zrandmember smembers sinter sunion sdiff hkeys hvals keys hgetall sscan hscan zscan
-    randomkey scan xautoclaim xclaim select flushall flushdb swapdb move migrate config script function
-    client debug acl module cluster replicaof slaveof object info dbsize lastsave role memory latency
-    slowlog hexpire hpexpire hgetex hsetex msetex ]]
+local SPECIAL = ' @CLOCKED@ '
 local made
 setmetatable(special, {
     __index = function(_, name)
         if not string.find(SPECIAL, ' ' .. name .. ' ', 1, true) then return nil end
-        made = made or make()
+        made = made or make_others()
         return made[name]
     end,
 })
@@ -253,22 +251,3 @@ around = function(how, name)
         return reply
     end
 end
-fields_of_redis.setresp = function(n)
-    resp3 = n == 3
-    return redis.setresp(n)
-end
-local function random(from, to)
-    if from == nil then return chance() end
-    if to == nil then from, to = 1, from end
-    if from > to then error("bad argument #1 to 'random' (interval is empty)", 2) end
-    return math.floor(from) + math.floor(chance() * (math.floor(to) - math.floor(from) + 1))
-end
-my_math = setmetatable({
-    random = random, randomseed = function(n) seed = math.floor(n) % 2147483646 + 1 end,
-}, { __index = math })
-my_tostring = function(value)
-    local kind = type(value)
-    if kind == 'table' or kind == 'function' or kind == 'thread' or kind == 'userdata' then return kind end
-    return tostring(value)
-end
-my_os = { clock = function() return now / 1000 end }

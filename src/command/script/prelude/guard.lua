@@ -1,10 +1,16 @@
 -- A script may touch only keys that live with those it has declared: where a rule of the profile says the same of both; else with the
 -- same hash tag, or, untagged, the same key.
 -- Any other may be on other nodes, and is refused before the command is executed.
+local tags
+find = function() end
+--@ each run
+tags = nil
+for i = 1, #keys do names[keys[i]] = keys[i] end
+--@ when needed
 local SPECS = '@SPECS@'
 -- The profile's rules, in order: a pattern, and what it makes of the key; false: such a key is not for scripts.
 local RULES = { --[[rules]] }
-local allowed, tags, finders = nil, nil, {}
+local finders = {}
 -- What decides where a key lives. Must be what `ring::keyspace` says.
 local function routing(key)
     local pin = string.match(key, '^rf@[0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
@@ -18,25 +24,20 @@ local function routing(key)
     if close and close > open + 1 then return string.sub(key, open + 1, close - 1) end
     return key
 end
-begin[#begin + 1] = function(keys)
-    allowed, tags = {}, nil
-    for i = 1, #keys do allowed[keys[i]] = true end
-end
-allow = function(key) allowed[key] = true end
 -- What is wrong with touching a key that was not declared, if anything.
 local function refusal(key)
     if type(key) == 'number' then key = string.format('%.17g', key) end
     if type(key) ~= 'string' then return nil end
     if not tags then
         tags = {}
-        for declared in pairs(allowed) do
-            local tag = routing(declared)
+        for _, known in pairs(names) do
+            local tag = routing(known)
             if tag then tags[tag] = true end
         end
     end
     local tag = routing(key)
-    if allowed[key] or (tag and tags[tag]) then
-        allowed[key] = true
+    if names[key] == key or (tag and tags[tag]) then
+        names[key] = key
         return nil
     end
     return "CROSSSLOT This script touches the key '" .. key .. "' without declaring it, and the pool may keep it on other "
@@ -45,7 +46,7 @@ end
 local function check(a, from, to, step)
     for i = from, to, step do
         local key = a[i + 1]
-        if key ~= nil and not allowed[key] then
+        if key ~= nil and names[key] ~= key then
             local no = refusal(key)
             if no then return no end
         end
@@ -126,5 +127,5 @@ guard = function(name, key, ...)
     end
     if not how then return nil end
     if how ~= 1 then return how({ name, key, ... }) end
-    if key ~= nil and not allowed[key] then return refusal(key) end
+    if key ~= nil and names[key] ~= key then return refusal(key) end
 end

@@ -1,18 +1,6 @@
 -- Messages are published by the sidecar, to which subscribers are connected, once the script's effect is safe: the result
 -- becomes `{result, {command, channel, message, …}}`.
 local messages
-begin[#begin + 1] = function() messages = {} end
-local function publish(f, a)
-    if #a ~= 3 then return f(unpack(a)) end
-    for i = 1, 3 do
-        local word = a[i]
-        if type(word) == 'number' then word = string.format('%.17g', word) end
-        if type(word) ~= 'string' then return f(unpack(a)) end
-        messages[#messages + 1] = word
-    end
-    return 0
-end
-special.publish, special.spublish = publish, publish
 done = function(body, ...)
     local ok, result = pcall(body, ...)
     if not ok then
@@ -26,3 +14,17 @@ done = function(body, ...)
     if result == nil then result = false end
     return { result, messages }
 end
+--@ each run
+messages = {}
+--@ when needed
+local function publish(f, a)
+    if #a ~= 3 then return f(unpack(a)) end
+    for i = 1, 3 do
+        local word = a[i]
+        if type(word) == 'number' then word = string.format('%.17g', word) end
+        if type(word) ~= 'string' then return f(unpack(a)) end
+        messages[#messages + 1] = word
+    end
+    return 0
+end
+special.publish, special.spublish = publish, publish

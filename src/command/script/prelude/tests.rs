@@ -2,8 +2,10 @@ use super::*;
 use crate::command::script::analyse;
 use crate::testserver::{Server, words};
 
-const CLOCKED: Parts = Parts {
+const WITH_CLOCK: Parts = Parts {
+    moment: true,
     clock: true,
+    natives: true,
     guard: false,
     items: false,
     publish: false,
@@ -14,13 +16,13 @@ const CLOCKED: Parts = Parts {
 fn specs() -> Keys {
     Keys {
         specs: key_specs(&CommandTable::builtin(), |_| true),
-        rules: String::new(),
+        ..Keys::default()
     }
 }
 
 /// Runs a script with the clock on a server that has some data.
 fn run(server: &Server, text: &str, moment: &str) -> Vec<u8> {
-    let script = script(text.as_bytes(), CLOCKED, &Keys::default());
+    let script = script(text.as_bytes(), WITH_CLOCK, &Keys::default());
     let mut client = server.client(3);
     client.line("DEL {t}s {t}k {t}l {t}x {t}h");
     client.line("SADD {t}s a b c d e f g");
@@ -84,7 +86,7 @@ fn two_servers_do_the_same_at_different_times() {
 
 #[test]
 fn a_script_keeps_its_first_line_and_its_line_numbers() {
-    let text = script(b"#!lua flags=no-writes\nreturn 1", CLOCKED, &Keys::default());
+    let text = script(b"#!lua flags=no-writes\nreturn 1", WITH_CLOCK, &Keys::default());
     assert!(text.starts_with(b"#!lua flags=no-writes\nlocal function"));
     assert_eq!(text.iter().filter(|&&b| b == b'\n').count(), 1);
 }
@@ -289,6 +291,7 @@ fn a_library_gets_names_of_its_own() {
         redis.register_function{function_name='ro', callback=function() return redis.call('PING') end, flags={'no-writes'}, description='d'}\n\
         redis.register_function('bad', function() return nothing.at_all end)";
     let parts = Parts {
+        moment: true,
         clock: true,
         guard: true,
         ..Parts::default()
@@ -357,9 +360,10 @@ fn every_special_command_is_found() {
         let (_, rest) = CLOCK.split_once(from).unwrap();
         rest.split_once(to).unwrap().0
     };
-    let mut listed: Vec<&str> = between("[[", "]]").split_whitespace().collect();
+    let mut listed: Vec<&str> = super::CLOCKED.split_whitespace().collect();
     let mut made: Vec<&str> = between("    return {\n", "    }\n")
         .split(',')
+        .chain(between("special = {", "}").split(','))
         .filter_map(|entry| entry.split_once(" = "))
         .map(|(name, _)| name.trim().trim_start_matches("['").trim_end_matches("']"))
         .collect();
