@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::metrics::{NodeSample, PoolSample, render};
-use crate::pool::TroubleKind;
+use crate::pool::{FORGETS, TroubleKind};
 use crate::request::NodeId;
 use crate::shared::{Shared, WorkerView};
 
@@ -234,7 +234,8 @@ fn entries(shared: &Shared, views: &[WorkerView], pid_of: Option<&PidOf>) -> Vec
                 "its memory is nearly full (maxmemory): growing writes to what it holds are refused (-OOM)";
             ("full", Some(why.into()))
         } else {
-            ("in_sync", None)
+            let forgets = health.info.forgets();
+            ("in_sync", forgets.then(|| format!("in sync, but it {FORGETS}")))
         };
         let wanted = target.iter().filter(|set| set.contains(&(id as NodeId))).count() as u32;
         let status = match (node.draining, partitions) {

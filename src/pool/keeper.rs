@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use self::said::Said;
 use self::taking::Untaken;
 use super::admissions::Admissions;
-use super::node_info::NodeInfo;
+use super::node_info::{FORGETS, NodeInfo};
 use super::open::node_of;
 use super::shelf::{Change, Shelf};
 use super::table::Table;
@@ -328,12 +328,15 @@ impl Keeper {
     fn note_info(&self, id: NodeId, info: NodeInfo) {
         if let Some(health) = self.health.get(usize::from(id)) {
             let (used, max) = (info.memory_used, info.memory_max);
-            lock(health).info = info;
+            let forgets = info.forgets();
+            let before = std::mem::replace(&mut lock(health).info, info);
+            if forgets && !before.forgets() {
+                warn!(node = self.node_name(id), "the node {FORGETS}");
+            }
             let is_full = max > 0 && used * 100 >= max * FULL_PERCENT;
             let words = if is_full { "full" } else { "not full" };
             if self.admissions.set_full(id, is_full) && self.is_news(id, words) {
-                let table = lock(&self.table);
-                let name = table.nodes.get(usize::from(id)).map_or("", |n| &n.name);
+                let name = self.node_name(id);
                 if is_full {
                     warn!(
                         node = name,
@@ -344,6 +347,12 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn node_name(&self, id: NodeId) -> String {
+        let table = lock(&self.table);
+        let node = table.nodes.get(usize::from(id));
+        node.map_or_else(String::new, |node| node.name.clone())
     }
 }
 

@@ -18,5 +18,5 @@ pub use admissions::Admissions;
 pub use keeper::{
     ChangeError, Keeper, NewNode, NodeHealth, NodeTrouble, PoolEvent, ShareChange, TroubleKind,
 };
-pub use node_info::NodeInfo;
+pub use node_info::{FORGETS, NodeInfo};
 pub use open::{OpenError, Opened, open};

@@ -5,6 +5,10 @@
 
 use std::collections::BTreeMap;
 
+/// What is to be said of a node that [forgets](NodeInfo::forgets).
+pub const FORGETS: &str = "keeps no append-only file: when its server is started again it has lost what it has, or goes on from an old snapshot. \
+                           CONFIG SET appendonly yes, and the same in its configuration file";
+
 /// What is read of one node's `INFO`.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
@@ -39,6 +43,11 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
+    /// Whether the node, which has been looked at, would not have everything after it was started again.
+    pub fn forgets(&self) -> bool {
+        self.memory_used > 0 && !self.append_only
+    }
+
     /// Reads the text of `INFO`.
     pub fn parse(text: &str) -> Self {
         let mut info = Self {

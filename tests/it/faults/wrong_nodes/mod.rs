@@ -7,6 +7,7 @@ mod another_pool;
 mod disk_full;
 mod empty;
 mod flapping;
+mod forgetful;
 mod full;
 mod hung;
 mod loading;
