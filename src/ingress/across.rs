@@ -5,26 +5,27 @@
 //! values of their keys are read where they are, put side by side into a corner of one node's bookkeeping database, the command
 //! is executed there (in one transaction that also clears up), and what it has made of its keys is written to their partitions.
 
+mod copies;
+mod steps;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::steps::{Side, side};
 use super::answer::SYNTAX;
-use super::dispatch::{Flow, Prepared};
+use super::dispatch::Flow;
 use super::gather::{Gather, Recipe};
 use super::procedure::{Procedure, Step, answer, replies, reply, write_of};
 use super::scripts::ScriptUse;
+use super::send::Prepared;
 use crate::command::{Command, KeyPositions, Special, dump};
 use crate::request::{Action, Brings, Commands, Outcome, PartitionId, Refusal, Script, Touched, WhereParted};
-use crate::resp::walk::is_error;
 use crate::resp::{Args, Spans, encode};
 use crate::ring::Keyspace;
 use crate::router::CROSSSLOT;
 use crate::worker::{Core, Worker};
-
-/// What a key that is called like ours is called first where a command is executed on copies.
-const SCRATCH: &str = "rf:scratch";
 
 const NULL: &[u8] = b"_\r\n";
 
@@ -278,150 +279,6 @@ impl Across {
         }
     }
 
-    async fn move_element(&self, p: &Procedure, from: Side, to: Side) -> Step<Outcome> {
-        let end: &[u8] = match from {
-            Side::Left => b"0",
-            Side::Right => b"-1",
-        };
-        let found = p.read(self.at(1), &[&[b"LINDEX", self.arg(1), end]]).await?;
-        let Some(element) = found.first().and_then(|f| crate::resp::walk::text(f)) else {
-            return Ok(answer(NULL));
-        };
-        let (push, pop): (&[u8], &[u8]) = (
-            match to {
-                Side::Left => b"LPUSH",
-                Side::Right => b"RPUSH",
-            },
-            match from {
-                Side::Left => b"LPOP",
-                Side::Right => b"RPOP",
-            },
-        );
-        p.write(self.at(2), p.db, &[push, self.arg(2), element], 1)
-            .await?;
-        p.write(self.at(1), p.db, &[pop, self.arg(1)], 1).await?;
-        Ok(answer(encode::bulk_frame(element)))
-    }
-
-    async fn move_member(&self, p: &Procedure) -> Step<Outcome> {
-        let found = p
-            .read(
-                self.at(1),
-                &[
-                    &[b"EXISTS", self.arg(1)],
-                    &[b"SISMEMBER", self.arg(1), self.arg(3)],
-                ],
-            )
-            .await?;
-        if found.first().is_some_and(|exists| exists.starts_with(b":0")) {
-            return Ok(answer(encode::integer(0)));
-        }
-        // Only to be told of a wrong type, as the server would.
-        p.read(self.at(2), &[&[b"SCARD", self.arg(2)]]).await?;
-        if found.get(1).is_some_and(|is_member| is_member.starts_with(b":0")) {
-            return Ok(answer(encode::integer(0)));
-        }
-        p.write(self.at(2), p.db, &[b"SADD", self.arg(2), self.arg(3)], 1)
-            .await?;
-        p.write(self.at(1), p.db, &[b"SREM", self.arg(1), self.arg(3)], 1)
-            .await?;
-        Ok(answer(encode::integer(1)))
-    }
-
-    async fn rename(&self, p: &Procedure, only_if_new: bool) -> Step<Outcome> {
-        let value = self.value(p, 1).await?;
-        if !dump::exists(&value) {
-            return Ok(answer(encode::error("ERR no such key")));
-        }
-        if only_if_new && self.is_there(p, 2, p.db).await? {
-            return Ok(answer(encode::integer(0)));
-        }
-        self.put(p, 2, p.db, &value).await?;
-        p.write(self.at(1), p.db, &[b"DEL", self.arg(1)], 1).await?;
-        Ok(match only_if_new {
-            true => answer(encode::integer(1)),
-            false => answer(&b"+OK\r\n"[..]),
-        })
-    }
-
-    async fn copy(&self, p: &Procedure) -> Step<Outcome> {
-        let mut db = p.db;
-        let mut replace = false;
-        let mut words = self.args.iter().skip(3);
-        while let Some(word) = words.next() {
-            if word.eq_ignore_ascii_case(b"replace") {
-                replace = true;
-            } else if word.eq_ignore_ascii_case(b"db")
-                && let Some(number) = words.next()
-            {
-                let number = std::str::from_utf8(number)
-                    .ok()
-                    .and_then(|n| n.parse::<i64>().ok());
-                db = match number {
-                    None => {
-                        return Ok(answer(encode::error(
-                            "ERR value is not an integer or out of range",
-                        )));
-                    }
-                    Some(n) => match u16::try_from(n).ok().filter(|&n| n < self.databases_max) {
-                        Some(n) => n,
-                        None => return Ok(answer(encode::error("ERR DB index is out of range"))),
-                    },
-                };
-            } else {
-                return Ok(answer(encode::error(SYNTAX)));
-            }
-        }
-        let value = self.value(p, 1).await?;
-        if !dump::exists(&value) || (!replace && self.is_there(p, 2, db).await?) {
-            return Ok(answer(encode::integer(0)));
-        }
-        self.put(p, 2, db, &value).await?;
-        Ok(answer(encode::integer(1)))
-    }
-
-    /// `MSETNX`: all or none.
-    async fn set_all(&self, p: &Procedure) -> Step<Outcome> {
-        for &key in &self.keys {
-            if self.is_there(p, key as usize, p.db).await? {
-                return Ok(answer(encode::integer(0)));
-            }
-        }
-        let sets = self.keys.iter().map(|&key| {
-            let key = key as usize;
-            let set = write_of(&[b"SET", self.arg(key), self.arg(key + 1)], &[1]);
-            (self.at(key), p.db, Action::Write(set))
-        });
-        for outcome in p.ask_all(sets.collect()).await {
-            reply(outcome)?;
-        }
-        Ok(answer(encode::integer(1)))
-    }
-
-    /// `LMPOP`, `ZMPOP`: from the first key that has something.
-    async fn pop_first(&self, p: &Procedure) -> Step<Outcome> {
-        for part in &self.parts {
-            let popped = reply(p.ask(part.partition, p.db, part.action.clone()).await)?;
-            if popped != NULL {
-                return Ok(answer(popped));
-            }
-        }
-        Ok(answer(NULL))
-    }
-
-    /// `XREAD`, `XREADGROUP`: what is new in each of the streams.
-    async fn read_streams(&self, p: &Procedure) -> Step<Outcome> {
-        let asked = self
-            .parts
-            .iter()
-            .map(|part| (part.partition, p.db, part.action.clone()));
-        let mut news = Vec::new();
-        for outcome in p.ask_all(asked.collect()).await {
-            news.push(reply(outcome)?);
-        }
-        Ok(answer(one_map(&news)))
-    }
-
     async fn value(&self, p: &Procedure, key: usize) -> Step<Bytes> {
         let outcome = p.ask(self.at(key), p.db, self.ask_for(key)).await;
         Ok(self.question.value(replies(outcome)?.concat()))
@@ -459,137 +316,5 @@ impl Across {
         };
         reply(p.ask(self.at(key), db, Action::Write(commands)).await)?;
         Ok(())
-    }
-
-    async fn on_copies(&self, p: &Procedure) -> Step<Outcome> {
-        let mut keys: Vec<usize> = Vec::new();
-        for &key in &self.keys {
-            if !keys
-                .iter()
-                .any(|&known| self.arg(known) == self.arg(key as usize))
-            {
-                keys.push(key as usize);
-            }
-        }
-        let asked = keys.iter().map(|&key| (self.at(key), p.db, self.ask_for(key)));
-        let mut values: Vec<Bytes> = Vec::with_capacity(keys.len());
-        for outcome in p.ask_all(asked.collect()).await {
-            values.push(self.question.value(replies(outcome)?.concat()));
-        }
-        let written: Vec<usize> = keys
-            .iter()
-            .copied()
-            .filter(|&key| {
-                self.written
-                    .iter()
-                    .any(|&w| self.arg(w as usize) == self.arg(key))
-            })
-            .collect();
-        let (commands, restored) = self.scratch(&keys, &values, &written);
-        let wanted = commands.count as usize;
-        let replies = p.on_any_node(commands).await?;
-        // Refused as a whole: one error.
-        if replies.len() != wanted {
-            return Ok(answer(replies.into_iter().next().unwrap_or_default()));
-        }
-        // Not all of the copies are there: a value of another version of Redis.
-        if let Some(error) = replies.iter().take(restored).find(|reply| is_error(reply)) {
-            return Ok(answer(error.clone()));
-        }
-        let mut found = replies.into_iter().skip(restored);
-        // An error, too: what a script has done before it stays done.
-        let reply = found.next().unwrap_or_default();
-        let mut changed: Vec<(i64, usize, Bytes)> = Vec::new();
-        for key in written {
-            let value: Vec<Bytes> = found.by_ref().take(self.question.count() as usize).collect();
-            let value = self.question.value(value.concat());
-            let before = keys.iter().zip(&values).find(|(known, _)| **known == key);
-            let before = before.map_or(&b""[..], |(_, before)| &before[..]);
-            if before != value {
-                changed.push((before.len() as i64 - value.len() as i64, key, value));
-            }
-        }
-        // What has grown comes first: what a script moves is in both places rather than in none if there is no going on.
-        changed.sort_by_key(|(shrunk_by, ..)| *shrunk_by);
-        for (_, key, value) in changed {
-            self.put(p, key, p.db, &value).await?;
-        }
-        Ok(answer(reply))
-    }
-
-    /// The command on copies of its keys' values; and how many replies come before its own.
-    fn scratch(&self, keys: &[usize], values: &[Bytes], written: &[usize]) -> (Commands, usize) {
-        // By their own names, which a script may use as data; but for one that would be in the way there.
-        let name = |key: usize| match self.arg(key) {
-            key if key.starts_with(b"rf:") => [SCRATCH.as_bytes(), b":", key].concat(),
-            key => key.to_vec(),
-        };
-        let mut frames: Vec<Bytes> = Vec::new();
-        for (&key, value) in keys.iter().zip(values) {
-            if dump::exists(value)
-                && let Some((frame, _)) = dump::restore(&name(key), value)
-            {
-                frames.push(frame);
-            }
-        }
-        let restored = frames.len();
-        let names: Vec<Vec<u8>> = self.keys.iter().map(|&key| name(key as usize)).collect();
-        let mut args: Vec<&[u8]> = self.args.iter().map(|arg| &arg[..]).collect();
-        for (&key, name) in self.keys.iter().zip(&names) {
-            if let Some(arg) = args.get_mut(key as usize) {
-                *arg = name;
-            }
-        }
-        frames.push(encode::command_frame(&args));
-        let mut count = restored as u32 + 1;
-        for &key in written {
-            frames.push(self.question.about(&name(key)));
-            count += self.question.count();
-        }
-        let mut clear: Vec<&[u8]> = vec![b"UNLINK"];
-        clear.extend(names.iter().map(|name| &name[..]));
-        frames.push(encode::command_frame(&clear));
-        let commands = Commands {
-            scripts: self.scripts.clone(),
-            count: count + 1,
-            ..Commands::one(frames.concat().into())
-        };
-        (commands, restored)
-    }
-}
-
-impl Procedure {
-    /// The replies to commands that any node may execute, in its bookkeeping database.
-    async fn on_any_node(&self, commands: Commands) -> Step<Vec<Bytes>> {
-        let mut last = Outcome::Refused(crate::request::Refusal::Unconfirmed);
-        // A second node, if the first one dies over it.
-        for _ in 0..2 {
-            let Some(node) = self.worker.core_mut().sequencer.any_node() else {
-                break;
-            };
-            let db = self.worker.shared().config.pool.bookkeeping_db;
-            let here = self.worker.own_partition();
-            last = self.ask(here, db, Action::OnNode(node, commands.clone())).await;
-            if let Outcome::Reply { frames, .. } = last {
-                return Ok(super::gather::cut(&frames));
-            }
-        }
-        Err(last)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Left,
-    Right,
-}
-
-fn side(word: &[u8]) -> Option<Side> {
-    if word.eq_ignore_ascii_case(b"left") {
-        Some(Side::Left)
-    } else if word.eq_ignore_ascii_case(b"right") {
-        Some(Side::Right)
-    } else {
-        None
     }
 }

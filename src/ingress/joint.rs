@@ -5,9 +5,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Client;
-use super::dispatch::{Flow, Prepared};
+use super::dispatch::Flow;
 use super::gather::{Gather, Recipe};
 use super::scripts::ScriptUse;
+use super::send::Prepared;
 use crate::command::Command;
 use crate::request::{Action, HoldId, PartitionId, Request, WhereParted};
 use crate::resp::{Args, Spans};

@@ -32,6 +32,7 @@ mod room;
 mod scan;
 mod scan_cursor;
 mod scripts;
+mod send;
 mod serve;
 mod settled;
 mod slowlog;

@@ -10,9 +10,10 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::Sequencer;
+use super::acks::release;
 use super::log::LogPos;
 use super::node::Item;
-use super::{Sequencer, release};
 use crate::request::{NodeId, PartitionId, Touched};
 
 impl Sequencer {

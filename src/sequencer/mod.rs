@@ -16,6 +16,7 @@
 //! **One batch of writes in flight to a node** (invariant 8; reads may follow it). A batch that a node refuses (`EXECABORT`: disk full,
 //! out of memory) has then no successor that was executed without it: the node stands exactly where its account says.
 
+mod acks;
 mod annul;
 mod batch;
 mod busy;
@@ -30,139 +31,28 @@ mod node;
 mod partition;
 mod reads;
 mod repair;
+mod seam;
 mod waits;
 
 pub use inbound::Broken;
 pub use links::{LinkReport, NodeView, PartitionView};
-
-use std::ops::Range;
+pub use seam::{Counters, Effect, PartitionStart, Settings};
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use self::busy::Patience;
-use self::log::{Entry, Joint, Log, LogPos};
+use self::log::{Entry, Joint, Log};
 use self::node::{Item, Node};
 use self::partition::{Partition, Replica};
 use self::reads::Read;
 use self::waits::Waits;
-use crate::account::Position;
 use crate::command::decide::{Conclusion, Reply};
-use crate::command::dump::Question;
-use crate::command::rewrite::{RewriteRule, second_chance};
 use crate::command::spec::Compare;
 use crate::request::{
-    Action, Brings, Commands, HoldId, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
+    Action, Brings, Commands, NodeId, Outcome, PartitionId, Refusal, ReplyTo, Request, Touched,
 };
-use crate::resp::ReplyScanner;
-use crate::ring::Keyspace;
-
-/// What the sequencer is told once.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// This worker's number: its name in the nodes' account.
-    pub worker: u16,
-    /// How the pool's keys are divided into partitions.
-    pub keyspace: Keyspace,
-    /// R. With one copy there is nothing to reconcile, so no account is kept.
-    pub replicas: u32,
-    /// W.
-    pub write_quorum: u32,
-    /// Fewer nodes than that: no writes.
-    pub min_in_sync: u32,
-    /// Bound of the backlog in bytes.
-    pub backlog_bytes: usize,
-    /// Most commands in a batch.
-    pub batch_commands_max: usize,
-    /// A batch is closed when it has reached so many bytes.
-    pub batch_bytes_max: usize,
-    /// How nodes are asked for a key that is to be made on others what it is there.
-    pub question: Question,
-    /// Database of the nodes' account.
-    pub bookkeeping_db: u16,
-    /// Reads go to any node in sync, not just to the primary.
-    pub read_any: bool,
-    /// Reads wait for the proof that nobody has fenced this owner.
-    pub linearizable: bool,
-    /// A write that has not reached its quorum for so long has an unknown outcome, in ms.
-    pub write_timeout_ms: u64,
-    /// A node that has owed an answer for so long is cut off, in ms.
-    pub node_timeout_ms: u64,
-    /// A node that has owed an answer for so long gets no more reads, and those it has go elsewhere, in ms.
-    pub read_patience_ms: u64,
-}
-
-/// A partition as the table has it when its owner begins.
-#[derive(Clone, Debug)]
-pub struct PartitionStart {
-    /// Which partition.
-    pub partition: PartitionId,
-    /// Where the epoch begins.
-    pub position: Position,
-    /// First epoch in which that seq was reached: see `pool::table::Row`.
-    pub since: u64,
-    /// The replica set, first choice first.
-    pub replicas: SmallVec<[NodeId; 3]>,
-    /// Those of it that are in sync, by bit.
-    pub in_sync: u8,
-}
-
-/// What follows from an event.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// A client's request has ended.
-    Complete(ReplyTo, Outcome),
-    /// The set of nodes in sync has changed and the table should record it; `set` by bit.
-    InSync {
-        /// Whose set.
-        partition: PartitionId,
-        /// The set as it is now.
-        set: u8,
-    },
-    /// A mirror answered otherwise than the first one.
-    Mismatch {
-        /// The node that differs.
-        node: NodeId,
-        /// Where.
-        partition: PartitionId,
-    },
-    /// A check has found copies of a key that differ.
-    Differs {
-        /// The database.
-        db: u16,
-        /// The key.
-        key: Bytes,
-    },
-    /// A node cannot be caught up from the backlog any more.
-    Expelled {
-        /// The node.
-        node: NodeId,
-        /// The partition it lacks.
-        partition: PartitionId,
-    },
-    /// A node has owed an answer for too long: its stream should be closed.
-    Hung(NodeId),
-}
-
-/// Counters since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Batches of writes sent.
-    pub batches: u64,
-    /// Writes in them, once for each node.
-    pub batched_writes: u64,
-    /// Writes ordered.
-    pub writes: u64,
-    /// Reads ordered.
-    pub reads: u64,
-    /// Replies that differed between mirrors.
-    pub mismatches: u64,
-    /// Keys made on all nodes what they are on the primary.
-    pub repairs: u64,
-    /// Entries given once more to a node that came back.
-    pub resent: u64,
-}
 
 /// Orders the commands of the partitions that one worker owns.
 #[derive(Debug)]
@@ -441,167 +331,4 @@ impl Sequencer {
         self.counters.writes += 1;
         self.removed_all();
     }
-
-    /// A node has executed the write at `pos`; whether it answered otherwise than the first one.
-    fn write_acked(
-        &mut self,
-        node: NodeId,
-        pos: LogPos,
-        chunk: &Bytes,
-        at: Range<usize>,
-        resp3: bool,
-    ) -> bool {
-        let write_quorum = self.settings.write_quorum;
-        let mut differs = false;
-        let mut parted = None;
-        let Some(entry) = self.log.get_mut(pos) else {
-            return false;
-        };
-        if self.settings.replicas > 1 && entry.commands.count > 0 {
-            let digest = crate::command::compare::digest(
-                entry.commands.compare,
-                chunk.get(at.clone()).unwrap_or_default(),
-            );
-            match entry.digest {
-                None => {
-                    entry.digest = Some(digest);
-                    entry.reply = Some((chunk.slice(at), resp3));
-                }
-                Some(first) if first != digest => {
-                    differs = true;
-                    self.counters.mismatches += 1;
-                    self.effects.push(Effect::Mismatch {
-                        node,
-                        partition: entry.partition,
-                    });
-                    if entry.commands.compare == Compare::Check
-                        && let Touched::Keys(keys) = &entry.commands.touched
-                        && let Some(span) = keys.first()
-                    {
-                        let at = span.start as usize..(span.start + span.len) as usize;
-                        let key = entry.commands.frame.get(at).unwrap_or_default();
-                        let (db, key) = (entry.db, Bytes::copy_from_slice(key));
-                        self.effects.push(Effect::Differs { db, key });
-                    }
-                    let p = self
-                        .partitions
-                        .get(usize::from(entry.partition))
-                        .and_then(Option::as_ref);
-                    let counts = !entry.released && p.and_then(Partition::primary) == Some(node);
-                    if counts {
-                        entry.reply = Some((chunk.slice(at), resp3));
-                        entry.digest = Some(digest);
-                    }
-                    parted = Some(counts);
-                }
-                Some(_) => {}
-            }
-        } else if entry.reply.is_none() {
-            entry.reply = Some((chunk.slice(at), resp3));
-        }
-        if let Some(counts) = parted {
-            // Before anybody's acknowledgement counts.
-            self.part(node, pos, counts);
-        }
-        let Some(entry) = self.log.get_mut(pos) else {
-            return differs;
-        };
-        let mut safe = true;
-        for i in 0..entry.partitions() {
-            let Some((partition, seq)) = entry.part(i) else {
-                continue;
-            };
-            let Some(Some(p)) = self.partitions.get_mut(usize::from(partition)) else {
-                continue;
-            };
-            if let Some((i, bit)) = p.bit_of(node)
-                && p.streaming & bit != 0
-                && let Some(replica) = p.replicas.get_mut(i)
-            {
-                replica.acked = replica.acked.max(seq);
-                if p.live & bit == 0 && seq >= p.committed {
-                    p.live |= bit;
-                    if p.in_sync & bit == 0 {
-                        p.in_sync |= bit;
-                        self.effects.push(Effect::InSync {
-                            partition,
-                            set: p.in_sync,
-                        });
-                    }
-                }
-            }
-            safe &= p.settle(seq, write_quorum);
-        }
-        if safe && !entry.released {
-            release(entry, &mut self.effects, &mut self.again);
-        }
-        differs
-    }
-
-    /// Orders what has followed from replies: stream entries whose ids were already in the past, and repairs.
-    fn order_again(&mut self) {
-        for request in std::mem::take(&mut self.again) {
-            self.order(request);
-        }
-    }
-
-    /// Looks through the log for writes that have become safe without an acknowledgement: after a change of a set.
-    fn release_all_safe(&mut self) {
-        let write_quorum = self.settings.write_quorum;
-        for p in self.partitions.iter_mut().flatten() {
-            p.raise_committed(write_quorum);
-        }
-        // All before the first one that is not answered are.
-        let open = self.log.first_open().unwrap_or(LogPos::MAX);
-        for pos in open..self.log.end() {
-            let Some(entry) = self.log.get_mut(pos) else {
-                continue;
-            };
-            if entry.released || entry.reply.is_none() {
-                continue;
-            }
-            if links::is_safe(&self.partitions, entry) {
-                release(entry, &mut self.effects, &mut self.again);
-            }
-        }
-        self.order_again();
-    }
-}
-
-/// Answers the client of a safe write; or, if all nodes have refused a form of ours, has it ordered again in another one.
-fn release(entry: &mut Entry, effects: &mut Vec<Effect>, again: &mut Vec<Request>) {
-    entry.released = true;
-    let Some((frames, resp3)) = entry.reply.take() else {
-        return;
-    };
-    if let Some(chance) = entry.commands.second_chance.take()
-        && second_chance(RewriteRule::Add, &chance.args(), &frames).is_some()
-    {
-        return again.push(Request {
-            partition: entry.partition,
-            db: entry.db,
-            action: Action::Decide(chance),
-            under: HoldId::NONE,
-            reply_to: entry.reply_to,
-        });
-    }
-    let outcome = match entry.conclusion.take() {
-        None => Outcome::Reply { frames, resp3 },
-        Some(conclusion) => {
-            let mut rest = &frames[..];
-            let mut replies: SmallVec<[&[u8]; 2]> = SmallVec::new();
-            while !rest.is_empty()
-                && let Ok(Some((len, _))) = ReplyScanner::default().scan(rest, 1)
-                && let Some((reply, after)) = rest.split_at_checked(len)
-            {
-                replies.push(reply);
-                rest = after;
-            }
-            Outcome::Reply {
-                frames: conclusion.finish(replies.iter().copied()),
-                resp3: true,
-            }
-        }
-    };
-    effects.push(Effect::Complete(entry.reply_to, outcome));
 }
