@@ -53,6 +53,7 @@ bench-smoke: ## The benchmarks, a few commands each, so that they do not rot
 	@cargo test --locked --quiet --bench data_path
 	@cargo test --locked --quiet --bench pool -- --allow-missing
 	@cargo test --locked --quiet --bench striped
+	@cargo test --locked --quiet --bench scripts
 
 fuzz-smoke: ## The fuzz targets for a few seconds, on the stable toolchain (fuzz/smoke)
 	@if [ -x fuzz/smoke ]; then fuzz/smoke; fi
@@ -61,6 +62,7 @@ bench: ## Throughput and latency against plain Redis and others
 	@scripts/setup bench
 	@cargo bench --locked --bench pool
 	@cargo bench --locked --bench striped
+	@cargo bench --locked --bench scripts
 
 soak: setup build ## All kinds of work and of harm at once, for an hour (SOAK_SECONDS); SEED=n replays a round
 	@RINGFENCE_BIN=target/release/ringfence SOAK_SECONDS=$(SOAK_SECONDS) \

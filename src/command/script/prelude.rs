@@ -179,18 +179,20 @@ fn behind_shebang(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at_checked(head).unwrap_or((b"", text))
 }
 
-/// A profile's rules, as the guard reads them: ` {"^bull:(..-):(..-)$","bull:%1"},{"^queue:(..-)$",false}`.
+/// A profile's rules, as the guard goes through them: `if find(key,'^bull:(..-):(..-)$') then return (string.gsub(…,'bull:%1')) end`.
 pub fn rules(rules: &[KeyRule]) -> String {
     let mut out = String::new();
     for rule in rules {
+        let pattern = lua_string(&rule.pattern.lua());
+        let by = |template: &[u8]| format!("(string.gsub(key,{pattern},{}))", lua_string(template));
         let route = match (rule.role, &rule.route) {
-            (Role::Plain, Some(route)) => lua_string(&route.lua_template(&rule.pattern)),
+            (Role::Plain, Some(route)) => by(&route.lua_template(&rule.pattern)),
             // Where an item is, items.lua says; one that is nowhere lives by itself.
-            (Role::Item, _) => "'%0'".to_owned(),
+            (Role::Item, _) => "key".to_owned(),
             _ => "false".to_owned(),
         };
         // Writing to a string cannot fail.
-        let _ok = write!(out, "{{{},{route}}},", lua_string(&rule.pattern.lua()));
+        let _ok = write!(out, "if find(key,{pattern}) then return {route} end ");
     }
     out
 }

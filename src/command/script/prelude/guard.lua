@@ -8,19 +8,15 @@ tags = nil
 for i = 1, #keys do names[keys[i]] = keys[i] end
 --@ when needed
 local SPECS = '@SPECS@'
--- The profile's rules, in order: a pattern, and what it makes of the key; false: such a key is not for scripts.
-local RULES = { --[[rules]] }
 local finders = {}
--- What decides where a key lives. Must be what `ring::keyspace` says.
+-- What decides where a key lives. Must be what `ring::keyspace` says. The profile's rules come first; by some a key is not for scripts.
 local function routing(key)
+    local find = string.find
     local pin = string.match(key, '^rf@[0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
     if pin then return pin end
-    for i = 1, #RULES do
-        local rule = RULES[i]
-        if string.find(key, rule[1]) then return rule[2] and (string.gsub(key, rule[1], rule[2])) end
-    end
-    local open = string.find(key, '{', 1, true)
-    local close = open and string.find(key, '}', open + 1, true)
+    --[[rules]]
+    local open = find(key, '{', 1, true)
+    local close = open and find(key, '}', open + 1, true)
     if close and close > open + 1 then return string.sub(key, open + 1, close - 1) end
     return key
 end
