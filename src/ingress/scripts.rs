@@ -217,19 +217,17 @@ impl Worker {
         command: &Command,
         args: &Args<'_>,
     ) -> Result<Option<ScriptUse>, Bytes> {
-        if let Some(line) = known.refusal {
-            return Err(encode::error(line));
-        }
-        if known.keys_needed > 0
-            && command
+        let is_given_few = || {
+            command
                 .keys(args)
                 .is_ok_and(|keys| keys.len() < known.keys_needed)
-        {
-            let needed = known.keys_needed;
-            let line = format!(
-                "ERR this script makes a command with KEYS[{needed}], and was not given so many keys"
-            );
-            return Err(encode::error(&line));
+        };
+        let known = match &known.otherwise {
+            Some(otherwise) if is_given_few() => KnownScript::clone(otherwise),
+            _ => known,
+        };
+        if let Some(line) = known.refusal {
+            return Err(encode::error(line));
         }
         let tagged = are_tagged(&self.shared().keyspace, command, args);
         Ok(Some(ScriptUse::of_script(

@@ -62,12 +62,22 @@ impl Judge {
     /// A script, as it is executed.
     pub fn script(&self, text: &Bytes) -> KnownScript {
         let traits = analyse(text);
-        let keys_needed = touches_only_declared(text, &self.commands);
-        let only_declared = keys_needed.is_some();
-        let parts = self.parts(&traits, only_declared);
+        let Some(keys_needed) = touches_only_declared(text, &self.commands) else {
+            return self.form(text, &traits, false);
+        };
+        let otherwise = (keys_needed > 0).then(|| Arc::new(self.form(text, &traits, false)));
+        KnownScript {
+            keys_needed,
+            otherwise,
+            ..self.form(text, &traits, true)
+        }
+    }
+
+    fn form(&self, text: &Bytes, traits: &ScriptTraits, only_declared: bool) -> KnownScript {
+        let parts = self.parts(traits, only_declared);
         let with = |parts: Parts| {
             let script = match parts.any() {
-                true => prelude::script(text, parts, &self.keys(&traits, parts)),
+                true => prelude::script(text, parts, &self.keys(traits, parts)),
                 false => text.to_vec(),
             };
             Arc::new(Script {
@@ -84,9 +94,10 @@ impl Judge {
             script: with(parts),
             parts,
             only_declared,
-            keys_needed: keys_needed.unwrap_or(0),
-            may_write: self.may_write(&traits),
-            refusal: self.refusal(&traits, if free.is_some() { unguarded } else { parts }),
+            keys_needed: 0,
+            otherwise: None,
+            may_write: self.may_write(traits),
+            refusal: self.refusal(traits, if free.is_some() { unguarded } else { parts }),
             free,
             text: text.clone(),
             kept: false,

@@ -38,6 +38,8 @@ pub struct KnownScript {
     pub only_declared: bool,
     /// How many keys it must be given for that.
     pub keys_needed: usize,
+    /// What it is if it is given fewer.
+    pub otherwise: Option<Arc<KnownScript>>,
     /// Whether it may change anything.
     pub may_write: bool,
     /// Why it is not executed, if so: an error line.

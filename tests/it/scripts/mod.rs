@@ -183,11 +183,21 @@ fn keys_that_are_not_declared_are_told_apart() {
         assert_eq!(client.call(cmd!["EVAL", job, 1, "{bull}:", "x"]), Reply::Int(n));
     }
     assert_eq!(client.call(cmd!["LLEN", "{bull}:wait"]), Reply::Int(5));
+    let in_table = "local add = {'SADD', KEYS[2]} for i = 1, #ARGV do add[#add + 1] = ARGV[i] end if #ARGV == 0 then return 'none' end \
+                    return redis.call(unpack(add))";
+    for (keys, expected) in [
+        (cmd![2, "{a}1", "{a}2", "x", "y"], Reply::Int(2)),
+        (cmd![1, "{a}1"], Reply::bulk("none")),
+    ] {
+        assert_eq!(client.call([cmd!["EVAL", in_table], keys].concat()), expected);
+    }
     for (script, keys) in [
         (job, cmd![1, "bull:"]),
         ("return redis.call('SET', 'literal', 1)", cmd![0]),
         ("return redis.call('SET', ARGV[1], 1)", cmd![0, "given"]),
         ("return redis.call('DEL', KEYS[1], ARGV[1])", cmd![1, "a", "b"]),
+        // Not given its second key, the command has another one.
+        (in_table, cmd![1, "a", "other", "b"]),
     ] {
         let reply = client.call([cmd!["EVAL", script], keys].concat());
         let error = reply.error().unwrap_or_default();
@@ -197,7 +207,7 @@ fn keys_that_are_not_declared_are_told_apart() {
         );
     }
     assert_eq!(
-        client.call(cmd!["EXISTS", "literal", "given", "bull:id"]),
+        client.call(cmd!["EXISTS", "literal", "given", "bull:id", "other"]),
         Reply::Int(0)
     );
     let keys = client.call(cmd!["EVAL", "return redis.call('KEYS', '*')", 0]);
