@@ -34,8 +34,10 @@ pub(super) fn check(findings: &mut Findings<'_>) {
         } else if !is_name(name) {
             let message = "is not a name: letters, digits, '-', '_', '.'".to_owned();
             findings.report(line, &shown, message);
-        } else if let Err(message) = read(value.get_ref()) {
-            findings.report(line, &shown, message);
+        } else {
+            for message in mistakes(value.get_ref()) {
+                findings.report(line, &shown, message);
+            }
         }
     }
     if let Some(noted) = findings.noted("pool.profile")
@@ -58,10 +60,12 @@ pub fn unknown(name: &str) -> String {
     )
 }
 
-fn read(value: &toml::Value) -> Result<(), String> {
-    let profile: Profile = value
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| error.message().to_owned())?;
-    profile::check(&profile).map_err(|error| error.to_string())
+fn mistakes(value: &toml::Value) -> Vec<String> {
+    match Profile::deserialize(value.clone()) {
+        Ok(profile) => profile::mistakes(&profile)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        Err(error) => vec![error.message().to_owned()],
+    }
 }

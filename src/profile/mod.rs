@@ -11,7 +11,7 @@ mod pattern;
 mod read;
 
 pub use pattern::{Caught, Pattern, UUID_LEN, is_uuid};
-pub use read::{ProfileError, SEGMENT_LEN_MAX, builtin, builtin_names, check, named, parse};
+pub use read::{ProfileError, SEGMENT_LEN_MAX, builtin, builtin_names, mistakes, named, parse};
 
 use serde::{Deserialize, Serialize};
 

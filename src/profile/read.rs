@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Does, KeyRule, Profile, Role};
+use super::{Does, KeyRule, Profile, Role, ScriptRule};
 
 /// Those that are built in.
 const BUILTIN: [(&str, &str); 6] = [
@@ -59,71 +59,65 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
         what: error.message().to_owned(),
     })?;
     profile.name = name.to_owned();
-    check(&profile)?;
-    Ok(profile)
+    match mistakes(&profile).into_iter().next() {
+        Some(first) => Err(first),
+        None => Ok(profile),
+    }
 }
 
-/// Looks for what does not fit together.
-///
-/// # Errors
-/// The first mistake.
-pub fn check(profile: &Profile) -> Result<(), ProfileError> {
-    let wrong = |where_: String, what: &str| {
-        Err(ProfileError {
-            where_,
-            what: what.to_owned(),
-        })
+/// All that does not fit together: of each rule the first thing.
+pub fn mistakes(profile: &Profile) -> Vec<ProfileError> {
+    let error = |where_: String, what: &str| ProfileError {
+        where_,
+        what: what.to_owned(),
     };
-    if !(1..=SEGMENT_LEN_MAX).contains(&profile.segment_len) {
-        return wrong("segment_len".into(), "must be from 1 to 16777214");
-    }
-    for (at, rule) in profile.keys.iter().enumerate() {
-        let of = |field: &str| format!("key[{at}].{field}");
-        for (field, template) in [("route", &rule.route), ("of", &rule.of)] {
-            let unknown = template
-                .iter()
-                .flat_map(|t| t.places())
-                .find(|place| !rule.pattern.places().any(|known| known == *place));
-            if let Some(place) = unknown {
-                return wrong(of(field), &format!("{{{place}}} is not a place of the pattern"));
-            }
-        }
-        if profile
-            .keys
-            .iter()
-            .take(at)
-            .any(|other| other.pattern == rule.pattern)
-        {
-            return wrong(
-                of("pattern"),
-                "is there twice: only the first rule would ever count",
-            );
-        }
-        check_role(profile, rule).or_else(|(field, what)| wrong(of(field), what))?;
-    }
-    for (at, script) in profile.scripts.iter().enumerate() {
-        let of = |field: &str| format!("script[{at}].{field}");
-        let is_index = |role: &Role| matches!(role, Role::Index | Role::Counter);
-        if script.keys.first() != Some(&Role::Index) || !script.keys.iter().all(is_index) {
-            return wrong(of("keys"), "must be [\"index\"] or [\"index\", \"counter\"]");
-        }
-        match script.does {
-            Does::Append if script.items == 0 => {
-                return wrong(
-                    of("items"),
-                    "say which of ARGV is the first item's id (1 is the first)",
-                );
-            }
-            Does::Visit if script.limit == 0 => {
-                return wrong(
-                    of("limit"),
-                    "say which of ARGV is the number of items that are enough (1 is the first)",
-                );
-            }
-            _ => {}
+    let is_counted = (1..=SEGMENT_LEN_MAX).contains(&profile.segment_len);
+    let length = (!is_counted).then(|| error("segment_len".into(), "must be from 1 to 16777214"));
+    let keys = (0..profile.keys.len()).filter_map(|at| {
+        let (field, what) = check_rule(profile, at).err()?;
+        Some(error(format!("key[{at}].{field}"), &what))
+    });
+    let scripts = profile.scripts.iter().enumerate().filter_map(|(at, script)| {
+        let (field, what) = check_script(script).err()?;
+        Some(error(format!("script[{at}].{field}"), what))
+    });
+    length.into_iter().chain(keys).chain(scripts).collect()
+}
+
+fn check_rule(profile: &Profile, at: usize) -> Result<(), (&'static str, String)> {
+    let Some(rule) = profile.keys.get(at) else {
+        return Ok(());
+    };
+    for (field, template) in [("route", &rule.route), ("of", &rule.of)] {
+        let mut places = template.iter().flat_map(|t| t.places());
+        if let Some(place) = places.find(|place| !rule.pattern.places().any(|known| known == *place)) {
+            return Err((field, format!("{{{place}}} is not a place of the pattern")));
         }
     }
-    Ok(())
+    let mut before = profile.keys.iter().take(at);
+    if before.any(|other| other.pattern == rule.pattern) {
+        let what = "is there twice: only the first rule would ever count";
+        return Err(("pattern", what.to_owned()));
+    }
+    check_role(profile, rule).map_err(|(field, what)| (field, what.to_owned()))
+}
+
+fn check_script(script: &ScriptRule) -> Result<(), (&'static str, &'static str)> {
+    let is_index = |role: &Role| matches!(role, Role::Index | Role::Counter);
+    if script.keys.first() != Some(&Role::Index) || !script.keys.iter().all(is_index) {
+        return Err(("keys", "must be [\"index\"] or [\"index\", \"counter\"]"));
+    }
+    match script.does {
+        Does::Append if script.items == 0 => Err((
+            "items",
+            "say which of ARGV is the first item's id (1 is the first)",
+        )),
+        Does::Visit if script.limit == 0 => Err((
+            "limit",
+            "say which of ARGV is the number of items that are enough (1 is the first)",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_role(profile: &Profile, rule: &KeyRule) -> Result<(), (&'static str, &'static str)> {
@@ -167,6 +161,18 @@ mod tests {
         }
         assert!(named("zaqar").unwrap().is_striped());
         assert_eq!(named("nobody"), None);
+    }
+
+    #[test]
+    fn every_rule_that_is_wrong_is_named() {
+        let text = "segment_len = 0\n[[key]]\npattern = \"a:{b}\"\n[[key]]\npattern = \"c\"\nroute = \"{d}\"\n\
+                    [[script]]\nkeys = [\"index\"]\ndoes = \"append\"";
+        let found = mistakes(&toml::from_str(text).unwrap());
+        let places: Vec<&str> = found.iter().map(|error| error.where_.as_str()).collect();
+        assert_eq!(
+            places,
+            ["segment_len", "key[0].route", "key[1].route", "script[0].items"]
+        );
     }
 
     #[test]
