@@ -17,14 +17,16 @@ pub(super) fn set_is_absolute(args: &[&[Token<'_>]]) -> bool {
         };
         match option.to_ascii_lowercase().as_slice() {
             b"nx" | b"xx" | b"get" | b"keepttl" => {}
-            b"exat" | b"pxat"
-                if options
-                    .next()
-                    .is_some_and(|time| !spreads(time) && !may_be_several(time)) => {}
+            b"exat" | b"pxat" if options.next().is_some_and(|time| is_one(time)) => {}
             _ => return false,
         }
     }
     true
+}
+
+/// Whether an argument surely is one value.
+pub(super) fn is_one(arg: &[Token<'_>]) -> bool {
+    !spreads(arg) && !may_be_several(arg)
 }
 
 /// Whether an argument becomes as many as a table or the caller had.
@@ -34,13 +36,52 @@ fn spreads(arg: &[Token<'_>]) -> bool {
 
 /// Whether an argument is a call of something that may return several values.
 fn may_be_several(arg: &[Token<'_>]) -> bool {
-    let harmless = matches!(
-        arg.first(),
-        Some(Token::Word(
-            b"cjson" | b"cmsgpack" | b"tostring" | b"tonumber" | b"string" | b"math" | b"table" | b"redis"
-        ))
-    );
-    arg.last() == Some(&Token::Mark(b')')) && !harmless && !is_computed(arg)
+    arg.last() == Some(&Token::Mark(b')')) && !is_one_of_ours(arg) && !is_computed(arg)
+}
+
+/// Whether an argument is one call of a function that is known to return one value.
+fn is_one_of_ours(arg: &[Token<'_>]) -> bool {
+    let given = match arg {
+        [Token::Word(b"tostring" | b"tonumber"), given @ ..] => given,
+        [
+            Token::Word(library),
+            Token::Mark(b'.'),
+            Token::Word(name),
+            given @ ..,
+        ] => {
+            let names: &[&[u8]] = match *library {
+                b"cjson" => &[b"encode", b"decode"],
+                b"cmsgpack" | b"struct" => &[b"pack"],
+                b"string" => &[
+                    b"format", b"sub", b"lower", b"upper", b"rep", b"reverse", b"len", b"char",
+                ],
+                b"math" => &[
+                    b"floor", b"ceil", b"abs", b"max", b"min", b"random", b"fmod", b"pow", b"sqrt",
+                ],
+                b"table" => &[b"concat"],
+                b"redis" => &[b"call", b"pcall", b"sha1hex", b"error_reply", b"status_reply"],
+                _ => &[],
+            };
+            match names.contains(name) {
+                true => given,
+                false => return false,
+            }
+        }
+        _ => return false,
+    };
+    let [Token::Mark(b'('), inside @ .., Token::Mark(b')')] = given else {
+        return false;
+    };
+    // Nothing is called that the call has returned.
+    let mut depth = 0_usize;
+    inside.iter().all(|token| match token {
+        Token::Mark(b'(') => {
+            depth += 1;
+            true
+        }
+        Token::Mark(b')') => depth.checked_sub(1).map(|less| depth = less).is_some(),
+        _ => true,
+    })
 }
 
 /// Whether an operator makes the argument one value.

@@ -3,7 +3,7 @@
 //! What such a command begins with can be told if the table is made in one place, with the command's name first, and if nothing is done
 //! to it afterwards but that it is read and that more is appended. So each use of its name must be one of a few that are understood.
 
-use super::calls::{arguments, ends_statement};
+use super::calls::{arguments, ends_statement, is_one};
 use super::declared::bindings;
 use super::lua::Token;
 
@@ -166,7 +166,10 @@ fn keeps_its_beginning(tokens: &[Token<'_>], at: usize) -> bool {
                 Token::Mark(b'('),
             ],
             [_, Token::Mark(b','), ..],
-        ) => !is_of_something(before) && arguments(rest).is_some_and(|args| args.len() == 2),
+        ) => {
+            !is_of_something(before)
+                && arguments(rest).is_some_and(|args| matches!(args.as_slice(), [_, one] if is_one(one)))
+        }
         _ => false,
     }
 }

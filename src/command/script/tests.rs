@@ -104,7 +104,25 @@ fn the_options_of_set_are_read() {
     assert!(traits("redis.call('SET', KEYS[1], several(1 + 2))").relative_expiry);
     assert!(traits("redis.call('SET', KEYS[1], (several or other)())").relative_expiry);
     assert!(traits("redis.call('SET', ...)").relative_expiry);
-    assert!(!differs("redis.call('SET', KEYS[1], n + several())"));
+    for several in [
+        "string.match(ARGV[1], '(.)(.)(.)')",
+        "cmsgpack.unpack(ARGV[1])",
+        "string.format('%s', x):gsub('a', 'b')",
+        "tostring(x)(y)",
+        "redis.call('GET', 'x')(y)",
+    ] {
+        let script = format!("redis.call('SET', KEYS[1], {several})");
+        assert!(traits(&script).relative_expiry, "{script}");
+    }
+    for one in [
+        "n + several()",
+        "cjson.encode(f(1))",
+        "tostring((x))",
+        "redis.call('GET', KEYS[2])",
+    ] {
+        let script = format!("redis.call('SET', KEYS[1], {one})");
+        assert!(!differs(&script), "{script}");
+    }
     assert!(!differs("redis.call('SET', KEYS[1], n or several())"));
     for options in ["'KEEPTTL'", "'EXAT', ARGV[2]", "'nx', 'get'"] {
         let script = format!("redis.call('SET', KEYS[1], f(1, {{2, 3}}) .. 'EX', {options})");
@@ -298,7 +316,7 @@ fn a_command_is_read_off_its_table() {
         ("local t = {'GET', KEYS[i]} return redis.call(unpack(t))", None),
         ("local t = {'GET', ARGV[1]} return redis.call(unpack(t))", None),
         (
-            "local a, b = KEYS[3], KEYS[1] local t = {'SADD', a, 1} table.insert(t, f()) t[#t + 1] = 2 return #t, redis.call(unpack(t))",
+            "local a, b = KEYS[3], KEYS[1] local t = {'SADD', a, 1} table.insert(t, ARGV[1]) t[#t + 1] = f() return #t, redis.call(unpack(t))",
             Some(3),
         ),
         (
@@ -328,6 +346,9 @@ fn a_command_is_read_off_its_table() {
         "local t = {'GET', KEYS[1]} local u = t u[1] = 'SPOP' redis.call(unpack(t))",
         "local t = {'GET', KEYS[1]} f(t) redis.call(unpack(t))",
         "local t = {'GET', KEYS[1]} table.insert(t, 1, 'SPOP') redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} table.insert(t, f()) redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} table.insert(t, ...) redis.call(unpack(t))",
+        "local t = {'GET', KEYS[1]} table.insert(t, unpack(ARGV)) redis.call(unpack(t))",
         "local t = {'GET', KEYS[1]} table.remove(t, 1) redis.call(unpack(t))",
         "local t = {'GET', f()} redis.call(unpack(t))",
         "local t = {'GET', KEYS[1]}.x redis.call(unpack(t), unpack(t))",
