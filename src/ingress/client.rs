@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::blocking::Blocked;
 use super::gather::{Errand, Gather};
 use super::notice::UNKNOWN;
-use super::procedure::PROCEDURE;
+use super::procedure::{Beside, PROCEDURE};
 use super::subscriptions::{PublishRun, UNASKED};
 use super::transaction::Transaction;
 use super::watch::Watch;
@@ -139,6 +139,8 @@ pub struct Client {
     pub(crate) gone: bool,
     /// A command of several steps is being executed, or an errand run: its slot stays the last one, the next command waits.
     pub(crate) busy: bool,
+    /// Commands that it has gone on beside: how many, and of what [kind](super::procedure::Beside) they are.
+    pub(super) let_go: (usize, Beside),
     /// It waits for data.
     pub(crate) blocked: Option<Rc<Blocked>>,
     /// What it has subscribed to, if anything.
@@ -179,6 +181,7 @@ impl Client {
             closing: false,
             gone: false,
             busy: false,
+            let_go: (0, None),
             blocked: None,
             subscriptions: None,
             publishing: PublishRun::default(),
@@ -376,6 +379,12 @@ impl Client {
         self.pending_reads
             .iter()
             .any(|(_, p)| partition.is_none_or(|wanted| *p == wanted))
+    }
+
+    /// Whether something must end first that it has gone on beside.
+    pub(super) fn is_beside_others(&self, kind: Beside) -> bool {
+        let (count, known) = self.let_go;
+        count > 0 && (kind.is_none() || kind != known)
     }
 
     fn forget_answered_reads(&mut self) {

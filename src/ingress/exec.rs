@@ -32,7 +32,7 @@ impl Worker {
             return Flow::Leave;
         };
         // Its reads may concern any of the partitions.
-        if client.reads_pending(None) {
+        if client.reads_pending(None) || client.is_beside_others(None) {
             return Flow::Again;
         }
         let inside = match self.exec_striped(core, id) {

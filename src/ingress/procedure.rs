@@ -3,7 +3,8 @@
 //! Most commands are one request to one owner. Some are not: an element that moves between two partitions, a transaction
 //! that watches keys, a client that waits for data. Such a command is a task of its own that asks owners one thing after the
 //! other, under a [hold](Procedure::hold) of the partitions that nobody should see in between, and answers the client at its
-//! end. Meanwhile the client's next commands wait, as they would on a server that executes one command at a time.
+//! end. Meanwhile the client's next commands wait, as they would on a server that executes one command at a time; unless all that
+//! is left is to [hear](Procedure::ask_and_let_go) what has come of a request that has its place in the order.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,6 +23,10 @@ use crate::worker::{Core, Worker};
 
 /// In place of a client's number: the answer is for the procedure of number [`ReplyTo::slot`].
 pub(crate) const PROCEDURE: u32 = u32::MAX - 1;
+
+/// Commands of a client that may be under way together, each having [let go](Procedure::ask_and_let_go), are answered in their order: they have
+/// the same number. `None`: one that may not.
+pub(super) type Beside = Option<u64>;
 
 /// A step's result; or, if there is no going on, the command's end.
 pub(super) type Step<T> = Result<T, Outcome>;
@@ -103,6 +108,10 @@ pub(super) struct Procedure {
     held: Vec<PartitionId>,
     /// Something has been written.
     wrote: Cell<bool>,
+    /// What may be under way beside it.
+    beside: Beside,
+    /// The client's next commands do not wait for its end.
+    has_let_go: Cell<bool>,
     /// How it has ended.
     outcome: Outcome,
 }
@@ -137,10 +146,25 @@ impl Worker {
     where
         Steps: Future<Output = (Procedure, Outcome)> + 'static,
     {
+        self.proceed_beside(core, id, None, open, steps)
+    }
+
+    /// The same of a command that others of its kind may be under way beside.
+    pub(super) fn proceed_beside<Steps>(
+        self: &Rc<Self>,
+        core: &mut Core,
+        id: u32,
+        beside: Beside,
+        open: impl FnOnce(&mut super::Client, u64) -> u64,
+        steps: impl FnOnce(Procedure) -> Steps + 'static,
+    ) -> Flow
+    where
+        Steps: Future<Output = (Procedure, Outcome)> + 'static,
+    {
         let Some(client) = core.clients.get_mut(id as usize) else {
             return Flow::Leave;
         };
-        if client.reads_pending(None) {
+        if client.reads_pending(None) || client.is_beside_others(beside) {
             return Flow::Again;
         }
         client.busy = true;
@@ -156,6 +180,8 @@ impl Worker {
             hold: HoldId::new(self.id(), core.holds),
             held: Vec::new(),
             wrote: Cell::new(false),
+            beside,
+            has_let_go: Cell::new(false),
             outcome: Outcome::Unknown,
         };
         let steps = steps(procedure);
@@ -250,6 +276,34 @@ impl Procedure {
             self.wrote.set(true);
         }
         outcome
+    }
+
+    /// The same of the last thing that it asks, as far as can be told: the client goes on meanwhile. Whatever its next commands ask of
+    /// that partition comes behind it.
+    pub(super) async fn ask_and_let_go(&self, partition: PartitionId, db: u16, action: Action) -> Outcome {
+        self.send(partition, db, action, self.reply_to(0));
+        self.with_client(|client, _| {
+            client.busy = false;
+            client.let_go = (client.let_go.0 + 1, self.beside);
+            self.has_let_go.set(true);
+            if client.waiting {
+                client.wake.notify_one();
+            }
+        });
+        self.next().await.1
+    }
+
+    /// Keeps the client's next commands waiting again; `false` if some have been taken up meanwhile.
+    pub(super) fn keep_waiting(&self) -> bool {
+        let is_last = self.with_client(|client, to| {
+            let is_last = client.next_slot() == to.slot + 1;
+            if is_last && self.has_let_go.replace(false) {
+                client.busy = true;
+                client.let_go.0 -= 1;
+            }
+            is_last
+        });
+        is_last.unwrap_or(true)
     }
 
     /// The replies to some reading commands; an error among them ends the procedure.
@@ -359,7 +413,10 @@ impl Drop for Procedure {
                 .get_mut(to.client as usize)
                 .filter(|c| c.generation == to.generation)
             {
-                client.busy = false;
+                match self.has_let_go.get() {
+                    true => client.let_go.0 -= 1,
+                    false => client.busy = false,
+                }
             }
             // `Done`: its reply is on its way already.
             self.worker.answer(core, to, outcome);

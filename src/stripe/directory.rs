@@ -22,7 +22,7 @@ pub struct Segment {
 }
 
 /// An end of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// Where it is read from.
     Head,

@@ -242,6 +242,24 @@ fn with_words(args: &Args<'_>, other: &[(usize, Bytes)]) -> (Bytes, Spans) {
 
 /// Executes one command of one partition, in its form for nodes: its reply, which may be an error.
 async fn native(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans)) -> Step<Bytes> {
+    let action = action_of(p, partition, command)?;
+    frames(p.ask(partition, p.db, action).await)
+}
+
+/// The same as a procedure's last step: see [`Procedure::ask_and_let_go`].
+async fn native_at_last(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans)) -> Step<Bytes> {
+    let action = action_of(p, partition, command)?;
+    frames(p.ask_and_let_go(partition, p.db, action).await)
+}
+
+fn frames(outcome: Outcome) -> Step<Bytes> {
+    match outcome {
+        Outcome::Reply { frames, .. } => Ok(frames),
+        other => Err(other),
+    }
+}
+
+fn action_of(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans)) -> Step<Action> {
     let (frame, spans) = command;
     let args = Args { bytes: frame, spans };
     let shared = p.worker.shared().clone();
@@ -252,16 +270,12 @@ async fn native(p: &Procedure, partition: PartitionId, command: &(Bytes, Spans))
     if command.flags.contains(Flags::DENYOOM) && p.worker.is_partition_full(partition) {
         return Err(answer(encode::error(OOM)));
     }
-    let action = match command.class(&args) {
+    Ok(match command.class(&args) {
         Class::Read => Action::Read(Commands::one(frame.clone())),
         _ => p
             .worker
             .with(|core| p.worker.action_of(core, partition, command, frame, spans)),
-    };
-    match p.ask(partition, p.db, action).await {
-        Outcome::Reply { frames, .. } => Ok(frames),
-        other => Err(other),
-    }
+    })
 }
 
 /// Executes commands of one partition, in their form for nodes, as one unit: the reply to the last one.

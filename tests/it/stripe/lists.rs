@@ -422,3 +422,63 @@ fn what_is_not_possible_on_a_striped_list_is_said() {
         ["1", "2", "3", "4"]
     );
 }
+
+/// How many batches nodes have been given, as it is counted now and then.
+fn batches_of(sidecar: &Sidecar) -> usize {
+    std::thread::sleep(Duration::from_millis(100));
+    let metrics = sidecar.metrics();
+    let count = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("ringfence_batches_total "));
+    count.unwrap().parse().unwrap()
+}
+
+/// Pushes of a pipeline to a list of several segments do not wait for each other, and are answered as on a list of one.
+#[test]
+fn pushes_of_a_pipeline_travel_together() {
+    const PUSHES: usize = 400;
+    let pool = Pool::start(3);
+    for threads in [1, 2] {
+        let sidecar = Sidecar::start(&lists(&pool, 3, 1000).threads(threads));
+        let mut client = sidecar.client();
+        let key = format!("list:{threads}");
+        let push = |from: usize, to: usize| -> Vec<Vec<Vec<u8>>> {
+            (from..to).map(|n| cmd!["RPUSH", key, format!("{n}")]).collect()
+        };
+        let lengths = |replies: Vec<Reply>| -> Vec<i64> { replies.iter().filter_map(Reply::int).collect() };
+        // Into its second segment.
+        client.pipeline(&push(0, 1100)).unwrap();
+        let batches = batches_of(&sidecar);
+        let told = lengths(client.pipeline(&push(1100, 1100 + PUSHES)).unwrap());
+        let expected: Vec<i64> = (1101..=1100 + PUSHES as i64).collect();
+        assert_eq!(told, expected);
+        let batches = batches_of(&sidecar) - batches;
+        // By itself each would take one of each of three nodes.
+        assert!(batches < PUSHES * 3 / 2, "{batches} batches");
+        // What comes behind them sees them; and two who push at once count together.
+        let mut mixed = push(1100 + PUSHES, 1600);
+        mixed.push(cmd!["LLEN", key]);
+        mixed.push(cmd!["LINDEX", key, -1]);
+        mixed.extend(push(1600, 1700));
+        mixed.push(cmd!["LPOP", key]);
+        let replies = client.pipeline(&mixed).unwrap();
+        assert_eq!(replies[100], Reply::Int(1600));
+        assert_eq!(replies[101], Reply::bulk("1599"));
+        assert_eq!(replies[202], Reply::bulk("0"));
+        let all: Vec<i64> = std::thread::scope(|scope| {
+            let pushers: Vec<_> = (0..2)
+                .map(|_| scope.spawn(|| lengths(sidecar.client().pipeline(&push(1700, 2700)).unwrap())))
+                .collect();
+            let each = pushers.into_iter().map(|pusher| pusher.join().unwrap());
+            each.inspect(|told| assert!(told.is_sorted(), "{told:?}"))
+                .flatten()
+                .collect()
+        });
+        let mut all = all;
+        all.sort_unstable();
+        assert_eq!(all, (1700..3700).collect::<Vec<i64>>());
+        assert_converged(&pool, &sidecar);
+        drop(client);
+        sidecar.kill9();
+    }
+}

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::segments::texts;
 use super::super::whole::Whole;
-use super::super::{NULL, Steps, native, role_of, whole, with_words};
+use super::super::{NULL, Steps, native, native_at_last, role_of, whole, with_words};
 use super::{pop_end, push_end};
 use crate::command::Special;
 use crate::command::number::integer;
@@ -31,14 +31,17 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
         let room = queue.room(end, elements, steps.stripes.profile.segment_len);
         if let (Some(directory), Some(segment)) = (queue.directory(), room) {
             let call = with_words(&args, &[(1, names::segment(segment, key))]);
-            let reply = at_end(p, &queue, segment, &call).await?;
+            let reply = counted(&queue, native_at_last(p, segment.partition, &call).await)?;
             if directory.is_single() || is_error(&reply) {
                 return Ok(answer(reply));
             }
             let mut total = queue.count(segment, elements as i64);
             drop(inside);
             if total.is_none() {
-                // Somebody has lost count meanwhile.
+                // Somebody has lost count meanwhile. A new count would have in it what the client's next commands have done.
+                if !p.keep_waiting() {
+                    return Err(Outcome::Unknown);
+                }
                 let whole = whole(p, steps, key).await?;
                 total = Some(whole.total());
                 whole.finish();
@@ -54,7 +57,11 @@ pub(super) async fn push(p: &Procedure, steps: &Steps, special: Special) -> Step
 
 /// A command on the segment at an end, for who counts what it has done.
 async fn at_end(p: &Procedure, queue: &Stripe, segment: Segment, call: &(Bytes, Spans)) -> Step<Bytes> {
-    let result = native(p, segment.partition, call).await;
+    counted(queue, native(p, segment.partition, call).await)
+}
+
+/// What has come of such a command: where that is not known, how many there are is not, either.
+fn counted(queue: &Stripe, result: Step<Bytes>) -> Step<Bytes> {
     if result == Err(Outcome::Unknown) {
         queue.lose_count();
     }

@@ -201,16 +201,27 @@ impl Worker {
             return self.wait_at_lists(core, id, command, timeout, steps);
         }
         let special = command.special;
-        self.proceed(
+        let rule = command.downgrade(spans.len());
+        // Pushes to one end of a list go to one node after the other, so they are answered in their order.
+        let beside = push_end(special).map(|end| kind_of((db, steps.args().arg(1), end)));
+        self.proceed_beside(
             core,
             id,
-            command.downgrade(spans.len()),
+            beside,
+            |client, now_us| client.expect_one(rule, now_us),
             move |mut p| async move {
                 let outcome = execute(&mut p, &steps, special).await.unwrap_or_else(|end| end);
                 (p, outcome)
             },
         )
     }
+}
+
+fn kind_of(what: impl std::hash::Hash) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn execute(p: &mut Procedure, steps: &Steps, special: Special) -> Step<Outcome> {
