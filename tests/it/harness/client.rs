@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longer than every timeout of the sidecar: a client that waits in vain is a failure, not a slow machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where a server listens; shown as `proxy.toml` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
