@@ -271,6 +271,10 @@ impl Procedure {
     pub(super) async fn ask(&self, partition: PartitionId, db: u16, action: Action) -> Outcome {
         let writes = is_write(&action);
         self.send(partition, db, action, self.reply_to(0));
+        self.hear(writes).await
+    }
+
+    async fn hear(&self, writes: bool) -> Outcome {
         let outcome = self.next().await.1;
         if writes && matches!(outcome, Outcome::Reply { .. }) {
             self.wrote.set(true);
@@ -281,6 +285,7 @@ impl Procedure {
     /// The same of the last thing that it asks, as far as can be told: the client goes on meanwhile. Whatever its next commands ask of
     /// that partition comes behind it.
     pub(super) async fn ask_and_let_go(&self, partition: PartitionId, db: u16, action: Action) -> Outcome {
+        let writes = is_write(&action);
         self.send(partition, db, action, self.reply_to(0));
         self.with_client(|client, _| {
             client.busy = false;
@@ -290,7 +295,7 @@ impl Procedure {
                 client.wake.notify_one();
             }
         });
-        self.next().await.1
+        self.hear(writes).await
     }
 
     /// Keeps the client's next commands waiting again; `false` if some have been taken up meanwhile.
