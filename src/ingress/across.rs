@@ -211,8 +211,18 @@ impl Worker {
     }
 }
 
+/// What is new in each of several streams, asked at once, as one reply.
+pub(super) async fn news_of(p: &Procedure, parts: &[Part]) -> Step<Bytes> {
+    let asked = parts
+        .iter()
+        .map(|part| (part.partition, p.db, part.action.clone()));
+    let outcomes = p.ask_all(asked.collect()).await;
+    let news: Step<Vec<Bytes>> = outcomes.into_iter().map(reply).collect();
+    Ok(one_map(&news?))
+}
+
 /// Several `XREAD`s' replies as one; those without news are left out.
-pub(super) fn one_map(replies: &[Bytes]) -> Bytes {
+fn one_map(replies: &[Bytes]) -> Bytes {
     let streams: Vec<&[u8]> = replies
         .iter()
         .flat_map(|reply| super::gather::elements(reply))

@@ -92,14 +92,7 @@ impl Sequencer {
             {
                 replica.acked = replica.acked.max(seq);
                 if p.live & bit == 0 && seq >= p.committed {
-                    p.live |= bit;
-                    if p.in_sync & bit == 0 {
-                        p.in_sync |= bit;
-                        self.effects.push(Effect::InSync {
-                            partition,
-                            set: p.in_sync,
-                        });
-                    }
+                    self.effects.extend(p.go_live(partition, bit));
                 }
             }
             safe &= p.settle(seq, write_quorum);

@@ -93,18 +93,12 @@ impl Sequencer {
                 out.push(partition);
                 continue;
             }
+            let acked = replica.acked;
             p.streaming |= bit;
-            if replica.acked >= p.committed {
-                p.live |= bit;
-                if p.in_sync & bit == 0 {
-                    p.in_sync |= bit;
-                    self.effects.push(Effect::InSync {
-                        partition,
-                        set: p.in_sync,
-                    });
-                }
+            if acked >= p.committed {
+                self.effects.extend(p.go_live(partition, bit));
             }
-            if replica.acked == p.last {
+            if acked == p.last {
                 report.equal += 1;
             } else {
                 report.behind += 1;

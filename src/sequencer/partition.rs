@@ -5,10 +5,11 @@
 
 use smallvec::SmallVec;
 
+use super::Effect;
 use super::changes::Changes;
 use super::hold::Hold;
 use crate::account::Position;
-use crate::request::NodeId;
+use crate::request::{NodeId, PartitionId};
 
 /// One node of a replica set.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,17 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// The node, which has all that was acknowledged, is live: what follows if it was not in sync.
+    pub(super) fn go_live(&mut self, partition: PartitionId, bit: u8) -> Option<Effect> {
+        self.live |= bit;
+        let was_in_sync = self.in_sync & bit != 0;
+        self.in_sync |= bit;
+        (!was_in_sync).then_some(Effect::InSync {
+            partition,
+            set: self.in_sync,
+        })
+    }
+
     /// The seq at which a node stands whose account says `here`, if nothing that has happened since was before this
     /// epoch or is out of the backlog.
     pub(crate) fn standing(&mut self, bit: u8, here: Position) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! Commands that become a few plain ones, in an order in which nothing is lost whatever dies in between.
 
-use super::{Across, NULL, one_map};
+use super::{Across, NULL, news_of};
 use crate::command::dump;
 use crate::ingress::answer::SYNTAX;
 use crate::ingress::procedure::{Procedure, Step, answer, reply, write_of};
@@ -141,15 +141,7 @@ impl Across {
 
     /// `XREAD`, `XREADGROUP`: what is new in each of the streams.
     pub(super) async fn read_streams(&self, p: &Procedure) -> Step<Outcome> {
-        let asked = self
-            .parts
-            .iter()
-            .map(|part| (part.partition, p.db, part.action.clone()));
-        let mut news = Vec::new();
-        for outcome in p.ask_all(asked.collect()).await {
-            news.push(reply(outcome)?);
-        }
-        Ok(answer(one_map(&news)))
+        Ok(answer(news_of(p, &self.parts).await?))
     }
 }
 

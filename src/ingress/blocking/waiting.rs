@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::{Counted, Unblocking, Waiting, is_there, nothing};
 use crate::command::Special;
-use crate::ingress::across::{Part, one_map};
+use crate::ingress::across::{Part, news_of};
 use crate::ingress::gather::{elements, words_of};
-use crate::ingress::procedure::{Procedure, Step, answer, reply, write_of};
+use crate::ingress::procedure::{Procedure, Step, answer, write_of};
 use crate::request::{Action, Attempt, Commands, Outcome, Wait, Waiter};
 use crate::resp::encode;
 use crate::resp::walk::{is_error, text};
@@ -224,15 +224,7 @@ impl Waiting {
             settle_id(p, part).await?;
         }
         if self.parts.len() > 1 {
-            let asked = self
-                .parts
-                .iter()
-                .map(|part| (part.partition, p.db, part.action.clone()));
-            let mut news = Vec::new();
-            for outcome in p.ask_all(asked.collect()).await {
-                news.push(reply(outcome)?);
-            }
-            let news = one_map(&news);
+            let news = news_of(p, &self.parts).await?;
             if !news.starts_with(b"_") {
                 return Ok(answer(news));
             }

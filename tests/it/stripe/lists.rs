@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::blocking::blocked_clients;
-use crate::harness::{Client, Node, NodeOptions, Reply};
+use crate::harness::{Client, Node, NodeOptions, Reply, wait_until};
 use std::collections::BTreeMap;
 
 /// Lists are those called `list:…`, in segments of so many elements.
@@ -423,14 +423,19 @@ fn what_is_not_possible_on_a_striped_list_is_said() {
     );
 }
 
-/// How many batches nodes have been given, as it is counted now and then.
-fn batches_of(sidecar: &Sidecar) -> usize {
-    std::thread::sleep(Duration::from_millis(100));
-    let metrics = sidecar.metrics();
-    let count = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("ringfence_batches_total "));
-    count.unwrap().parse().unwrap()
+/// How many batches three nodes have been given, once they have been given so many writes at least.
+fn batches_of(sidecar: &Sidecar, writes: usize) -> usize {
+    let mut batches = 0;
+    wait_until("all nodes are given them", Duration::from_secs(10), || {
+        let metrics = sidecar.metrics();
+        let count = |name: &str| -> usize {
+            let mut counts = metrics.lines().filter_map(|line| line.strip_prefix(name));
+            counts.next().unwrap().trim().parse().unwrap()
+        };
+        batches = count("ringfence_batches_total");
+        count("ringfence_batched_writes_total") >= 3 * writes
+    });
+    batches
 }
 
 /// Pushes of a pipeline to a list of several segments do not wait for each other, and are answered as on a list of one.
@@ -448,11 +453,11 @@ fn pushes_of_a_pipeline_travel_together() {
         let lengths = |replies: Vec<Reply>| -> Vec<i64> { replies.iter().filter_map(Reply::int).collect() };
         // Into its second segment.
         client.pipeline(&push(0, 1100)).unwrap();
-        let batches = batches_of(&sidecar);
+        let batches = batches_of(&sidecar, 1100);
         let told = lengths(client.pipeline(&push(1100, 1100 + PUSHES)).unwrap());
         let expected: Vec<i64> = (1101..=1100 + PUSHES as i64).collect();
         assert_eq!(told, expected);
-        let batches = batches_of(&sidecar) - batches;
+        let batches = batches_of(&sidecar, 1100 + PUSHES) - batches;
         // By itself each would take one of each of three nodes.
         assert!(batches < PUSHES * 3 / 2, "{batches} batches");
         // What comes behind them sees them; and two who push at once count together.
