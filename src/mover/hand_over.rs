@@ -8,9 +8,9 @@ use redis_protocol::resp3::types::BytesFrame;
 use tracing::info;
 
 use super::ends::Ends;
-use super::job::{FEW_KEYS, Job, JobError, LAST_HAND_OVER_MAX, mark};
+use super::job::{FEW_KEYS, Job, JobError, LAST_HAND_OVER_MAX};
 use crate::account::{self, Position};
-use crate::node::{Control, ControlError, Pace, Scope, bytes_of, is_error, text_of};
+use crate::node::{ControlError, Pace, Scope, bytes_of, is_error, text_of};
 use crate::request::{Action, HoldId, NodeId, Outcome, PartitionId};
 
 /// How long it may take until the partitions are held: those that are already wait for the others.
@@ -124,33 +124,32 @@ impl Job<'_> {
             .shared
             .operate(hold, 0, positions.into_iter().map(join).collect())
             .await;
-        if joined.iter().any(|outcome| *outcome != Outcome::Done) {
-            return Err(JobError::Refused("joining"));
-        }
+        let mut result = match joined.iter().all(|outcome| *outcome == Outcome::Done) {
+            true => Ok(()),
+            false => Err(JobError::Refused("joining")),
+        };
         if self.shared.config.pool.replicas == 1 {
-            let switched = self.switch(hold, &mut ends.source, scope).await;
-            if switched.is_err() {
-                // Not both: without an account, what one of them misses would not be known.
+            if result.is_ok() {
+                result = self.switch(hold, scope).await;
+            }
+            if result.is_err() {
+                // Nothing is acknowledged while there are both.
                 let leave = |&partition: &PartitionId| (partition, Action::Leave(copy.to));
                 let undo = scope.wanted.iter().map(leave).collect();
                 self.shared.operate(hold, 0, undo).await;
             }
-            switched?;
         }
-        Ok(())
+        result
     }
 
-    /// The recipient stands where the source stands: where that is, in each partition.
+    /// The recipient stands where the source stands: where that is, in each partition. (`None` with one copy: then it only says that the
+    /// node has something of the partition.)
     async fn hand_account_over(
         &self,
         ends: &mut Ends,
         scope: &Scope<'_>,
     ) -> Result<Vec<(PartitionId, Option<Position>)>, JobError> {
         let wanted: Vec<PartitionId> = scope.wanted.iter().copied().collect();
-        if self.shared.config.pool.replicas == 1 {
-            let clear = self.clear_marks(ends, scope, &wanted, &[]).await;
-            return clear.map(|()| wanted.into_iter().map(|p| (p, None)).collect());
-        }
         let names: Vec<Vec<u8>> = wanted.iter().map(|p| p.to_string().into_bytes()).collect();
         let mut get: Vec<&[u8]> = vec![b"HMGET", account::APPLIED];
         get.extend(names.iter().map(Vec::as_slice));
@@ -169,7 +168,11 @@ impl Job<'_> {
         let texts: Vec<String> = positions.iter().map(Position::to_string).collect();
         let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
         self.clear_marks(ends, scope, &wanted, &texts).await?;
-        Ok(wanted.into_iter().zip(positions.into_iter().map(Some)).collect())
+        let keeps_account = self.shared.config.pool.replicas > 1;
+        let positions = positions
+            .into_iter()
+            .map(|position| keeps_account.then_some(position));
+        Ok(wanted.into_iter().zip(positions).collect())
     }
 
     /// Takes the marks of these partitions from the recipient, and gives it these positions there, in one transaction.
@@ -187,11 +190,7 @@ impl Job<'_> {
         for (name, position) in names.iter().zip(positions) {
             applied.extend([name.as_slice(), *position]);
         }
-        let mut commands: Vec<&[&[u8]]> = vec![&[b"MULTI"], &clear];
-        if applied.len() > 2 {
-            commands.push(&applied);
-        }
-        commands.push(&[b"EXEC"]);
+        let commands: [&[&[u8]]; 4] = [&[b"MULTI"], &clear, &applied, &[b"EXEC"]];
         let replies = async {
             ends.target.select(scope.bookkeeping_db).await?;
             ends.target.call_all(commands).await
@@ -203,18 +202,11 @@ impl Job<'_> {
         }
     }
 
-    /// With one copy there is no account, so the former node leaves while nothing is under way.
-    async fn switch(&self, hold: HoldId, source: &mut Control, scope: &Scope<'_>) -> Result<(), JobError> {
+    /// With one copy no account tells who has more, so the former node leaves while nothing is under way.
+    async fn switch(&self, hold: HoldId, scope: &Scope<'_>) -> Result<(), JobError> {
         let partitions: Vec<PartitionId> = scope.wanted.iter().copied().collect();
         self.recorded(&partitions, |row| row.contains(&self.copy.to))
             .await?;
-        // By this it is known later what is to be removed there.
-        mark(source, scope.bookkeeping_db, &partitions)
-            .await
-            .map_err(|error| JobError::Node {
-                node: self.shared.node_name(self.copy.from),
-                error,
-            })?;
         let leave = |&partition: &PartitionId| (partition, Action::Leave(self.copy.from));
         let left = self
             .shared

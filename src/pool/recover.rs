@@ -82,11 +82,20 @@ pub enum Verdict {
     },
 }
 
+/// How many copies a pool has of everything, and how many of them acknowledge a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// R.
+    pub replicas: u32,
+    /// W.
+    pub write_quorum: u32,
+}
+
 /// Decides for one partition. `accounts` has the reachable, fenced nodes.
 pub fn decide(
     partition: PartitionId,
     row: &Row,
-    write_quorum: u32,
+    copies: Copies,
     accounts: &HashMap<NodeId, Account>,
 ) -> Verdict {
     let in_sync = |i: usize| row.in_sync & (1 << i) != 0;
@@ -100,7 +109,9 @@ pub fn decide(
         .collect();
     let can_tell = |&&node: &&NodeId| of(node).is_some_and(|account| account.can_tell(partition));
     let witnesses = here.iter().filter(can_tell).count();
-    let wanted = (row.in_sync.count_ones() + 1).saturating_sub(write_quorum).max(1) as usize;
+    let wanted = (row.in_sync.count_ones() + 1)
+        .saturating_sub(copies.write_quorum)
+        .max(1) as usize;
     // The first of the furthest, so that a primary that has everything stays the winner. A node whose repair was cut
     // short has every write up to its own position all the same (and some keys as a later one left them), so it may
     // have to be the winner; then the others are given those keys too.
@@ -117,6 +128,7 @@ pub fn decide(
         };
     };
     let stands = position(best);
+    // With one copy there is another one only while the partition changes its place, and no account that tells what it lacks.
     let needs = row
         .replicas
         .iter()
@@ -125,7 +137,7 @@ pub fn decide(
             let account = of(node)?;
             let need = if node == winner {
                 Need::Nothing
-            } else if in_sync(i) {
+            } else if in_sync(i) && copies.replicas > 1 {
                 let cut_short = [account, best]
                     .into_iter()
                     .filter_map(|a| a.repairing.get(&partition))
@@ -235,6 +247,11 @@ mod tests {
         }
     }
 
+    const COPIES: Copies = Copies {
+        replicas: 3,
+        write_quorum: 2,
+    };
+
     fn row() -> Row {
         Row {
             epoch: 3,
@@ -257,7 +274,7 @@ mod tests {
             position,
             needs,
             ..
-        } = decide(0, &row(), 2, &accounts)
+        } = decide(0, &row(), COPIES, &accounts)
         else {
             panic!()
         };
@@ -272,7 +289,7 @@ mod tests {
     #[test]
     fn an_older_epoch_further_on_is_not_behind() {
         let accounts = HashMap::from([(0, account(4, 10, &[])), (2, account(3, 11, &[(11, b"x")]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), COPIES, &accounts) else {
             panic!()
         };
         assert_eq!(winner, 0);
@@ -280,21 +297,49 @@ mod tests {
     }
 
     #[test]
+    fn of_one_copy_that_changes_its_place_the_former_one_stays() {
+        let copies = Copies {
+            replicas: 1,
+            write_quorum: 1,
+        };
+        let row = Row {
+            replicas: [0, 1].into_iter().collect(),
+            in_sync: 0b11,
+            ..row()
+        };
+        // The former place has the epoch's beginning; the new one was told nothing yet.
+        let accounts = HashMap::from([(0, account(3, 0, &[])), (1, account(0, 0, &[]))]);
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row, copies, &accounts) else {
+            panic!()
+        };
+        assert_eq!(winner, 0);
+        assert_eq!(needs[&1], Need::Partition, "equal seqs of one copy say nothing");
+    }
+
+    #[test]
     fn too_few_witnesses_is_said() {
         let accounts = HashMap::from([(0, account(3, 10, &[]))]);
         assert_eq!(
-            decide(0, &row(), 2, &accounts),
+            decide(0, &row(), COPIES, &accounts),
             Verdict::Unreachable { here: 1, wanted: 2 }
         );
         // With W = 3 every node has everything, so one is enough.
         assert!(matches!(
-            decide(0, &row(), 3, &accounts),
+            decide(
+                0,
+                &row(),
+                Copies {
+                    write_quorum: 3,
+                    ..COPIES
+                },
+                &accounts
+            ),
             Verdict::Recoverable { .. }
         ));
         let mut smaller = row();
         smaller.in_sync = 0b001;
         assert!(matches!(
-            decide(0, &smaller, 2, &accounts),
+            decide(0, &smaller, COPIES, &accounts),
             Verdict::Recoverable { .. }
         ));
     }
@@ -307,9 +352,13 @@ mod tests {
         };
         let mut accounts = HashMap::from([(0, account(3, 10, &[])), (1, emptied.clone())]);
         let missing = Verdict::Unreachable { here: 1, wanted: 2 };
-        assert_eq!(decide(0, &row(), 2, &accounts), missing, "node 2 may have more");
+        assert_eq!(
+            decide(0, &row(), COPIES, &accounts),
+            missing,
+            "node 2 may have more"
+        );
         accounts.insert(2, account(3, 11, &[(11, b"x")]));
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), COPIES, &accounts) else {
             panic!()
         };
         assert_eq!(winner, 2);
@@ -317,7 +366,7 @@ mod tests {
         // Two were emptied, and all are here: what the third one has is all that there is.
         accounts.insert(2, emptied);
         assert!(matches!(
-            decide(0, &row(), 2, &accounts),
+            decide(0, &row(), COPIES, &accounts),
             Verdict::Recoverable {
                 winner: 0,
                 loss: Loss::Possible,
@@ -331,13 +380,13 @@ mod tests {
         };
         accounts = HashMap::from([(0, account(3, 10, &[])), (1, given)]);
         assert!(matches!(
-            decide(0, &row(), 2, &accounts),
+            decide(0, &row(), COPIES, &accounts),
             Verdict::Recoverable { loss: Loss::None, .. }
         ));
         let mut emptied_since = row();
         emptied_since.start = 11;
         assert!(matches!(
-            decide(0, &emptied_since, 2, &accounts),
+            decide(0, &emptied_since, COPIES, &accounts),
             Verdict::Recoverable {
                 loss: Loss::Certain,
                 ..
@@ -350,7 +399,7 @@ mod tests {
         let mut cut = account(3, 10, &[]);
         cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
         let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[(10, b"b")]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), COPIES, &accounts) else {
             panic!()
         };
         assert_eq!(winner, 1, "of two at the same place, the one that is whole");
@@ -359,7 +408,7 @@ mod tests {
         let mut cut = account(3, 11, &[(11, b"c")]);
         cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
         let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), 2, &accounts) else {
+        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), COPIES, &accounts) else {
             panic!()
         };
         assert_eq!(winner, 0);

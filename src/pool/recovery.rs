@@ -10,7 +10,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use super::recover::{self, Account, Loss, Need, Verdict};
+use super::recover::{self, Account, Copies, Loss, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position, Touch};
 use crate::node::{
@@ -66,12 +66,16 @@ pub(super) async fn recover_all(
                 })?;
         accounts.insert(node, account);
     }
+    let copies = Copies {
+        replicas: table.replicas,
+        write_quorum: table.write_quorum,
+    };
     let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
     let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
     let (mut lost, mut doubtful): (Vec<PartitionId>, Vec<PartitionId>) = Default::default();
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
-        match recover::decide(partition, row, table.write_quorum, &accounts) {
+        match recover::decide(partition, row, copies, &accounts) {
             Verdict::Unreachable { here, wanted } => {
                 return Err(RecoveryError::Unreachable {
                     partition,

@@ -75,11 +75,11 @@ impl Sequencer {
                 continue;
             };
             let standing = p.standing(bit, applied.get(&partition).copied().unwrap_or_default());
-            let others_have_it = p.in_sync & p.live & !bit != 0;
+            let is_the_copy = p.in_sync & bit != 0 && p.in_sync & p.live & !bit == 0;
             let Some(replica) = p.replicas.get_mut(i) else {
                 continue;
             };
-            if !keeps_account && others_have_it {
+            if !keeps_account && !is_the_copy {
                 // While a partition changes its only place, there are two; and no account tells what this one has missed.
                 report.out += 1;
                 out.push(partition);
@@ -207,12 +207,8 @@ impl Sequencer {
             _ => None,
         });
         if self.settings.replicas == 1 {
-            // No account, so nobody can tell whether these were executed.
-            for item in sent.clone() {
-                self.end_write(item, Outcome::Unknown);
-            }
-            for item in &gone.todo {
-                self.end_write(*item, Outcome::Refused(Refusal::TooFewNodes));
+            for item in sent.clone().chain(gone.todo.iter().copied()) {
+                self.end_lost(id, item);
             }
         }
         self.reroute(sent.chain(gone.todo.iter().copied()));
@@ -235,14 +231,27 @@ impl Sequencer {
         }
     }
 
-    fn end_write(&mut self, item: Item, outcome: Outcome) {
-        if let Item::Write(pos) = item
-            && let Some(entry) = self.log.get_mut(pos)
-            && !entry.released
-        {
-            entry.released = true;
-            self.effects.push(Effect::Complete(entry.reply_to, outcome));
+    /// With one copy: the node that has gone was given this write, or was about to be. No account will tell whether it has executed it; so
+    /// that is the write's end, unless another node is given it, too.
+    fn end_lost(&mut self, id: NodeId, item: Item) {
+        let Item::Write(pos) = item else { return };
+        let partitions = &self.partitions;
+        let Some(entry) = self.log.get_mut(pos).filter(|entry| !entry.released) else {
+            return;
+        };
+        let nobody_else = |(partition, _): (PartitionId, u64)| {
+            let p = partitions.get(usize::from(partition)).and_then(Option::as_ref);
+            p.is_some_and(|p| p.bit_of(id).is_some() && p.streaming == 0)
+        };
+        if !entry.parts().any(nobody_else) {
+            return;
         }
+        entry.released = true;
+        let outcome = match entry.sent {
+            0 => Outcome::Refused(Refusal::TooFewNodes),
+            _ => Outcome::Unknown,
+        };
+        self.effects.push(Effect::Complete(entry.reply_to, outcome));
         self.trim();
     }
 

@@ -103,6 +103,7 @@ impl Sequencer {
                     committed: start.position.seq,
                     trimmed: start.position.seq,
                     replicas,
+                    keeps_account: settings.replicas > 1,
                     in_sync: start.in_sync,
                     recorded: start.in_sync,
                     recording: None,

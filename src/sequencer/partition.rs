@@ -32,6 +32,8 @@ pub(crate) struct Partition {
     /// Seq of the last write that has left the backlog.
     pub(crate) trimmed: u64,
     pub(crate) replicas: SmallVec<[Replica; 3]>,
+    /// Whether nodes' accounts tell who has more: not with one copy.
+    pub(crate) keeps_account: bool,
     /// Whose acknowledgements count.
     pub(crate) in_sync: u8,
     /// The same as the table's last safe record has it.
@@ -121,8 +123,13 @@ impl Partition {
         bits.fold(0, |set, bit| set | bit)
     }
 
-    /// Replicas whose acknowledgements count: in sync by every record that a successor may find (invariant 7).
+    /// Replicas whose acknowledgements count: in sync by every record that a successor may find (invariant 7). Without accounts a successor
+    /// that finds two in sync cannot tell which of them has all: then none counts until the record names one (invariant 13).
     fn counted(&self) -> u8 {
+        let found = self.in_sync | self.recorded | self.recording.unwrap_or(0);
+        if !self.keeps_account && found.count_ones() > 1 {
+            return 0;
+        }
         self.in_sync & self.recorded & self.recording.unwrap_or(u8::MAX)
     }
 

@@ -4,7 +4,7 @@ use ringfence::request::{Action, Commands, HoldId, Request};
 use ringfence::resp::encode;
 use ringfence::sequencer::Effect;
 
-use crate::examples::{Pool, START, to_slot};
+use crate::pool::{Pool, START, to_slot};
 
 /// What a command that is taken for a script is asked as.
 const SCRIPT: u64 = 99;

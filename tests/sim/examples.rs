@@ -2,21 +2,17 @@
 //!
 //! First to the owner of a partition that goes on (a stream comes up), then to a successor (a takeover decides).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use bytes::BytesMut;
 use ringfence::account::{Position, Touch, TouchedRecord};
-use ringfence::pool::recover::{self, Account, Need, Verdict};
+use ringfence::pool::recover::{self, Account, Copies, Need, Verdict};
 use ringfence::pool::table::Row;
-use ringfence::request::{Action, Commands, HoldId, ReplyTo, Request, Touched};
-use ringfence::resp::{OutBuf, encode};
-use ringfence::sequencer::{Effect, LinkReport, PartitionStart, Sequencer, Settings};
+use ringfence::request::{Action, HoldId, Request};
+use ringfence::sequencer::{Effect, PartitionStart, Sequencer};
 use smallvec::smallvec;
 
-use crate::node::{BOOKKEEPING_DB, Node, Session, Value};
+use crate::pool::{LARGE, Pool, START, settings, to_slot};
 
-pub(super) const LIST: &[u8] = b"L0";
-pub(super) const START: Position = Position { epoch: 5, seq: 10 };
 /// Writes that two of three nodes have acknowledged when the third comes.
 const WRITES: u64 = 4;
 
@@ -35,8 +31,6 @@ struct Returns {
     backlog_bytes: usize,
     becomes: Becomes,
 }
-
-pub(super) const LARGE: usize = 1 << 20;
 
 /// The partition stands at 5:14. Epoch 5 began at seq 10, which was reached in epoch 3.
 const RETURNS: &[Returns] = &[
@@ -115,178 +109,6 @@ const RETURNS: &[Returns] = &[
 ];
 
 /// A client's place for an answer.
-pub(super) fn to_slot(slot: u64) -> ReplyTo {
-    ReplyTo {
-        worker: 0,
-        part: 0,
-        client: 0,
-        generation: 0,
-        slot,
-    }
-}
-
-fn settings(backlog_bytes: usize) -> Settings {
-    Settings {
-        worker: 0,
-        keyspace: ringfence::ring::Keyspace::plain(1),
-        replicas: 3,
-        write_quorum: 2,
-        min_in_sync: 2,
-        backlog_bytes,
-        batch_commands_max: 100,
-        batch_bytes_max: 100_000,
-        question: ringfence::command::dump::Question::default(),
-        bookkeeping_db: BOOKKEEPING_DB,
-        read_any: true,
-        linearizable: true,
-        write_timeout_ms: 1000,
-        node_timeout_ms: 1000,
-        read_patience_ms: 1000,
-    }
-}
-
-/// Three nodes and their owner, without delays.
-pub(super) struct Pool {
-    pub(super) sequencer: Sequencer,
-    nodes: Vec<(Node, Session)>,
-    pub(super) effects: Vec<Effect>,
-}
-
-impl Pool {
-    pub(super) fn new(backlog_bytes: usize) -> Self {
-        let start = PartitionStart {
-            partition: 0,
-            position: START,
-            since: 3,
-            replicas: smallvec![0, 1, 2],
-            in_sync: 0b111,
-        };
-        let record = std::rc::Rc::new(crate::node::Record {
-            stamp: (5, 1),
-            rows: Vec::new(),
-        });
-        let node = |id| (Node::new(id, record.clone()), Session::default());
-        Self {
-            sequencer: Sequencer::new(settings(backlog_bytes), 3, &[start]),
-            nodes: (0..3).map(node).collect(),
-            effects: Vec::new(),
-        }
-    }
-
-    pub(super) fn connect(&mut self, id: usize, stands: Option<Position>) -> LinkReport {
-        let applied: BTreeMap<u16, Position> = stands.into_iter().map(|position| (0, position)).collect();
-        self.nodes[id].0.begin_epoch(applied, std::iter::empty());
-        let applied: HashMap<u16, Position> = self.nodes[id].0.account().applied;
-        self.sequencer.link_up(id as u16, &applied)
-    }
-
-    pub(super) fn push(&mut self, value: u64) {
-        let text = value.to_string();
-        let frame = encode::command_frame(&[b"RPUSH", LIST, text.as_bytes()]);
-        let key = ringfence::resp::Span { start: 19, len: 2 };
-        assert_eq!(&frame[19..21], LIST);
-        let commands = Commands {
-            // A node that only claims to have what came before answers otherwise; that is not what is shown here.
-            compare: ringfence::command::Compare::Skip,
-            touched: Touched::Keys(smallvec![key]),
-            ..Commands::one(frame)
-        };
-        let reply_to = to_slot(value);
-        self.sequencer.order(Request {
-            partition: 0,
-            db: 0,
-            under: HoldId::NONE,
-            action: Action::Write(commands),
-            reply_to,
-        });
-    }
-
-    fn range(&mut self, slot: u64) {
-        let range = Commands::one(encode::command_frame(&[b"LRANGE", LIST, b"0", b"-1"]));
-        let reply_to = to_slot(slot);
-        self.sequencer.order(Request {
-            partition: 0,
-            db: 0,
-            under: HoldId::NONE,
-            action: Action::Read(range),
-            reply_to,
-        });
-    }
-
-    /// The node's next batch as bytes; empty if there is none.
-    pub(super) fn batch(&mut self, id: usize) -> Vec<u8> {
-        let mut out = OutBuf::default();
-        let mut wire = Vec::new();
-        self.sequencer.next_batch(id as u16, &mut out);
-        let take = |slices: &[std::io::IoSlice<'_>]| {
-            slices.iter().for_each(|slice| wire.extend_from_slice(slice));
-            Ok(slices.iter().map(|slice| slice.len()).sum())
-        };
-        out.write_with(take).unwrap();
-        wire
-    }
-
-    /// One batch of every node.
-    fn batches(&mut self) -> Vec<Vec<u8>> {
-        let batches = (0..self.nodes.len()).map(|id| self.batch(id)).collect();
-        self.sequencer.end_round();
-        batches
-    }
-
-    /// The node executes what it was sent, and its answer comes back.
-    pub(super) fn executes(&mut self, id: usize, wire: &[u8]) {
-        let (node, session) = &mut self.nodes[id];
-        let mut answer = Vec::new();
-        node.feed(session, wire, &mut answer);
-        self.sequencer
-            .receive(id as u16, &mut BytesMut::from(&answer[..]))
-            .unwrap();
-        self.effects.append(self.sequencer.effects());
-    }
-
-    pub(super) fn is_answered(&self, slot: u64) -> bool {
-        self.effects
-            .iter()
-            .any(|e| matches!(e, Effect::Complete(to, _) if to.slot == slot))
-    }
-
-    /// Everything that is under way arrives.
-    pub(super) fn run(&mut self) {
-        loop {
-            let mut idle = true;
-            for id in 0..self.nodes.len() {
-                let wire = self.batch(id);
-                idle &= wire.is_empty();
-                self.executes(id, &wire);
-            }
-            self.sequencer.end_round();
-            self.effects.append(self.sequencer.effects());
-            if idle {
-                return;
-            }
-        }
-    }
-
-    /// What a node brings with it.
-    pub(super) fn preload(&mut self, id: usize, values: &[u64]) {
-        let values = values.iter().map(|v| v.to_string().into_bytes()).collect();
-        self.nodes[id]
-            .0
-            .data
-            .insert((0, LIST.to_vec()), Value::List(values));
-    }
-
-    fn values(&self, id: usize) -> Vec<String> {
-        match self.nodes[id].0.data.get(&(0, LIST.to_vec())) {
-            Some(Value::List(values)) => values
-                .iter()
-                .map(|v| String::from_utf8_lossy(v).into_owned())
-                .collect(),
-            _ => Vec::new(),
-        }
-    }
-}
-
 fn texts(values: impl IntoIterator<Item = u64>) -> Vec<String> {
     values.into_iter().map(|value| value.to_string()).collect()
 }
@@ -488,6 +310,10 @@ fn what_a_successor_finds() {
             replicas: [0, 1, 2].into_iter().collect(),
             in_sync,
         };
+        let copies = Copies {
+            replicas: 3,
+            write_quorum: 2,
+        };
         // Node 1 is away; the other one is node 2.
         let accounts = HashMap::from([(0, winner), (2, other)]);
         let Verdict::Recoverable {
@@ -495,7 +321,7 @@ fn what_a_successor_finds() {
             position,
             needs,
             ..
-        } = recover::decide(0, &row, 2, &accounts)
+        } = recover::decide(0, &row, copies, &accounts)
         else {
             panic!("{why}: one node away is no reason to wait")
         };

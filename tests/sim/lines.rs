@@ -7,7 +7,7 @@ use ringfence::request::{Action, Attempt, Commands, HoldId, Outcome, Request, To
 use ringfence::resp::{Span, encode};
 use ringfence::sequencer::{Effect, Sequencer};
 
-use crate::examples::{LARGE, LIST, Pool, START, to_slot};
+use crate::pool::{LARGE, LIST, Pool, START, to_slot};
 
 impl Pool {
     /// Somebody comes to wait at the list.

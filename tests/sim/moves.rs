@@ -66,6 +66,10 @@ enum Phase {
     Last,
     Account,
     Join,
+    /// With one copy the former node leaves while nothing is under way.
+    Joined,
+    Switch,
+    Switched,
     /// Nodes leave: nothing of a copy or a sweep.
     Leave,
 }
@@ -229,6 +233,7 @@ impl World {
         };
         let me = self.sidecars[s].claim.instance;
         let to = job.to.node as NodeId;
+        let done = matches!(went, Went::Done);
         match went {
             Went::On => {
                 if let Some(serving) = self.serving(s) {
@@ -251,6 +256,13 @@ impl World {
                 if let Some(serving) = self.serving(s) {
                     serving.mover.rests.insert(to, until);
                 }
+            }
+        }
+        let is_switch = matches!(job.phase, Phase::Joined | Phase::Switch | Phase::Switched);
+        // Not both; unless nobody is there any more to say so.
+        if is_switch && !done && (well || self.rng.percent(70)) {
+            for partition in &job.partitions {
+                self.ask(s, None, *partition, job.hold, Action::Leave(to))?;
             }
         }
         for partition in job.partitions.iter().take(job.held) {
@@ -346,6 +358,7 @@ impl World {
             Some(Step::Copy(copy)) => {
                 if let Some(serving) = self.serving(s) {
                     serving.mover.swept.remove(&copy.to);
+                    serving.mover.swept.remove(&copy.from);
                 }
                 self.begin(s, copy.to, Some(copy.from), copy.partitions)?;
             }
@@ -630,7 +643,8 @@ impl World {
             Phase::Last => {
                 let node = &self.nodes[from.node];
                 let applied = node.account().applied;
-                let of = |partition: &PartitionId| (*partition, applied.get(partition).copied());
+                // One of which it has never been noted is at the beginning.
+                let of = |p: &PartitionId| (*p, Some(applied.get(p).copied().unwrap_or_default()));
                 job.positions = Some(job.partitions.iter().map(of).collect());
                 job.phase = Phase::Account;
             }
@@ -642,6 +656,8 @@ impl World {
                 }
                 job.phase = Phase::Join;
                 for (partition, position) in positions {
+                    // Of one copy the account says which partitions it has, and not how far.
+                    let position = position.filter(|_| self.plan.replicas > 1);
                     let hold = job.hold;
                     self.ask(s, Some(job), partition, hold, Action::Join(to, position))?;
                     // Owners are asked one by one.
@@ -650,15 +666,36 @@ impl World {
                     }
                 }
             }
-            Phase::Join => {
-                return Ok(match outcomes.iter().all(|outcome| *outcome == Outcome::Done) {
-                    true => Went::Done,
-                    false => Went::Wrong("joining"),
-                });
+            Phase::Join if outcomes.iter().any(|outcome| *outcome != Outcome::Done) => {
+                return Ok(Went::Wrong("joining"));
             }
+            Phase::Join if self.plan.replicas > 1 => return Ok(Went::Done),
+            Phase::Join => job.phase = Phase::Joined,
+            Phase::Joined if !self.is_recorded(s, job, |row| row.contains(&to)) => {}
+            Phase::Joined => {
+                job.phase = Phase::Switch;
+                let hold = job.hold;
+                for partition in job.partitions.clone() {
+                    self.ask(s, Some(job), partition, hold, Action::Leave(source))?;
+                }
+            }
+            Phase::Switch if outcomes.iter().any(|outcome| *outcome != Outcome::Done) => {
+                return Ok(Went::Wrong("leaving"));
+            }
+            Phase::Switch => job.phase = Phase::Switched,
+            Phase::Switched if !self.is_recorded(s, job, |row| !row.contains(&source)) => {}
+            Phase::Switched => return Ok(Went::Done),
             other => return Err(format!("a copy is in {other:?}")),
         }
         Ok(Went::On)
+    }
+
+    fn is_recorded(&mut self, s: usize, job: &Job, has: impl Fn(&[NodeId]) -> bool) -> bool {
+        self.serving(s).is_some_and(|serving| {
+            let rows = &serving.keeper.table.rows;
+            let mut mine = job.partitions.iter().map(|p| &rows[usize::from(*p)]);
+            mine.all(|row| has(&row.replicas))
+        })
     }
 
     /// The next of a node's keys of the job's partitions.
@@ -737,7 +774,8 @@ impl World {
                         Some(Value::List(values)) => values.len(),
                         _ => 0,
                     };
-                    len >= floor && node.position(partition) != Position::default()
+                    len >= floor
+                        && (self.plan.replicas == 1 || node.position(partition) != Position::default())
                 };
                 for record in self.findable() {
                     let set = record.rows[usize::from(partition)].nodes_in_sync();

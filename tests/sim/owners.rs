@@ -1,5 +1,6 @@
 //! What sidecars do and cause: flush, tick, record, take over; and what their effects must not say.
 
+use ringfence::pool::recover::Copies;
 use ringfence::request::{NodeId, Outcome, ReplyTo};
 use ringfence::sequencer::{Effect, Sequencer};
 
@@ -217,7 +218,7 @@ impl World {
             return Ok(());
         };
         let found = self.nodes[usize::from(node)].position(op.partition);
-        if found.seq < wanted.seq {
+        if self.plan.replicas > 1 && found.seq < wanted.seq {
             return Err(format!(
                 "{id}: node {node} has settled at {found:?}, before {wanted:?}"
             ));
@@ -283,7 +284,10 @@ impl World {
                     nodes: &mut self.nodes,
                     reach: &sidecar.reach,
                     me: sidecar.claim,
-                    write_quorum: self.plan.settings.write_quorum,
+                    copies: Copies {
+                        replicas: self.plan.settings.replicas,
+                        write_quorum: self.plan.settings.write_quorum,
+                    },
                     min_in_sync: self.plan.settings.min_in_sync,
                     fenced: Vec::new(),
                     copied: &mut self.tally.copied,

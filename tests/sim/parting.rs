@@ -4,7 +4,7 @@ use ringfence::request::{Action, Commands, HoldId, Outcome, Request, Touched};
 use ringfence::resp::encode;
 use ringfence::sequencer::Effect;
 
-use crate::examples::{Pool, START, to_slot};
+use crate::pool::{Pool, START, to_slot};
 
 /// Has all nodes push to a list that has one element more on some of them: who is in sync then, and what the client was told.
 fn push_where_differs(odd: &[usize]) -> (Vec<u16>, Option<Outcome>) {

@@ -43,6 +43,16 @@ pub struct Plan {
     pub group_max: usize,
 }
 
+/// How often in percent, R and W.
+const COPIES: [(usize, usize, u32); 6] = [
+    (55, 3, 2),
+    (15, 2, 2),
+    (10, 1, 1),
+    (8, 3, 3),
+    (7, 3, 1),
+    (5, 2, 1),
+];
+
 /// What happened in all runs together: a fault that never happens tests nothing.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -112,14 +122,20 @@ impl Plan {
         } else {
             rng.between(3, 6)
         };
-        let replicas = if rng.percent(75) { 3 } else { 2 };
+        let mut chance = rng.below(100);
+        let is_it = |(percent, ..): &&(usize, usize, u32)| {
+            let is_it = chance < *percent;
+            chance = chance.saturating_sub(*percent);
+            is_it
+        };
+        let (_, replicas, quorum) = *COPIES.iter().find(is_it).unwrap();
         let partitions = if splits { 1 } else { rng.between(1, 5) } as u16;
         let settings = Settings {
             worker: 0,
             keyspace: ringfence::ring::Keyspace::plain(partitions),
             replicas: replicas as u32,
-            write_quorum: replicas as u32 / 2 + 1,
-            min_in_sync: replicas as u32 / 2 + 1,
+            write_quorum: quorum,
+            min_in_sync: quorum,
             backlog_bytes: *rng.pick(&[0, 0, 1500, 1500, 6000, 6000, 30_000, 1_000_000, 1_000_000]),
             batch_commands_max: *rng.pick(&[1, 3, 100]),
             batch_bytes_max: *rng.pick(&[100, 100_000]),
@@ -143,7 +159,8 @@ impl Plan {
             step_us: if splits { 200 } else { *rng.pick(&[150, 600, 1500]) },
             settings,
             fault_percent: *rng.pick(&[1, 2, 3, 4, 5, 7, 9]),
-            damage: rng.percent(60),
+            // With one acknowledgement nothing is promised of what a node loses.
+            damage: rng.percent(60) && quorum > 1,
             refusals: rng.percent(40),
             booms: rng.percent(25),
             zombies: rng.percent(60),

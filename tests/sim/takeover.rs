@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use ringfence::account::Position;
-use ringfence::pool::recover::{self, Account, Need, Verdict};
+use ringfence::pool::recover::{self, Account, Copies, Need, Verdict};
 use ringfence::request::{NodeId, PartitionId};
 
 use crate::node::{Claim, Key, Node, Record};
@@ -62,7 +62,7 @@ pub struct View<'a> {
     pub nodes: &'a mut [Node],
     pub reach: &'a [bool],
     pub me: Claim,
-    pub write_quorum: u32,
+    pub copies: Copies,
     pub min_in_sync: u32,
     /// Nodes on which everybody else was fenced just now.
     pub fenced: Vec<usize>,
@@ -250,7 +250,7 @@ impl Takeover {
             let bad = in_sync.filter(|(_, n)| {
                 damaged(usize::from(**n), partition as PartitionId) || !self.accounts.contains_key(n)
             });
-            bad.count() < view.write_quorum as usize
+            bad.count() < view.copies.write_quorum as usize
         })
     }
 
@@ -295,7 +295,7 @@ impl Takeover {
         let mut plans: BTreeMap<(NodeId, NodeId), BTreeMap<PartitionId, Need>> = BTreeMap::new();
         for (partition, row) in self.record.rows.iter().enumerate() {
             let partition = partition as PartitionId;
-            match recover::decide(partition, row, view.write_quorum, &self.accounts) {
+            match recover::decide(partition, row, view.copies, &self.accounts) {
                 Verdict::Unreachable { .. } => return Progress::Setback,
                 Verdict::Recoverable {
                     winner,
@@ -395,7 +395,7 @@ impl Takeover {
                     row.in_sync |= 1 << i;
                 }
             }
-            if row.in_sync.count_ones() < view.write_quorum {
+            if row.in_sync.count_ones() < view.copies.write_quorum {
                 return Progress::Setback;
             }
         }
