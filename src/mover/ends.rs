@@ -15,7 +15,8 @@ use super::ROLE;
 use super::job::JobError;
 use super::plan::Copy;
 use crate::node::{
-    Control, ControlError, Copied, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys, text_of,
+    Building, Control, ControlError, Copied, CopyError, Pace, Scope, Tracker, are_large, bytes_of, copy_keys,
+    text_of,
 };
 use crate::request::{Action, HoldId, Outcome, PartitionId};
 use crate::shared::Shared;
@@ -97,7 +98,9 @@ impl Ends {
 
     /// Copies keys of one database.
     pub(super) async fn copy(&mut self, db: u16, keys: &[Vec<u8>], pace: &Pace) -> Result<Copied, JobError> {
-        self.while_listening(async |source, target| copy_keys(source, target, db, keys, pace).await)
+        // Nobody relies on what the recipient has.
+        let place = Building::InPlace;
+        self.while_listening(async |source, target| copy_keys(source, target, db, keys, place, pace).await)
             .await
     }
 

@@ -14,7 +14,7 @@ pub use admission::{AdmissionError, Claim, Instance, Standing, admit, fence_othe
 pub use checks::{CheckFailure, Facts, listed, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 pub use copy::{
-    Copied, CopyError, Pace, Scope, are_large, copy_keys, copy_partitions, databases, databases_in,
-    remove_all, remove_partitions, scan_step,
+    Building, Copied, CopyError, Pace, Scope, are_large, copy_keys, copy_partitions, databases, databases_in,
+    name_beside, remove_all, remove_partitions, scan_step,
 };
 pub use tracker::Tracker;

@@ -80,6 +80,12 @@ pub enum Verdict {
         /// How many there must be.
         wanted: usize,
     },
+    /// The node that is furthest of those that are there was being brought up to date when a takeover was cut short, and who had
+    /// everything may come.
+    CutShort {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// How many copies a pool has of everything, and how many of them acknowledge a write.
@@ -112,21 +118,26 @@ pub fn decide(
     let wanted = (row.in_sync.count_ones() + 1)
         .saturating_sub(copies.write_quorum)
         .max(1) as usize;
-    // The first of the furthest, so that a primary that has everything stays the winner. A node whose repair was cut
-    // short has every write up to its own position all the same (and some keys as a later one left them), so it may
-    // have to be the winner; then the others are given those keys too.
+    let marked = |node: NodeId| of(node).is_some_and(|account| account.repairing.contains_key(&partition));
+    // The first of the furthest, so that a primary that has everything stays the winner; and of the furthest one that nobody was just
+    // bringing up to date, if there is one: of what was to change at once, such a node may have one key as it was and another as it is.
     let furthest = here
         .iter()
         .rev()
-        .max_by_key(|&&node| of(node).map(|a| (position(a), !a.repairing.contains_key(&partition))));
+        .max_by_key(|&&node| of(node).map(|a| (position(a), !marked(node))));
+    let all_here = here.len() == members.len();
     // Where nobody is yet to come, there is nothing to wait for.
-    let is_enough = witnesses >= wanted || here.len() == members.len();
+    let is_enough = witnesses >= wanted || all_here;
     let (Some((winner, best)), true) = (furthest.and_then(|&node| Some((node, of(node)?))), is_enough) else {
         return Verdict::Unreachable {
             here: witnesses,
             wanted,
         };
     };
+    let is_half = marked(winner);
+    if is_half && !all_here {
+        return Verdict::CutShort { node: winner };
+    }
     let stands = position(best);
     // With one copy there is another one only while the partition changes its place, and no account that tells what it lacks.
     let needs = row
@@ -149,7 +160,7 @@ pub fn decide(
             Some((node, need))
         })
         .collect();
-    let loss = match (stands.seq < row.start, witnesses < wanted) {
+    let loss = match (stands.seq < row.start, witnesses < wanted || is_half) {
         (true, _) => Loss::Certain,
         (_, true) => Loss::Possible,
         _ => Loss::None,
@@ -160,6 +171,19 @@ pub fn decide(
         needs,
         loss,
     }
+}
+
+/// The order in which nodes get what they need: who is brought up to date soon comes first, and of these who is furthest behind. So while
+/// one is changed, those that had most have it still.
+pub fn in_turn(
+    partition: PartitionId,
+    needs: BTreeMap<NodeId, Need>,
+    accounts: &HashMap<NodeId, Account>,
+) -> Vec<(NodeId, Need)> {
+    let stands = |node: NodeId| accounts.get(&node)?.applied.get(&partition).copied();
+    let mut needs: Vec<(NodeId, Need)> = needs.into_iter().collect();
+    needs.sort_by_key(|(node, need)| (*need == Need::Partition, stands(*node)));
+    needs
 }
 
 /// The first epoch in which what a partition holds at `position` was there: `pool::table::Row::since` of the new epoch.
@@ -297,6 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_furthest_behind_has_its_turn_first() {
+        let accounts = HashMap::from([
+            (0, account(3, 9, &[])),
+            (1, account(3, 10, &[(9, b"a"), (10, b"b")])),
+            (2, account(3, 8, &[])),
+            (3, account(3, 2, &[])),
+        ]);
+        let mut row = row();
+        row.replicas.push(3);
+        row.in_sync = 0b1111;
+        let Verdict::Recoverable { needs, .. } = decide(0, &row, COPIES, &accounts) else {
+            panic!()
+        };
+        let order: Vec<NodeId> = in_turn(0, needs, &accounts)
+            .into_iter()
+            .filter(|(_, need)| *need != Need::Nothing)
+            .map(|(node, _)| node)
+            .collect();
+        assert_eq!(order, [2, 0, 3], "a whole copy takes long, so it is last");
+    }
+
+    #[test]
     fn of_one_copy_that_changes_its_place_the_former_one_stays() {
         let copies = Copies {
             replicas: 1,
@@ -404,14 +450,22 @@ mod tests {
         };
         assert_eq!(winner, 1, "of two at the same place, the one that is whole");
         assert_eq!(needs[&0], Need::Keys([(0, b"half".to_vec())].into()));
-        // Alone with a write that may have been acknowledged, the half repaired node must be the winner.
+        // With a write that may have been acknowledged it must be the winner; but who gave it that may come, and is whole.
         let mut cut = account(3, 11, &[(11, b"c")]);
         cut.repairing.insert(0, vec![Some((0, b"half".to_vec()))]);
-        let accounts = HashMap::from([(0, cut), (1, account(3, 10, &[]))]);
-        let Verdict::Recoverable { winner, needs, .. } = decide(0, &row(), COPIES, &accounts) else {
+        let mut accounts = HashMap::from([(0, cut), (1, account(3, 10, &[]))]);
+        assert_eq!(
+            decide(0, &row(), COPIES, &accounts),
+            Verdict::CutShort { node: 0 }
+        );
+        accounts.insert(2, account(3, 4, &[]));
+        let Verdict::Recoverable {
+            winner, needs, loss, ..
+        } = decide(0, &row(), COPIES, &accounts)
+        else {
             panic!()
         };
-        assert_eq!(winner, 0);
+        assert_eq!((winner, loss), (0, Loss::Possible), "nobody else is to come");
         assert_eq!(
             needs[&1],
             Need::Keys([(0, b"c".to_vec()), (0, b"half".to_vec())].into())

@@ -14,8 +14,8 @@ use super::recover::{self, Account, Copies, Loss, Need, Verdict};
 use super::table::Table;
 use crate::account::{self, Position, Touch};
 use crate::node::{
-    Control, ControlError, CopyError, Pace, Scope, bytes_of, copy_keys, copy_partitions, is_error, pairs_of,
-    text_of,
+    Building, Control, ControlError, CopyError, Pace, Scope, bytes_of, copy_keys, copy_partitions, is_error,
+    name_beside, pairs_of, text_of,
 };
 use crate::request::{NodeId, PartitionId};
 use crate::ring::Keyspace;
@@ -34,11 +34,20 @@ pub(super) enum RecoveryError {
         here: usize,
         wanted: usize,
     },
+    #[error(
+        "partition {partition}: node {node} has more than the others that can be reached, and was just being given it when the sidecar that \
+         gave it was stopped: the node that it came from must be there, or all that are in sync (an empty server counts), or what was \
+         written at once could be there in part"
+    )]
+    CutShort { partition: PartitionId, node: String },
     #[error("partition {partition}: fewer than {wanted} nodes could be brought to its last position")]
     TooFew { partition: PartitionId, wanted: u32 },
 }
 
 /// Brings reachable nodes to one position in every partition, and gives the rows of the table from there on.
+///
+/// Who is furthest behind comes first, and stands where the winner stands before the next one is changed: so while W nodes have all that was
+/// acknowledged and another one is there, W have it at any moment.
 ///
 /// A node that needs a whole partition is only waited for where fewer than `min_in_sync` would be left without it; else it is out
 /// of sync, and is given its copy while the pool is served.
@@ -70,8 +79,9 @@ pub(super) async fn recover_all(
         replicas: table.replicas,
         write_quorum: table.write_quorum,
     };
-    let mut plans: BTreeMap<(NodeId, NodeId), Plan> = BTreeMap::new();
+    let mut plans: BTreeMap<(usize, NodeId, NodeId), Plan> = BTreeMap::new();
     let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
+    let mut turns: HashMap<PartitionId, usize> = HashMap::new();
     let (mut lost, mut doubtful): (Vec<PartitionId>, Vec<PartitionId>) = Default::default();
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
@@ -81,6 +91,12 @@ pub(super) async fn recover_all(
                     partition,
                     here,
                     wanted,
+                });
+            }
+            Verdict::CutShort { node } => {
+                return Err(RecoveryError::CutShort {
+                    partition,
+                    node: name(table, node),
                 });
             }
             Verdict::Recoverable {
@@ -100,10 +116,7 @@ pub(super) async fn recover_all(
                 let is_soon = |need: &&Need| !matches!(need, Need::Partition);
                 let mut sure = needs.values().filter(is_soon).count() as u32;
                 let mut standing = HashSet::new();
-                // Members in sync, or nearly, come first.
-                let mut needs: Vec<(NodeId, Need)> = needs.into_iter().collect();
-                needs.sort_by_key(|(_, need)| matches!(need, Need::Partition));
-                for (node, need) in needs {
+                for (node, need) in recover::in_turn(partition, needs, &accounts) {
                     if matches!(need, Need::Partition) {
                         if sure >= min_in_sync {
                             continue;
@@ -111,17 +124,20 @@ pub(super) async fn recover_all(
                         sure += 1;
                     }
                     standing.insert(node);
+                    if need == Need::Nothing {
+                        continue;
+                    }
+                    let turn = turns.entry(partition).or_default();
+                    let plan = plans.entry((*turn, winner, node)).or_default();
+                    *turn += 1;
+                    plan.reached.insert(partition, position);
                     match need {
                         Need::Nothing => {}
                         Need::Keys(keys) => {
-                            plans
-                                .entry((winner, node))
-                                .or_default()
-                                .keys
-                                .insert(partition, keys.into_iter().collect());
+                            plan.keys.insert(partition, keys.into_iter().collect());
                         }
                         Need::Partition => {
-                            plans.entry((winner, node)).or_default().whole.insert(partition);
+                            plan.whole.insert(partition);
                         }
                     }
                 }
@@ -145,7 +161,7 @@ pub(super) async fn recover_all(
     }
     let keyspace = table.keyspace();
     let mut failed: HashSet<(NodeId, PartitionId)> = HashSet::new();
-    for ((winner, node), plan) in plans {
+    for ((_, winner, node), plan) in plans {
         let (Some(mut source), Some(mut target)) = (controls.remove(&winner), controls.remove(&node)) else {
             continue;
         };
@@ -200,11 +216,13 @@ pub(super) async fn recover_all(
 struct Plan {
     keys: BTreeMap<PartitionId, Vec<(u16, Vec<u8>)>>,
     whole: HashSet<PartitionId>,
+    /// Where it stands then.
+    reached: BTreeMap<PartitionId, Position>,
 }
 
 impl Plan {
     fn partitions(&self) -> impl Iterator<Item = PartitionId> {
-        self.keys.keys().copied().chain(self.whole.iter().copied())
+        self.reached.keys().copied()
     }
 
     async fn carry_out(
@@ -235,7 +253,8 @@ impl Plan {
         }
         let pace = Pace::new(0);
         for (db, keys) in by_db {
-            let copied = copy_keys(source, target, db, &keys, &pace).await?;
+            let beside = Building::Beside(keyspace);
+            let copied = copy_keys(source, target, db, &keys, beside, &pace).await?;
             // Nobody may write now: what is torn would stay so.
             if copied.left > 0 {
                 return Err(CopyError::Changing(copied.left));
@@ -249,7 +268,32 @@ impl Plan {
             };
             copy_partitions(source, target, &scope, &pace).await?;
         }
-        Ok(())
+        self.commit(target, bookkeeping_db).await
+    }
+
+    /// The node stands where its source stands, before another one is changed. (What its own last batches touched says nothing of how it came
+    /// there.)
+    async fn commit(&self, target: &mut Control, bookkeeping_db: u16) -> Result<(), CopyError> {
+        let names: Vec<String> = self.partitions().map(|partition| partition.to_string()).collect();
+        let positions: Vec<String> = self.reached.values().map(Position::to_string).collect();
+        let mut unmark: Vec<&[u8]> = vec![b"HDEL", account::REPAIR];
+        let mut applied: Vec<&[u8]> = vec![b"HSET", account::APPLIED];
+        for (name, position) in names.iter().zip(&positions) {
+            unmark.push(name.as_bytes());
+            applied.extend([name.as_bytes(), position.as_bytes()]);
+        }
+        target.select(bookkeeping_db).await?;
+        let commands: [&[&[u8]]; 5] = [
+            &[b"MULTI"],
+            &[b"DEL", account::TOUCHED],
+            &unmark,
+            &applied,
+            &[b"EXEC"],
+        ];
+        match target.call_all(commands).await?.into_iter().find(is_error) {
+            Some(error) => Err(ControlError::Refused(text_of(&error)).into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -282,12 +326,19 @@ async fn begin_epoch(
         }
     }
     let mut known = HashSet::new();
+    let mut beside: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
     for hash in [account::APPLIED, account::REPAIR] {
         for (field, value) in pairs_of(control.call(&[b"HGETALL", hash]).await?) {
             let Ok(partition) = text_of(&field).parse::<PartitionId>() else {
                 continue;
             };
             known.insert(partition);
+            if hash == account::REPAIR {
+                for (db, key) in decode_repair(bytes_of(&value)).into_iter().flatten() {
+                    let name = name_beside(&table.keyspace(), &key);
+                    beside.entry(db).or_default().push(name);
+                }
+            }
             if hash == account::APPLIED && !standing.contains(&partition) {
                 applied.extend([bytes_of(&field).to_vec(), bytes_of(&value).to_vec()]);
             }
@@ -298,6 +349,14 @@ async fn begin_epoch(
         marks.push(partition.to_string().into_bytes());
         marks.push(Vec::new());
     }
+    // What somebody was putting together when it was stopped.
+    for (db, names) in beside {
+        control.select(db).await?;
+        let mut unlink: Vec<&[u8]> = vec![b"UNLINK"];
+        unlink.extend(names.iter().map(Vec::as_slice));
+        control.call(&unlink).await?;
+    }
+    control.select(bookkeeping_db).await?;
     let applied: Vec<&[u8]> = applied.iter().map(Vec::as_slice).collect();
     let marks: Vec<&[u8]> = marks.iter().map(Vec::as_slice).collect();
     let mut commands: Vec<&[&[u8]]> = vec![
@@ -386,17 +445,4 @@ fn decode_repair(bytes: &[u8]) -> Vec<Option<(u16, Vec<u8>)>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repair_is_announced_and_read_back() {
-        let keys = vec![(0, b"a".to_vec()), (3, b"".to_vec())];
-        let back: Vec<_> = decode_repair(&encode_repair(&keys))
-            .into_iter()
-            .flatten()
-            .collect();
-        assert_eq!(back, keys);
-        assert_eq!(decode_repair(b""), [None], "nothing named: the partition");
-    }
-}
+mod tests;

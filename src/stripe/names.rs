@@ -5,6 +5,7 @@
 //! rf@<partition>:<id>                 an item
 //! rf@<partition>.<segment>:<key>      a segment of an index, or its counter
 //! rf@<partition>.dir:<key>            the directory of an index, on its home partition
+//! rf@<partition>.new:<key>            a value that is put together (`node::copy`)
 //! ```
 //! Numbers are four hexadecimal digits.
 
@@ -37,7 +38,7 @@ pub fn of_client(name: &[u8]) -> Option<&[u8]> {
     let rest = name.get(PIN.len() + 4..)?;
     match rest.first() {
         Some(b':') => rest.get(1..),
-        Some(b'.') if rest.starts_with(b".dir:") => None,
+        Some(b'.') if rest.starts_with(b".dir:") || rest.starts_with(b".new:") => None,
         _ => rest.get(6..),
     }
 }

@@ -557,6 +557,15 @@ impl Node {
     }
 
     /// `begin_epoch` of the recovery: new positions. What it has beside is marked, and so is what it `holds` without being in sync.
+    pub fn stand_at(&mut self, reached: &BTreeMap<PartitionId, Position>) {
+        self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
+        for (partition, position) in reached {
+            self.repair.remove(partition);
+            self.stand(*partition, Some(*position), &mut Vec::new());
+        }
+        self.settle();
+    }
+
     pub fn begin_epoch(
         &mut self,
         mut applied: BTreeMap<PartitionId, Position>,

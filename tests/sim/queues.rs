@@ -9,6 +9,8 @@ use crate::wire::Reply;
 pub struct Queues {
     /// Who has taken an element.
     taken: BTreeMap<u64, u64>,
+    /// Who has taken one that somebody else had taken: it was in two places.
+    again: Vec<(u64, u64)>,
 }
 
 impl Queues {
@@ -28,12 +30,13 @@ impl Queues {
         if ops[to as usize].kind.takes()
             && let Some(other) = self.taken.insert(value, to)
         {
-            return Err(format!("was given {value}, which {other} had taken"));
+            self.again.push((to, other));
         }
         Ok(())
     }
 
-    /// `found`: all elements of all queues when everything is still. `torn` joint writes may be done in one partition only.
+    /// `found`: all elements of all queues when everything is still. `torn` joint writes may be done in one partition only: what they move may
+    /// be in two places then, but not in none.
     pub fn check_final(&self, ops: &[Op], found: &[Vec<u8>], torn: usize) -> Result<(), String> {
         let mut times: BTreeMap<u64, usize> = BTreeMap::new();
         for element in found {
@@ -43,7 +46,7 @@ impl Queues {
             *times.entry(value).or_default() += 1;
         }
         let mut missing = Vec::new();
-        let mut twice = 0;
+        let mut twice = self.again.len();
         let mut unknown = 0;
         for (id, op) in ops.iter().enumerate() {
             let times = times.remove(&(id as u64)).unwrap_or_default();
@@ -63,10 +66,11 @@ impl Queues {
         }
         if twice > torn {
             return Err(format!(
-                "{twice} elements are in queues though they were taken, or are twice there"
+                "{twice} elements are in queues though they were taken, or are twice there, or were taken twice: {:?}",
+                self.again
             ));
         }
-        if missing.len() > unknown + torn {
+        if missing.len() > unknown {
             return Err(format!("{missing:?} are lost, and {unknown} may be taken"));
         }
         Ok(())

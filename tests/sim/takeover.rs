@@ -21,11 +21,16 @@ enum Step {
     Announce(usize),
     CopyKey(usize, Key),
     CopyPartition(usize, PartitionId),
+    /// It stands where its source stands.
+    Commit(usize),
     Agree,
     Begin(usize),
     Write(usize),
     Count,
 }
+
+/// What one node needs, and where it stands then.
+type Repairs = BTreeMap<PartitionId, (Need, Position)>;
 
 /// Keys that one node is to be given by another.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ struct Plan {
     from: usize,
     to: usize,
     announced: BTreeMap<PartitionId, Vec<Option<Key>>>,
+    reached: BTreeMap<PartitionId, Position>,
     failed: bool,
 }
 
@@ -193,6 +199,14 @@ impl Takeover {
                     self.plans[plan].failed = true;
                 }
             }
+            Step::Commit(plan) => {
+                let plan = &mut self.plans[plan];
+                if plan.failed || !view.mine(plan.to) {
+                    plan.failed = true;
+                } else {
+                    view.nodes[plan.to].stand_at(&plan.reached);
+                }
+            }
             Step::Agree => return self.agree(view),
             Step::Begin(n) => {
                 if !view.mine(n) {
@@ -292,11 +306,11 @@ impl Takeover {
     }
 
     fn decide(&mut self, view: &mut View<'_>, rng: &mut Rng) -> Progress {
-        let mut plans: BTreeMap<(NodeId, NodeId), BTreeMap<PartitionId, Need>> = BTreeMap::new();
+        let mut plans: BTreeMap<(usize, NodeId, NodeId), Repairs> = BTreeMap::new();
         for (partition, row) in self.record.rows.iter().enumerate() {
             let partition = partition as PartitionId;
             match recover::decide(partition, row, view.copies, &self.accounts) {
-                Verdict::Unreachable { .. } => return Progress::Setback,
+                Verdict::Unreachable { .. } | Verdict::CutShort { .. } => return Progress::Setback,
                 Verdict::Recoverable {
                     winner,
                     position,
@@ -309,8 +323,7 @@ impl Takeover {
                         .is_some_and(|a| a.repairing.contains_key(&partition));
                     let mut sure = needs.values().filter(|need| **need != Need::Partition).count() as u32;
                     let mut standing = BTreeSet::new();
-                    let mut needs: Vec<(NodeId, Need)> = needs.into_iter().collect();
-                    needs.sort_by_key(|(_, need)| *need == Need::Partition);
+                    let mut needs = recover::in_turn(partition, needs, &self.accounts);
                     needs.retain(|(node, need)| {
                         // Enough stand without it: it is given its copy while the pool is served.
                         if *need == Need::Partition && sure >= view.min_in_sync {
@@ -320,26 +333,28 @@ impl Takeover {
                         standing.insert(*node)
                     });
                     self.reached.push((position, half, standing));
-                    for (node, need) in needs {
-                        if need != Need::Nothing {
-                            plans.entry((winner, node)).or_default().insert(partition, need);
-                        }
+                    needs.retain(|(_, need)| *need != Need::Nothing);
+                    for (turn, (node, need)) in needs.into_iter().enumerate() {
+                        let plan = plans.entry((turn, winner, node)).or_default();
+                        plan.insert(partition, (need, position));
                     }
                 }
             }
         }
-        let mut plans: Vec<_> = plans.into_iter().collect();
-        rng.shuffle(&mut plans);
-        for ((from, to), needs) in plans {
+        for ((_, from, to), needs) in plans {
             let plan = self.plans.len();
             let mut announced = BTreeMap::new();
+            let mut reached = BTreeMap::new();
             let mut copies = Vec::new();
-            for (partition, need) in needs {
+            for (partition, (need, position)) in needs {
+                reached.insert(partition, position);
                 match need {
                     Need::Nothing => {}
                     Need::Keys(keys) => {
                         announced.insert(partition, keys.iter().cloned().map(Some).collect());
                         view.copied.1 += keys.len() as u64;
+                        let mut keys: Vec<Key> = keys.into_iter().collect();
+                        rng.shuffle(&mut keys);
                         copies.extend(keys.into_iter().map(|key| Step::CopyKey(plan, key)));
                     }
                     Need::Partition => {
@@ -352,10 +367,12 @@ impl Takeover {
                 from: from.into(),
                 to: to.into(),
                 announced,
+                reached,
                 failed: false,
             });
             self.steps.push_back(Step::Announce(plan));
             self.steps.extend(copies);
+            self.steps.push_back(Step::Commit(plan));
         }
         self.steps.push_back(Step::Agree);
         Progress::Goes

@@ -39,7 +39,7 @@ pub use self::partitions::{
 use self::wire::{Batch, Stop};
 use super::control::{Control, ControlError};
 use crate::request::PartitionId;
-use crate::ring::Keyspace;
+use crate::ring::{Keyspace, PIN};
 
 /// Keys that are looked at in one round trip. Where many small values change all the time, round trips are what a copy waits for.
 const CHUNK_KEYS: usize = 256;
@@ -122,16 +122,17 @@ impl std::ops::AddAssign for Copied {
 /// Makes `keys` of database `db` on `target` what they are on `source`; also if that is nothing. Nobody else may write them on
 /// the target meanwhile; on the source others may, and then the keys that they write must be copied again.
 ///
-/// After an error, or when it is dropped before it has ended, some keys may be half there; copying them again replaces them. A
+/// After an error, or when it is dropped before it has ended, some keys may be half there, or beside; copying them again replaces them. A
 /// connection that was being used when it was dropped must not be used again.
 pub async fn copy_keys(
     source: &mut Control,
     target: &mut Control,
     db: u16,
     keys: &[Vec<u8>],
+    building: Building<'_>,
     pace: &Pace,
 ) -> Result<Copied, CopyError> {
-    copy_keys_by(Way::Any, source, target, db, keys, pace).await
+    copy_keys_by(Way::Any, source, target, db, keys, building, pace).await
 }
 
 /// Which of the keys are so large that they are copied by ranges: what takes longer than a round trip or two.
@@ -143,6 +144,38 @@ pub async fn are_large(source: &mut Control, db: u16, keys: &[Vec<u8>]) -> Resul
         large.extend(seen.iter().map(|seen| !seen.is_small()));
     }
     Ok(large)
+}
+
+/// Where a large value is put together, which takes many commands.
+#[derive(Debug, Clone, Copy)]
+pub enum Building<'a> {
+    /// Under its own name: what the target had is gone from the beginning.
+    InPlace,
+    /// Under another name of its partition, and renamed at the end: until then the target has what it had. Both need room there.
+    Beside(&'a Keyspace),
+}
+
+impl Building<'_> {
+    /// The name beside the key's own.
+    fn name_of(self, key: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::InPlace => None,
+            Self::Beside(keyspace) => Some(name_beside(keyspace, key)),
+        }
+    }
+}
+
+/// What a value is called while it is put together ([`Building::Beside`]). No client can call a key so.
+pub fn name_beside(keyspace: &Keyspace, key: &[u8]) -> Vec<u8> {
+    let pin = format!("{:04x}.new:", keyspace.partition_of(key));
+    [PIN, pin.as_bytes(), key].concat()
+}
+
+/// What a key is called on the two nodes.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    source: &'a [u8],
+    target: &'a [u8],
 }
 
 /// How values may be copied.
@@ -160,6 +193,7 @@ async fn copy_keys_by(
     target: &mut Control,
     db: u16,
     keys: &[Vec<u8>],
+    building: Building<'_>,
     pace: &Pace,
 ) -> Result<Copied, CopyError> {
     source.select(db).await?;
@@ -169,6 +203,7 @@ async fn copy_keys_by(
         target,
         pace,
         way,
+        building,
         copied: Copied::default(),
     };
     for chunk in keys.chunks(CHUNK_KEYS) {
@@ -183,6 +218,7 @@ struct Copy<'a> {
     target: &'a mut Control,
     pace: &'a Pace,
     way: Way,
+    building: Building<'a>,
     copied: Copied,
 }
 

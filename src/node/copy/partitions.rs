@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use redis_protocol::resp3::types::BytesFrame;
 
 use super::wire::{Batch, number_of, scanned};
-use super::{CHUNK_KEYS, Copied, CopyError, Pace, Scope, copy_keys};
+use super::{Building, CHUNK_KEYS, Copied, CopyError, Pace, Scope, copy_keys};
 use crate::node::control::{Control, ControlError, bytes_of, is_error, text_of};
 
 /// `COUNT` of a `SCAN`.
@@ -53,12 +53,13 @@ pub async fn copy_partitions(
     scope: &Scope<'_>,
     pace: &Pace,
 ) -> Result<Copied, CopyError> {
+    let building = Building::Beside(scope.keyspace);
     let mut copied = Copied::default();
     for db in clients_databases(source, scope).await? {
         let mut cursor = b"0".to_vec();
         loop {
             let keys = scan_step(source, db, &mut cursor, scope).await?;
-            copied += copy_keys(source, target, db, &keys, pace).await?;
+            copied += copy_keys(source, target, db, &keys, building, pace).await?;
             if cursor == b"0" {
                 break;
             }
@@ -71,7 +72,7 @@ pub async fn copy_partitions(
             let mut keys = scan_step(target, db, &mut cursor, scope).await?;
             let mut there = exist(source, db, &keys).await?.into_iter();
             keys.retain(|_| there.next() == Some(false));
-            copied += copy_keys(source, target, db, &keys, pace).await?;
+            copied += copy_keys(source, target, db, &keys, building, pace).await?;
             if cursor == b"0" {
                 break;
             }

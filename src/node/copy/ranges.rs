@@ -26,7 +26,7 @@ use redis_protocol::resp3::types::BytesFrame;
 
 use super::look::{Expiry, Kind, Seen, expiries_before_7};
 use super::wire::{Batch, Stop, items_of, scanned, strings_of, unless_changed};
-use super::{CHUNK_BYTES, Copy};
+use super::{CHUNK_BYTES, Copy, CopyError, Names};
 use crate::node::control::{bytes_of, text_of};
 
 /// Elements of a list that are read and written at once: 0.5 ms of a node. Over a slow link their number is what counts.
@@ -82,7 +82,12 @@ impl Stride {
 impl Copy<'_> {
     /// Copies one value by ranges. Modules' values have none.
     pub(super) async fn ranges(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
-        self.remove(&[key]).await?;
+        let beside = self.building.name_of(key);
+        let key = Names {
+            source: key,
+            target: beside.as_deref().unwrap_or(key),
+        };
+        self.remove(&[key.target]).await?;
         match seen.kind {
             Kind::String => self.string(key, seen).await?,
             Kind::List => self.list(key, seen).await?,
@@ -95,15 +100,15 @@ impl Copy<'_> {
         self.finish(key, seen).await
     }
 
-    /// Looks whether the key is still what it was, and sets its expiry.
-    async fn finish(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
+    /// Looks whether the key is still what it was, sets its expiry, and gives it its name.
+    async fn finish(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
         let mut batch = Batch::default();
-        batch.push(&[b"TYPE", key]);
-        batch.push(&[b"PEXPIRETIME", key]);
+        batch.push(&[b"TYPE", key.source]);
+        batch.push(&[b"PEXPIRETIME", key.source]);
         let replies = batch.send(self.source).await?;
         let expiry = match replies.get(1).and_then(Expiry::of) {
             Some(expiry) => expiry,
-            None => expiries_before_7(self.source, &[key])
+            None => expiries_before_7(self.source, &[key.source])
                 .await?
                 .pop()
                 .unwrap_or(Expiry::Never),
@@ -111,26 +116,32 @@ impl Copy<'_> {
         if expiry == Expiry::Gone || replies.first().map(text_of).as_deref() != Some(seen.kind.name()) {
             return Err(Stop::Changed);
         }
+        let mut batch = Batch::default();
         if let Expiry::At(at) = expiry {
-            let mut batch = Batch::default();
-            batch.push(&[b"PEXPIREAT", key, at.to_string().as_bytes()]);
-            self.write(batch).await?;
+            batch.push(&[b"PEXPIREAT", key.target, at.to_string().as_bytes()]);
         }
-        Ok(())
+        if key.target != key.source {
+            batch.push(&[b"RENAME", key.target, key.source]);
+        }
+        match self.write(batch).await {
+            // It was empty in between, so nothing was written.
+            Err(CopyError::Restore(error)) if error.contains("no such key") => Err(Stop::Changed),
+            written => Ok(written.map(drop)?),
+        }
     }
 
-    async fn string(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
+    async fn string(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
         // `SET` first: it also makes the empty string.
         let (mut write, mut pos): (&[u8], usize) = (b"SET", 0);
         loop {
             let (first, last) = (pos.to_string(), (pos + STRING_BYTES - 1).to_string());
             let reply = self
-                .read(&[b"GETRANGE", key, first.as_bytes(), last.as_bytes()])
+                .read(&[b"GETRANGE", key.source, first.as_bytes(), last.as_bytes()])
                 .await?;
             let part = bytes_of(&reply);
             self.spend(part.len()).await;
             let mut batch = Batch::default();
-            batch.push(&[write, key, part]);
+            batch.push(&[write, key.target, part]);
             self.write(batch).await?;
             write = b"APPEND";
             pos += part.len();
@@ -142,19 +153,19 @@ impl Copy<'_> {
 
     /// The next range is read while the last one is written. Elements stand in a reply as they do in a command, so they are
     /// handed on as they came.
-    async fn list(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
+    async fn list(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
         let mut stride = Stride::new(seen, LIST_ELEMENTS);
         let mut pos = 0;
         let mut write = Batch::default();
         while pos < seen.len {
             let asked = stride.count().min(seen.len - pos);
             let (first, last) = (pos.to_string(), (pos + asked - 1).to_string());
-            let range: [&[u8]; 4] = [b"LRANGE", key, first.as_bytes(), last.as_bytes()];
+            let range: [&[u8]; 4] = [b"LRANGE", key.source, first.as_bytes(), last.as_bytes()];
             let reply = self.write_and_read(std::mem::take(&mut write), &range).await?;
             let (count, elements) = strings_of(&reply)?;
             self.spend(elements.len()).await;
             if count > 0 {
-                write.push_wire(&[b"RPUSH", key], count, elements);
+                write.push_wire(&[b"RPUSH", key.target], count, elements);
             }
             pos += count;
             if count < asked {
@@ -166,35 +177,45 @@ impl Copy<'_> {
         Ok(())
     }
 
-    async fn set(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
+    async fn set(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
         let mut stride = Stride::new(seen, CHUNK_ELEMENTS);
         let mut scan = Scan::new(seen);
         while let Some(cursor) = scan.cursor() {
             let reply = self
-                .read(&[b"SSCAN", key, cursor, b"COUNT", stride.digits().as_bytes()])
+                .read(&[b"SSCAN", key.source, cursor, b"COUNT", stride.digits().as_bytes()])
                 .await?;
             let (next, members) = scanned(reply)?;
             let members: Vec<&[u8]> = members.iter().map(bytes_of).collect();
-            let bytes = self.put(&[b"SADD", key], &members, 1, CHUNK_ELEMENTS).await?;
+            let bytes = self
+                .put(&[b"SADD", key.target], &members, 1, CHUNK_ELEMENTS)
+                .await?;
             stride.learn(members.len(), bytes);
             scan.go_on(&next, members.len())?;
         }
         Ok(())
     }
 
-    async fn zset(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
+    async fn zset(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
         let mut stride = Stride::new(seen, CHUNK_ELEMENTS);
         let mut pos = 0;
         while pos < seen.len {
             let (first, last) = (pos.to_string(), (pos + stride.count() - 1).to_string());
-            let range: [&[u8]; 5] = [b"ZRANGE", key, first.as_bytes(), last.as_bytes(), b"WITHSCORES"];
+            let range: [&[u8]; 5] = [
+                b"ZRANGE",
+                key.source,
+                first.as_bytes(),
+                last.as_bytes(),
+                b"WITHSCORES",
+            ];
             let members = scored(items_of(self.read(&range).await?)?)?;
             let mut args: Vec<&[u8]> = Vec::with_capacity(2 * members.len());
             for (member, score) in &members {
                 args.push(score.as_bytes());
                 args.push(bytes_of(member));
             }
-            let bytes = self.put(&[b"ZADD", key], &args, 2, 2 * CHUNK_ELEMENTS).await?;
+            let bytes = self
+                .put(&[b"ZADD", key.target], &args, 2, 2 * CHUNK_ELEMENTS)
+                .await?;
             pos += members.len();
             if members.len() < stride.count() {
                 break;

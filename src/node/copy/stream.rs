@@ -17,7 +17,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use super::look::{Seen, millis};
 use super::ranges::Stride;
 use super::wire::{Batch, Stop, items_of, number_of};
-use super::{Copy, CopyError};
+use super::{Copy, CopyError, Names};
 use crate::node::control::{ControlError, bytes_of, is_error, pairs_of};
 
 /// Entries, or pending ones, that are read and written at once: 0.5 ms of the target.
@@ -54,13 +54,13 @@ struct Pending {
 }
 
 impl Copy<'_> {
-    pub(super) async fn stream(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
-        let info = Info::of(self.read(&[b"XINFO", b"STREAM", key]).await?)?;
-        let groups = items_of(self.read(&[b"XINFO", b"GROUPS", key]).await?)?;
+    pub(super) async fn stream(&mut self, key: Names<'_>, seen: &Seen) -> Result<(), Stop> {
+        let info = Info::of(self.read(&[b"XINFO", b"STREAM", key.source]).await?)?;
+        let groups = items_of(self.read(&[b"XINFO", b"GROUPS", key.source]).await?)?;
         let mut batch = Batch::default();
         // The only ways to an empty stream are this one and a group.
-        batch.push(&[b"XADD", key, b"MAXLEN", b"0", b"0-1", b"", b""]);
-        batch.push(&[b"XSETID", key, b"0-0"]);
+        batch.push(&[b"XADD", key.target, b"MAXLEN", b"0", b"0-1", b"", b""]);
+        batch.push(&[b"XSETID", key.target, b"0-0"]);
         self.write(batch).await?;
         for group in groups {
             let group = Group::of(group);
@@ -78,18 +78,25 @@ impl Copy<'_> {
             b"MAXDELETEDID",
             &info.max_deleted_id,
         ];
-        self.with_or_without(&[b"XSETID", key, &info.last_id], &counters)
+        self.with_or_without(&[b"XSETID", key.target, &info.last_id], &counters)
             .await
     }
 
     /// Up to the last entry that there was at the beginning; how many.
-    async fn entries(&mut self, key: &[u8], seen: &Seen, info: &Info) -> Result<usize, Stop> {
+    async fn entries(&mut self, key: Names<'_>, seen: &Seen, info: &Info) -> Result<usize, Stop> {
         let mut stride = Stride::new(seen, CHUNK_ENTRIES);
         let mut start = b"-".to_vec();
         let mut copied = 0;
         while copied < seen.len {
             let count = stride.digits();
-            let range: [&[u8]; 6] = [b"XRANGE", key, &start, &info.last_id, b"COUNT", count.as_bytes()];
+            let range: [&[u8]; 6] = [
+                b"XRANGE",
+                key.source,
+                &start,
+                &info.last_id,
+                b"COUNT",
+                count.as_bytes(),
+            ];
             let entries = items_of(self.read(&range).await?)?;
             let mut batch = Batch::default();
             let mut bytes = 0;
@@ -100,7 +107,7 @@ impl Copy<'_> {
                 let [id, BytesFrame::Array { data: fields, .. }] = data.as_slice() else {
                     return Err(ControlError::Protocol.into());
                 };
-                let mut add: Vec<&[u8]> = vec![b"XADD", key, bytes_of(id)];
+                let mut add: Vec<&[u8]> = vec![b"XADD", key.target, bytes_of(id)];
                 add.extend(fields.iter().map(bytes_of));
                 bytes += add.iter().map(|arg| arg.len()).sum::<usize>();
                 batch.push(&add);
@@ -117,20 +124,23 @@ impl Copy<'_> {
         Ok(copied)
     }
 
-    async fn group(&mut self, key: &[u8], group: &Group) -> Result<(), Stop> {
+    async fn group(&mut self, key: Names<'_>, group: &Group) -> Result<(), Stop> {
         let read = group.entries_read.map(|n| n.to_string()).unwrap_or_default();
         let entries_read: [&[u8]; 2] = [b"ENTRIESREAD", read.as_bytes()];
-        let create: [&[u8]; 5] = [b"XGROUP", b"CREATE", key, &group.name, &group.last_id];
+        let create: [&[u8]; 5] = [b"XGROUP", b"CREATE", key.target, &group.name, &group.last_id];
         match group.entries_read {
             Some(_) => self.with_or_without(&create, &entries_read).await?,
             None => self.with_or_without(&create, &[]).await?,
         }
-        let consumers = items_of(self.read(&[b"XINFO", b"CONSUMERS", key, &group.name]).await?)?;
+        let consumers = items_of(
+            self.read(&[b"XINFO", b"CONSUMERS", key.source, &group.name])
+                .await?,
+        )?;
         for consumers in consumers.chunks(CHUNK_ENTRIES) {
             let mut batch = Batch::default();
             for consumer in consumers {
                 let name = bytes_at(&pairs_of(consumer.clone()), "name");
-                batch.push(&[b"XGROUP", b"CREATECONSUMER", key, &group.name, &name]);
+                batch.push(&[b"XGROUP", b"CREATECONSUMER", key.target, &group.name, &name]);
             }
             self.write(batch).await?;
         }
@@ -150,13 +160,13 @@ impl Copy<'_> {
     }
 
     /// The next pending entries of a group.
-    async fn pending(&mut self, key: &[u8], group: &[u8], start: &[u8]) -> Result<Vec<Pending>, Stop> {
+    async fn pending(&mut self, key: Names<'_>, group: &[u8], start: &[u8]) -> Result<Vec<Pending>, Stop> {
         let mut latest = (BytesFrame::Null, 0);
         for _ in 0..READINGS {
             let count = CHUNK_ENTRIES.to_string();
             let mut batch = Batch::default();
             batch.push(&[b"TIME"]);
-            batch.push(&[b"XPENDING", key, group, start, b"+", count.as_bytes()]);
+            batch.push(&[b"XPENDING", key.source, group, start, b"+", count.as_bytes()]);
             batch.push(&[b"TIME"]);
             let mut replies = self.read_all(batch).await?.into_iter();
             let (Some(before), Some(pending), Some(after)) = (replies.next(), replies.next(), replies.next())
@@ -186,25 +196,30 @@ impl Copy<'_> {
     }
 
     /// Makes entries pending on the target, whose stream is empty before and after.
-    async fn put_pending(&mut self, key: &[u8], group: &[u8], pending: &[Pending]) -> Result<(), CopyError> {
+    async fn put_pending(
+        &mut self,
+        key: Names<'_>,
+        group: &[u8],
+        pending: &[Pending],
+    ) -> Result<(), CopyError> {
         let bytes = pending.iter().map(|p| p.id.len() + p.consumer.len()).sum();
         self.spend(bytes).await;
         let mut batch = Batch::default();
         for entry in pending {
-            batch.push(&[b"XADD", key, &entry.id, b"", b""]);
+            batch.push(&[b"XADD", key.target, &entry.id, b"", b""]);
         }
         // Those that were delivered together are claimed together.
         for run in pending.chunk_by(Pending::same_delivery) {
             let Some(first) = run.first() else { continue };
             let (at, deliveries) = (first.delivered_at.to_string(), first.deliveries.to_string());
-            let mut claim: Vec<&[u8]> = vec![b"XCLAIM", key, group, &first.consumer, b"0"];
+            let mut claim: Vec<&[u8]> = vec![b"XCLAIM", key.target, group, &first.consumer, b"0"];
             claim.extend(run.iter().map(|entry| entry.id.as_slice()));
             claim.extend_from_slice(&[b"TIME", at.as_bytes()]);
             claim.extend_from_slice(&[b"RETRYCOUNT", deliveries.as_bytes(), b"FORCE", b"JUSTID"]);
             batch.push(&claim);
         }
-        batch.push(&[b"XTRIM", key, b"MAXLEN", b"0"]);
-        batch.push(&[b"XSETID", key, b"0-0"]);
+        batch.push(&[b"XTRIM", key.target, b"MAXLEN", b"0"]);
+        batch.push(&[b"XSETID", key.target, b"0-0"]);
         self.write(batch).await?;
         Ok(())
     }

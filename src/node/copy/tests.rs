@@ -35,8 +35,13 @@ impl Two {
     }
 
     async fn copy(&mut self, way: Way, db: u16, keys: &[Vec<u8>]) -> Copied {
-        let pace = Pace::new(0);
-        copy_keys_by(way, &mut self.source, &mut self.target, db, keys, &pace)
+        let (pace, space) = (Pace::new(0), Keyspace::plain(16));
+        // Each of them with either.
+        let building = match way {
+            Way::Any => Building::InPlace,
+            Way::Ranges => Building::Beside(&space),
+        };
+        copy_keys_by(way, &mut self.source, &mut self.target, db, keys, building, &pace)
             .await
             .unwrap()
     }

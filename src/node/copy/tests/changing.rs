@@ -93,6 +93,7 @@ async fn a_list_that_is_pushed_to_for_ever_ends() {
     fill(&mut two.source, &[b"RPUSH", b"list"], 50_000, |i| vec![binary(i)]).await;
     let pace = Pace::new(0);
     let mut copy = Copy {
+        building: Building::InPlace,
         source: &mut two.source,
         target: &mut two.target,
         pace: &pace,

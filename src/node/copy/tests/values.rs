@@ -150,7 +150,7 @@ async fn payloads_that_the_target_refuses_go_by_ranges() {
         let address = crate::config::NodeAddress::Unix(path);
         let mut target = Control::connect(&address, None, TIMEOUT).await.unwrap();
         let pace = Pace::new(0);
-        copy_keys(&mut two.source, &mut target, 0, &keys, &pace)
+        copy_keys(&mut two.source, &mut target, 0, &keys, Building::InPlace, &pace)
             .await
             .unwrap();
         drop(target);
@@ -159,6 +159,66 @@ async fn payloads_that_the_target_refuses_go_by_ranges() {
         assert!(refused > 0);
         // Those of the first chunk: they are sent together.
         assert_eq!(refused <= CHUNK_KEYS, seen_once || keys.len() <= CHUNK_KEYS);
+    }
+}
+
+/// Whoever ends while it copies leaves a large value whole: as it was, or as it is.
+#[tokio::test]
+async fn what_is_put_together_beside_is_whole_at_any_moment() {
+    const OLD: i64 = 3;
+    const NEW: i64 = 40_000;
+    let mut two = Two::start().await;
+    let space = Keyspace::plain(16);
+    let key = b"list".to_vec();
+    fill(&mut two.source, &[b"RPUSH", &key], NEW as usize, |i| {
+        vec![binary(i)]
+    })
+    .await;
+    fill(&mut two.target, &[b"RPUSH", &key], OLD as usize, |i| {
+        vec![binary(i)]
+    })
+    .await;
+    let connect = async |server: usize| {
+        let address = two.servers[server].address();
+        Control::connect(&address, None, TIMEOUT).await.unwrap()
+    };
+    let (keys, beside) = ([key.clone()], name_beside(&space, &key));
+    let (here, there) = ([b"LLEN".as_slice(), &key], [b"LLEN".as_slice(), &beside]);
+    let mut watcher = connect(1).await;
+    for stopped in [true, false] {
+        let (mut source, mut target) = (connect(0).await, connect(1).await);
+        let (pace, building) = (Pace::new(4_000_000), Building::Beside(&space));
+        let copy = copy_keys(&mut source, &mut target, 0, &keys, building, &pace);
+        let mut copy = std::pin::pin!(copy);
+        let mut looks = 0;
+        loop {
+            tokio::select! {
+                done = &mut copy => {
+                    done.unwrap();
+                    break;
+                }
+                len = watcher.call(&here) => assert!([OLD, NEW].map(number).contains(&len.unwrap())),
+            }
+            looks += 1;
+            if stopped && watcher.call(&there).await.unwrap() != number(0) {
+                break;
+            }
+        }
+        assert!(looks > 0);
+    }
+    let left = connect(1).await.call(&[b"DBSIZE"]).await.unwrap();
+    assert_eq!(
+        left,
+        number(1),
+        "nothing is left beside, also of what was stopped"
+    );
+    two.compare(Way::Any, 0, &keys).await;
+}
+
+fn number(n: i64) -> BytesFrame {
+    BytesFrame::Number {
+        data: n,
+        attributes: None,
     }
 }
 
