@@ -18,7 +18,7 @@ mod shebang;
 mod tables;
 
 use super::CommandTable;
-use calls::{Aliases, is_entry_id, set_is_absolute};
+use calls::{Aliases, is_entry_id, renames_natives, set_is_absolute};
 use lua::{Token, tokens};
 pub use shebang::{Shebang, shebang};
 use tables::Tables;
@@ -96,6 +96,7 @@ pub fn analyse(text: &[u8]) -> ScriptTraits {
         traits.unclear = true;
         return traits;
     }
+    traits.unclear |= renames_natives(&tokens);
     let tables = Tables::of(&tokens);
     let mut rest = tokens.as_slice();
     while let Some((&token, after)) = rest.split_first() {

@@ -114,6 +114,27 @@ fn the_options_of_set_are_read() {
         let script = format!("redis.call('SET', KEYS[1], {several})");
         assert!(traits(&script).relative_expiry, "{script}");
     }
+    for renamed in [
+        "local tostring = several",
+        "local a, tostring = 1, several",
+        "local function tostring(x) return x, 'EX', 1 end",
+        "function tostring(x) return x, 'EX', 1 end",
+        "tostring = several",
+        "string.format = several",
+        "local function f(tostring) return tostring(1) end",
+        "for tostring in several() do f() end",
+    ] {
+        let script = format!("{renamed} redis.call('SET', KEYS[1], tostring(x))");
+        assert!(traits(&script).unclear, "{script}");
+    }
+    for same in [
+        "local n = tostring(1)",
+        "if tostring(1) == '1' then f() end",
+        "t.string = 1",
+    ] {
+        let script = format!("{same} redis.call('SET', KEYS[1], tostring(x))");
+        assert!(!traits(&script).unclear, "{script}");
+    }
     for one in [
         "n + several()",
         "cjson.encode(f(1))",
