@@ -151,7 +151,6 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, hang: Flow) {
                 std::thread::sleep(TICK);
                 continue;
             }
-            Flow::Slow(pause) => std::thread::sleep(pause),
             _ => {}
         }
         match from.read(&mut buffer) {
@@ -163,6 +162,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, hang: Flow) {
                         return;
                     }
                     std::thread::sleep(TICK);
+                }
+                // Behind the read: one that has begun before is slow, too.
+                if let Flow::Slow(pause) = shared.flow() {
+                    std::thread::sleep(pause);
                 }
                 if shared.flow() == Flow::Cut || to.write_all(&buffer[..count]).is_err() {
                     break;
