@@ -151,7 +151,8 @@ pub async fn are_large(source: &mut Control, db: u16, keys: &[Vec<u8>]) -> Resul
 pub enum Building<'a> {
     /// Under its own name: what the target had is gone from the beginning.
     InPlace,
-    /// Under another name of its partition, and renamed at the end: until then the target has what it had. Both need room there.
+    /// Under another name of its partition, and renamed at the end: until then the target has what it had. (In place where there is no room for
+    /// both.)
     Beside(&'a Keyspace),
 }
 
@@ -273,11 +274,27 @@ impl Copy<'_> {
             };
             match self.attempt(key, now, by_ranges).await {
                 Err(Stop::Changed) => {}
+                Err(Stop::Failed(CopyError::Restore(error))) if error.starts_with("OOM") => {
+                    self.make_room(key, error).await?;
+                }
                 Err(Stop::Failed(error)) => return Err(error),
                 Ok(()) => return Ok(()),
             }
         }
         self.copied.left += 1;
+        Ok(())
+    }
+
+    /// The target has no room for what it had and for what it is given: what it had goes first, then.
+    async fn make_room(&mut self, key: &[u8], error: String) -> Result<(), CopyError> {
+        let Some(beside) = self.building.name_of(key) else {
+            return Err(CopyError::Restore(error));
+        };
+        self.building = Building::InPlace;
+        let mut batch = Batch::default();
+        // At once, not some time later.
+        batch.push(&[b"DEL", &beside, key]);
+        self.write(batch).await?;
         Ok(())
     }
 

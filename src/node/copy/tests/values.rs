@@ -215,6 +215,31 @@ async fn what_is_put_together_beside_is_whole_at_any_moment() {
     two.compare(Way::Any, 0, &keys).await;
 }
 
+/// A target that is nearly full has room for one of them.
+#[tokio::test]
+async fn where_there_is_no_room_beside_it_is_put_together_in_place() {
+    let mut two = Two::start().await;
+    let space = Keyspace::plain(16);
+    let key = b"list".to_vec();
+    for control in [&mut two.source, &mut two.target] {
+        fill(control, &[b"RPUSH", &key], 120_000, |i| vec![binary(i)]).await;
+    }
+    say(&mut two.source, &["RPUSH list new"]).await;
+    let info = text_of(&two.target.call(&[b"INFO", b"memory"]).await.unwrap());
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    let limit = used.unwrap().parse::<u64>().unwrap() + 1_500_000;
+    let limit = limit.to_string();
+    let full: [&[u8]; 4] = [b"CONFIG", b"SET", b"maxmemory", limit.as_bytes()];
+    two.target.call(&full).await.unwrap();
+    let (pace, building) = (Pace::new(0), Building::Beside(&space));
+    let keys = [key];
+    copy_keys(&mut two.source, &mut two.target, 0, &keys, building, &pace)
+        .await
+        .unwrap();
+    assert_eq!(two.target.call(&[b"DBSIZE"]).await.unwrap(), number(1));
+    two.compare(Way::Any, 0, &keys).await;
+}
+
 fn number(n: i64) -> BytesFrame {
     BytesFrame::Number {
         data: n,
