@@ -99,8 +99,8 @@ impl Ends {
     /// Copies keys of one database.
     pub(super) async fn copy(&mut self, db: u16, keys: &[Vec<u8>], pace: &Pace) -> Result<Copied, JobError> {
         // Nobody relies on what the recipient has.
-        let place = Building::InPlace;
-        self.while_listening(async |source, target| copy_keys(source, target, db, keys, place, pace).await)
+        let building = Building::InPlace;
+        self.while_listening(async |source, target| copy_keys(source, target, db, keys, building, pace).await)
             .await
     }
 

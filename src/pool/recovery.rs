@@ -47,7 +47,7 @@ pub(super) enum RecoveryError {
 /// Brings reachable nodes to one position in every partition, and gives the rows of the table from there on.
 ///
 /// Who is furthest behind comes first, and stands where the winner stands before the next one is changed: so while W nodes have all that was
-/// acknowledged and another one is there, W have it at any moment.
+/// acknowledged and another one can be brought up to date soon, W have it at any moment.
 ///
 /// A node that needs a whole partition is only waited for where fewer than `min_in_sync` would be left without it; else it is out
 /// of sync, and is given its copy while the pool is served.
@@ -81,7 +81,6 @@ pub(super) async fn recover_all(
     };
     let mut plans: BTreeMap<(usize, NodeId, NodeId), Plan> = BTreeMap::new();
     let mut reached: Vec<(Position, bool, HashSet<NodeId>)> = Vec::with_capacity(table.rows.len());
-    let mut turns: HashMap<PartitionId, usize> = HashMap::new();
     let (mut lost, mut doubtful): (Vec<PartitionId>, Vec<PartitionId>) = Default::default();
     for (partition, row) in table.rows.iter().enumerate() {
         let partition = partition as PartitionId;
@@ -116,6 +115,7 @@ pub(super) async fn recover_all(
                 let is_soon = |need: &&Need| !matches!(need, Need::Partition);
                 let mut sure = needs.values().filter(is_soon).count() as u32;
                 let mut standing = HashSet::new();
+                let mut turn = 0;
                 for (node, need) in recover::in_turn(partition, needs, &accounts) {
                     if matches!(need, Need::Partition) {
                         if sure >= min_in_sync {
@@ -127,18 +127,13 @@ pub(super) async fn recover_all(
                     if need == Need::Nothing {
                         continue;
                     }
-                    let turn = turns.entry(partition).or_default();
-                    let plan = plans.entry((*turn, winner, node)).or_default();
-                    *turn += 1;
+                    let plan = plans.entry((turn, winner, node)).or_default();
+                    turn += 1;
                     plan.reached.insert(partition, position);
-                    match need {
-                        Need::Nothing => {}
-                        Need::Keys(keys) => {
-                            plan.keys.insert(partition, keys.into_iter().collect());
-                        }
-                        Need::Partition => {
-                            plan.whole.insert(partition);
-                        }
+                    if let Need::Keys(keys) = need {
+                        plan.keys.insert(partition, keys.into_iter().collect());
+                    } else {
+                        plan.whole.insert(partition);
                     }
                 }
                 reached.push((position, cut_short, standing));
@@ -241,9 +236,7 @@ impl Plan {
             announce.push(partition.to_string().into_bytes());
             announce.push(Vec::new());
         }
-        target
-            .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-            .await?;
+        target.select(bookkeeping_db).await?;
         target
             .call(&announce.iter().map(Vec::as_slice).collect::<Vec<_>>())
             .await?;
@@ -307,9 +300,7 @@ async fn begin_epoch(
     bookkeeping_db: u16,
     control: &mut Control,
 ) -> Result<(), ControlError> {
-    control
-        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-        .await?;
+    control.select(bookkeeping_db).await?;
     let mut applied: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::APPLIED.to_vec()];
     let mut marks: Vec<Vec<u8>> = vec![b"HSET".to_vec(), account::REPAIR.to_vec()];
     let mut standing = HashSet::new();
@@ -326,6 +317,7 @@ async fn begin_epoch(
         }
     }
     let mut known = HashSet::new();
+    let keyspace = table.keyspace();
     let mut beside: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
     for hash in [account::APPLIED, account::REPAIR] {
         for (field, value) in pairs_of(control.call(&[b"HGETALL", hash]).await?) {
@@ -335,8 +327,7 @@ async fn begin_epoch(
             known.insert(partition);
             if hash == account::REPAIR {
                 for (db, key) in decode_repair(bytes_of(&value)).into_iter().flatten() {
-                    let name = name_beside(&table.keyspace(), &key);
-                    beside.entry(db).or_default().push(name);
+                    beside.entry(db).or_default().push(name_beside(&keyspace, &key));
                 }
             }
             if hash == account::APPLIED && !standing.contains(&partition) {
@@ -377,9 +368,7 @@ async fn begin_epoch(
 }
 
 async fn read_account(control: &mut Control, bookkeeping_db: u16) -> Result<Account, ControlError> {
-    control
-        .call(&[b"SELECT", bookkeeping_db.to_string().as_bytes()])
-        .await?;
+    control.select(bookkeeping_db).await?;
     let forgot = control.call(&[b"GET", account::FORGOT]).await?;
     let mut account = Account {
         forgot: !bytes_of(&forgot).is_empty(),

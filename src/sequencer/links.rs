@@ -207,8 +207,11 @@ impl Sequencer {
             _ => None,
         });
         if self.settings.replicas == 1 {
-            for item in sent.clone().chain(gone.todo.iter().copied()) {
-                self.end_lost(id, item);
+            for item in sent.clone() {
+                self.end_lost(id, item, true);
+            }
+            for item in &gone.todo {
+                self.end_lost(id, *item, false);
             }
         }
         self.reroute(sent.chain(gone.todo.iter().copied()));
@@ -231,9 +234,9 @@ impl Sequencer {
         }
     }
 
-    /// With one copy: the node that has gone was given this write, or was about to be. No account will tell whether it has executed it; so
+    /// With one copy: the node that has gone was sent this write, or was about to be. No account will tell whether it has executed it; so
     /// that is the write's end, unless another node is given it, too.
-    fn end_lost(&mut self, id: NodeId, item: Item) {
+    fn end_lost(&mut self, id: NodeId, item: Item, was_sent: bool) {
         let Item::Write(pos) = item else { return };
         let partitions = &self.partitions;
         let Some(entry) = self.log.get_mut(pos).filter(|entry| !entry.released) else {
@@ -247,9 +250,10 @@ impl Sequencer {
             return;
         }
         entry.released = true;
-        let outcome = match entry.sent {
-            0 => Outcome::Refused(Refusal::TooFewNodes),
-            _ => Outcome::Unknown,
+        // What is for all nodes may be at any of them; who was sent it is not noted.
+        let outcome = match was_sent || entry.sent != 0 || entry.is_flush() {
+            true => Outcome::Unknown,
+            false => Outcome::Refused(Refusal::TooFewNodes),
         };
         self.effects.push(Effect::Complete(entry.reply_to, outcome));
         self.trim();

@@ -126,9 +126,11 @@ impl Partition {
     /// Replicas whose acknowledgements count: in sync by every record that a successor may find (invariant 7). Without accounts a successor
     /// that finds two in sync cannot tell which of them has all: then none counts until the record names one (invariant 13).
     fn counted(&self) -> u8 {
-        let found = self.in_sync | self.recorded | self.recording.unwrap_or(0);
-        if !self.keeps_account && found.count_ones() > 1 {
-            return 0;
+        if !self.keeps_account {
+            let found = self.in_sync | self.recorded | self.recording.unwrap_or(0);
+            if found.count_ones() > 1 {
+                return 0;
+            }
         }
         self.in_sync & self.recorded & self.recording.unwrap_or(u8::MAX)
     }

@@ -74,6 +74,7 @@ mod tests {
             (item(77, b"id"), Some(&b"id"[..])),
             (segment(part, b"p.q.messages"), Some(b"p.q.messages")),
             (directory(77, b"p.q.messages"), None),
+            (Bytes::from_static(b"rf@004d.new:p.q.messages"), None),
         ] {
             assert_eq!(pinned_to(&name), Some(77));
             assert_eq!(of_client(&name), told);

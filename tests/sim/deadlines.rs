@@ -1,10 +1,10 @@
 //! When what cannot be answered is given up.
 
-use ringfence::request::{Action, Commands, HoldId, Request};
+use ringfence::request::{Action, Commands};
 use ringfence::resp::encode;
 use ringfence::sequencer::Effect;
 
-use crate::pool::{Pool, START, to_slot};
+use crate::pool::{Pool, START};
 
 /// What a command that is taken for a script is asked as.
 const SCRIPT: u64 = 99;
@@ -13,19 +13,11 @@ impl Pool {
     /// A script, for one node. The node's model knows none; what counts is that it is said to be one.
     fn script(&mut self, node: u16) {
         let frame = encode::command_frame(&[b"PING"]);
-        self.sequencer.order(Request {
-            partition: 0,
-            db: 0,
-            under: HoldId::NONE,
-            action: Action::OnNode(
-                node,
-                Commands {
-                    scripts: Some([].into()),
-                    ..Commands::one(frame)
-                },
-            ),
-            reply_to: to_slot(SCRIPT),
-        });
+        let script = Commands {
+            scripts: Some([].into()),
+            ..Commands::one(frame)
+        };
+        self.order(Action::OnNode(node, script), SCRIPT);
     }
 
     fn tick(&mut self, now_ms: u64) {

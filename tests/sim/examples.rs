@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use ringfence::account::{Position, Touch, TouchedRecord};
 use ringfence::pool::recover::{self, Account, Copies, Need, Verdict};
 use ringfence::pool::table::Row;
-use ringfence::request::{Action, HoldId, Request};
+use ringfence::request::Action;
 use ringfence::sequencer::{Effect, PartitionStart, Sequencer};
 use smallvec::smallvec;
 
-use crate::pool::{LARGE, Pool, START, settings, to_slot};
+use crate::pool::{LARGE, Pool, START, settings};
 
 /// Writes that two of three nodes have acknowledged when the third comes.
 const WRITES: u64 = 4;
@@ -424,13 +424,7 @@ fn who_leaves_is_not_taken_back_by_a_new_stream() {
     for id in 0..3 {
         pool.connect(id, Some(START));
     }
-    pool.sequencer.order(Request {
-        partition: 0,
-        db: 0,
-        under: HoldId::NONE,
-        action: Action::Leave(2),
-        reply_to: to_slot(0),
-    });
+    pool.order(Action::Leave(2), 0);
     pool.sequencer.link_down(2);
     pool.connect(2, Some(START));
     let view = pool.sequencer.partition_view(0).unwrap();
@@ -469,10 +463,7 @@ fn a_read_waits_for_a_record_that_is_on_its_way() {
     pool.sequencer.recorded(&[(0, record)]);
     pool.run();
     assert!(pool.is_answered(1) && pool.is_answered(READ));
-    let read = pool.effects.iter().find_map(|effect| match effect {
-        Effect::Complete(to, outcome) if to.slot == READ => Some(outcome),
-        _ => None,
-    });
+    let read = pool.outcome(READ);
     assert!(
         matches!(read, Some(ringfence::request::Outcome::Reply { .. })),
         "{read:?}"

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ringfence::command::parts::{ElementType, Line};
-use ringfence::request::{Action, Attempt, Commands, HoldId, Outcome, Request, Touched, Wait, Waiter};
+use ringfence::request::{Action, Attempt, Commands, Outcome, Touched, Wait, Waiter};
 use ringfence::resp::{Span, encode};
 use ringfence::sequencer::{Effect, Sequencer};
 
-use crate::pool::{LARGE, LIST, Pool, START, to_slot};
+use crate::pool::{LARGE, LIST, Pool, START};
 
 impl Pool {
     /// Somebody comes to wait at the list.
@@ -23,13 +23,7 @@ impl Pool {
             moves: false,
             attempt: Some(Attempt::Write(pop)),
         };
-        self.sequencer.order(Request {
-            partition: 0,
-            db: 0,
-            under: HoldId::NONE,
-            action: Action::Wait(Box::new(wait)),
-            reply_to: to_slot(slot),
-        });
+        self.order(Action::Wait(Box::new(wait)), slot);
     }
 
     /// Lets all that is under way arrive, and tells the sequencer how its attempts ended.

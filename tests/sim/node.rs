@@ -556,7 +556,7 @@ impl Node {
         }
     }
 
-    /// `begin_epoch` of the recovery: new positions. What it has beside is marked, and so is what it `holds` without being in sync.
+    /// What the recovery does when the node has been brought up to date.
     pub fn stand_at(&mut self, reached: &BTreeMap<PartitionId, Position>) {
         self.data.remove(&(BOOKKEEPING_DB, account::TOUCHED.to_vec()));
         for (partition, position) in reached {
@@ -566,6 +566,7 @@ impl Node {
         self.settle();
     }
 
+    /// `begin_epoch` of the recovery: new positions. What it has beside is marked, and so is what it `holds` without being in sync.
     pub fn begin_epoch(
         &mut self,
         mut applied: BTreeMap<PartitionId, Position>,

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 
-use ringfence::request::{Action, HoldId, Outcome, Refusal, Request};
-use ringfence::sequencer::{Effect, PartitionStart, Settings};
+use ringfence::request::{Action, Outcome, Refusal};
+use ringfence::resp::encode;
+use ringfence::sequencer::{PartitionStart, Settings};
 use smallvec::smallvec;
 
-use crate::pool::{Pool, START, settings, to_slot};
+use crate::pool::{Pool, START, settings};
 
 /// The partition is at node 0, and node 1 is its new place; both are in sync where `in_sync` says so.
 fn changing(in_sync: u8) -> Pool {
@@ -27,11 +28,9 @@ fn changing(in_sync: u8) -> Pool {
     Pool::of(settings, start)
 }
 
-fn outcome(pool: &Pool, slot: u64) -> Option<&Outcome> {
-    pool.effects.iter().find_map(|effect| match effect {
-        Effect::Complete(to, outcome) if to.slot == slot => Some(outcome),
-        _ => None,
-    })
+fn lose(pool: &mut Pool, id: u16) {
+    pool.sequencer.link_down(id);
+    pool.effects.append(pool.sequencer.effects());
 }
 
 /// A takeover found the change half done and left the partition at its former place; the node that was to have it connects first.
@@ -67,13 +66,13 @@ fn nothing_is_acknowledged_while_a_record_names_two() {
     );
     pool.push(1);
     pool.run();
-    assert_eq!(outcome(&pool, 1), None, "the record still names both");
+    assert_eq!(pool.outcome(1), None, "the record still names both");
     let record = pool.sequencer.to_record(0).expect("one is in sync now");
     pool.run();
-    assert_eq!(outcome(&pool, 1), None, "it is on its way");
+    assert_eq!(pool.outcome(1), None, "it is on its way");
     pool.sequencer.recorded(&[(0, record)]);
     pool.run();
-    assert!(matches!(outcome(&pool, 1), Some(Outcome::Reply { .. })));
+    assert!(matches!(pool.outcome(1), Some(Outcome::Reply { .. })));
 }
 
 /// A node is lost before it was sent a write that another one was sent: the write has not ended by that.
@@ -83,25 +82,26 @@ fn a_write_that_another_node_is_given_goes_on() {
     let applied = HashMap::from([(0, START)]);
     pool.sequencer.link_up(0, &applied);
     pool.sequencer.link_up(2, &applied);
-    let join = |node| Request {
-        partition: 0,
-        db: 0,
-        under: HoldId::NONE,
-        action: Action::Join(node, None),
-        reply_to: to_slot(100),
-    };
-    pool.sequencer.order(join(2));
+    pool.order(Action::Join(2, None), 100);
     pool.push(1);
     assert!(!pool.batch(2).is_empty());
-    let lose = |pool: &mut Pool, id| {
-        pool.sequencer.link_down(id);
-        pool.effects.append(pool.sequencer.effects());
-    };
     lose(&mut pool, 0);
-    assert_eq!(outcome(&pool, 1), None, "node 2 was asked");
+    assert_eq!(pool.outcome(1), None, "node 2 was asked");
     pool.push(2);
     lose(&mut pool, 2);
-    assert_eq!(outcome(&pool, 1), Some(&Outcome::Unknown), "it was sent");
+    assert_eq!(pool.outcome(1), Some(&Outcome::Unknown), "it was sent");
     let refused = Some(&Outcome::Refused(Refusal::TooFewNodes));
-    assert_eq!(outcome(&pool, 2), refused, "nobody was sent it");
+    assert_eq!(pool.outcome(2), refused, "nobody was sent it");
+}
+
+/// What is for all nodes is not noted at each: it may have been executed where it was sent.
+#[test]
+fn a_flush_that_was_sent_is_not_refused() {
+    let mut pool = changing(0b01);
+    pool.sequencer.link_up(0, &HashMap::from([(0, START)]));
+    let flush = encode::command_frame(&[b"FLUSHDB"]);
+    pool.order(Action::Everywhere(flush, 1), 1);
+    assert!(!pool.batch(0).is_empty());
+    lose(&mut pool, 0);
+    assert_eq!(pool.outcome(1), Some(&Outcome::Unknown));
 }

@@ -1,10 +1,9 @@
 //! A node that answers a write otherwise, where nobody can say which keys that changed: it is given nothing more until it has a copy.
 
-use ringfence::request::{Action, Commands, HoldId, Outcome, Request, Touched};
+use ringfence::request::{Action, Commands, Outcome, Touched};
 use ringfence::resp::encode;
-use ringfence::sequencer::Effect;
 
-use crate::pool::{Pool, START, to_slot};
+use crate::pool::{Pool, START};
 
 /// Has all nodes push to a list that has one element more on some of them: who is in sync then, and what the client was told.
 fn push_where_differs(odd: &[usize]) -> (Vec<u16>, Option<Outcome>) {
@@ -15,24 +14,16 @@ fn push_where_differs(odd: &[usize]) -> (Vec<u16>, Option<Outcome>) {
     for &id in odd {
         pool.preload(id, &[7]);
     }
-    pool.sequencer.order(Request {
-        partition: 0,
-        db: 0,
-        under: HoldId::NONE,
-        action: Action::Write(Commands {
-            touched: Touched::Partition,
-            ..Commands::one(encode::command_frame(&[b"RPUSH", b"L0", b"1"]))
-        }),
-        reply_to: to_slot(1),
-    });
+    let push = Commands {
+        touched: Touched::Partition,
+        ..Commands::one(encode::command_frame(&[b"RPUSH", b"L0", b"1"]))
+    };
+    pool.order(Action::Write(push), 1);
     for id in [2, 1, 0] {
         let wire = pool.batch(id);
         pool.executes(id, &wire);
     }
-    let told = pool.effects.iter().find_map(|effect| match effect {
-        Effect::Complete(to, outcome) if to.slot == 1 => Some(outcome.clone()),
-        _ => None,
-    });
+    let told = pool.outcome(1).cloned();
     let view = pool.sequencer.partition_view(0).unwrap();
     (view.in_sync.to_vec(), told)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::BytesMut;
 use ringfence::account::Position;
-use ringfence::request::{Action, Commands, HoldId, ReplyTo, Request, Touched};
+use ringfence::request::{Action, Commands, HoldId, Outcome, ReplyTo, Request, Touched};
 use ringfence::resp::{OutBuf, encode};
 use ringfence::sequencer::{Effect, LinkReport, PartitionStart, Sequencer, Settings};
 use smallvec::smallvec;
@@ -99,25 +99,22 @@ impl Pool {
             touched: Touched::Keys(smallvec![key]),
             ..Commands::one(frame)
         };
-        let reply_to = to_slot(value);
-        self.sequencer.order(Request {
-            partition: 0,
-            db: 0,
-            under: HoldId::NONE,
-            action: Action::Write(commands),
-            reply_to,
-        });
+        self.order(Action::Write(commands), value);
     }
 
     pub fn range(&mut self, slot: u64) {
         let range = Commands::one(encode::command_frame(&[b"LRANGE", LIST, b"0", b"-1"]));
-        let reply_to = to_slot(slot);
+        self.order(Action::Read(range), slot);
+    }
+
+    /// What becomes of it is told to `slot`.
+    pub fn order(&mut self, action: Action, slot: u64) {
         self.sequencer.order(Request {
             partition: 0,
             db: 0,
             under: HoldId::NONE,
-            action: Action::Read(range),
-            reply_to,
+            action,
+            reply_to: to_slot(slot),
         });
     }
 
@@ -152,10 +149,15 @@ impl Pool {
         self.effects.append(self.sequencer.effects());
     }
 
+    pub fn outcome(&self, slot: u64) -> Option<&Outcome> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Complete(to, outcome) if to.slot == slot => Some(outcome),
+            _ => None,
+        })
+    }
+
     pub fn is_answered(&self, slot: u64) -> bool {
-        self.effects
-            .iter()
-            .any(|e| matches!(e, Effect::Complete(to, _) if to.slot == slot))
+        self.outcome(slot).is_some()
     }
 
     /// Everything that is under way arrives.

@@ -84,39 +84,25 @@ fn is_one_of_ours(arg: &[Token<'_>]) -> bool {
     })
 }
 
-/// Whether one of Lua's own functions that are taken for what they are may be something else here. (Passing one on looks like a parameter of
-/// its name.)
+/// Whether one of Lua's own functions that are taken for what they are may be something else here: its name, or its library's, stands
+/// elsewhere than where it is used.
 pub(super) fn renames_natives(tokens: &[Token<'_>]) -> bool {
-    let sets = |after: &[Token<'_>]| match after {
-        [Token::Mark(b'='), Token::Mark(b'='), ..] => false,
-        [Token::Mark(b'='), ..] => true,
-        _ => false,
+    let is_used = |word: &[u8], after: &[Token<'_>]| match word {
+        b"tostring" | b"tonumber" | b"unpack" => after.first() == Some(&Token::Mark(b'(')),
+        b"cjson" | b"cmsgpack" | b"struct" | b"string" | b"math" | b"table" => match after {
+            [Token::Mark(b'.'), Token::Word(_), Token::Mark(b'='), next, ..] => *next == Token::Mark(b'='),
+            after => after.first() == Some(&Token::Mark(b'.')),
+        },
+        _ => true,
     };
     (0..tokens.len()).any(|at| {
         let (before, rest) = tokens.split_at(at);
-        let Some((Token::Word(word), after)) = rest.split_first() else {
-            return false;
-        };
-        let is_function = matches!(*word, b"tostring" | b"tonumber" | b"unpack");
-        let is_library = matches!(
-            *word,
-            b"cjson" | b"cmsgpack" | b"struct" | b"string" | b"math" | b"table"
-        );
-        if !(is_function || is_library) || matches!(before, [.., Token::Mark(b'.' | b':')]) {
-            return false;
+        match (before, rest) {
+            ([.., Token::Mark(b'.' | b':')], _) => false,
+            ([.., Token::Word(b"function")], [Token::Word(word), ..]) => !is_used(word, &[]),
+            (_, [Token::Word(word), after @ ..]) => !is_used(word, after),
+            _ => false,
         }
-        let is_bound = match before.last() {
-            Some(Token::Word(b"local" | b"function" | b"for")) => true,
-            Some(Token::Mark(b'(' | b',')) => {
-                matches!(after.first(), Some(Token::Mark(b',' | b')') | Token::Word(b"in")))
-            }
-            _ => false,
-        };
-        let sets_field = match after {
-            [Token::Mark(b'.'), Token::Word(_), after @ ..] => sets(after),
-            _ => false,
-        };
-        is_bound || sets(after) || sets_field
     })
 }
 

@@ -123,6 +123,9 @@ fn the_options_of_set_are_read() {
         "string.format = several",
         "local function f(tostring) return tostring(1) end",
         "for tostring in several() do f() end",
+        "tostring, a = several, 1",
+        "local s = string s.format = several",
+        "function string.format() return 'EX', 1 end",
     ] {
         let script = format!("{renamed} redis.call('SET', KEYS[1], tostring(x))");
         assert!(traits(&script).unclear, "{script}");

@@ -266,16 +266,24 @@ impl Copy<'_> {
     /// Copies one key that is large, or whose payload the target refuses (`seen` is none then).
     async fn alone(&mut self, key: &[u8], seen: Option<Seen>) -> Result<(), CopyError> {
         let by_ranges = seen.is_none() || self.way == Way::Ranges;
-        let mut seen = seen;
+        let (mut seen, mut building) = (seen, self.building);
         for _ in 0..ATTEMPTS {
             let now = match seen.take() {
                 Some(seen) => seen,
                 None => self.look_at(key).await?,
             };
-            match self.attempt(key, now, by_ranges).await {
+            match self.attempt(key, now, by_ranges, building).await {
                 Err(Stop::Changed) => {}
                 Err(Stop::Failed(CopyError::Restore(error))) if error.starts_with("OOM") => {
-                    self.make_room(key, error).await?;
+                    // There is no room for what the target had and for what it is given.
+                    let Some(beside) = building.name_of(key) else {
+                        return Err(CopyError::Restore(error));
+                    };
+                    building = Building::InPlace;
+                    let mut batch = Batch::default();
+                    // At once, not some time later.
+                    batch.push(&[b"DEL", &beside, key]);
+                    self.write(batch).await?;
                 }
                 Err(Stop::Failed(error)) => return Err(error),
                 Ok(()) => return Ok(()),
@@ -285,29 +293,22 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// The target has no room for what it had and for what it is given: what it had goes first, then.
-    async fn make_room(&mut self, key: &[u8], error: String) -> Result<(), CopyError> {
-        let Some(beside) = self.building.name_of(key) else {
-            return Err(CopyError::Restore(error));
-        };
-        self.building = Building::InPlace;
-        let mut batch = Batch::default();
-        // At once, not some time later.
-        batch.push(&[b"DEL", &beside, key]);
-        self.write(batch).await?;
-        Ok(())
-    }
-
-    async fn attempt(&mut self, key: &[u8], seen: Seen, by_ranges: bool) -> Result<(), Stop> {
+    async fn attempt(
+        &mut self,
+        key: &[u8],
+        seen: Seen,
+        by_ranges: bool,
+        building: Building<'_>,
+    ) -> Result<(), Stop> {
         match &seen.kind {
             Kind::Absent => Ok(self.remove(&[key]).await?),
             Kind::Module(kind) => self.dump_module(key, kind).await,
             // A large value has been replaced by a small one since it was looked at first.
             _ if !by_ranges && seen.is_small() => match self.dump(&[key]).await?.is_empty() {
                 true => Ok(()),
-                false => self.ranges(key, &seen).await,
+                false => self.ranges(key, &seen, building).await,
             },
-            _ => self.ranges(key, &seen).await,
+            _ => self.ranges(key, &seen, building).await,
         }
     }
 

@@ -26,7 +26,7 @@ use redis_protocol::resp3::types::BytesFrame;
 
 use super::look::{Expiry, Kind, Seen, expiries_before_7};
 use super::wire::{Batch, Stop, items_of, scanned, strings_of, unless_changed};
-use super::{CHUNK_BYTES, Copy, CopyError, Names};
+use super::{Building, CHUNK_BYTES, Copy, CopyError, Names};
 use crate::node::control::{bytes_of, text_of};
 
 /// Elements of a list that are read and written at once: 0.5 ms of a node. Over a slow link their number is what counts.
@@ -81,8 +81,13 @@ impl Stride {
 
 impl Copy<'_> {
     /// Copies one value by ranges. Modules' values have none.
-    pub(super) async fn ranges(&mut self, key: &[u8], seen: &Seen) -> Result<(), Stop> {
-        let beside = self.building.name_of(key);
+    pub(super) async fn ranges(
+        &mut self,
+        key: &[u8],
+        seen: &Seen,
+        building: Building<'_>,
+    ) -> Result<(), Stop> {
+        let beside = building.name_of(key);
         let key = Names {
             source: key,
             target: beside.as_deref().unwrap_or(key),

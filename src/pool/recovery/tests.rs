@@ -91,9 +91,24 @@ async fn all_stand_where_the_first_one_stood() {
     for (node, seq) in [(0, 4), (1, 5), (2, 2)] {
         controls.insert(node, node_at(&servers[usize::from(node)], seq).await);
     }
+    // Somebody was stopped while he put a value together that is not behind any more.
+    let stray = name_beside(&table.keyspace(), b"list");
+    let mut client = Control::connect(&servers[1].address(), None, TIMEOUT)
+        .await
+        .unwrap();
+    client.call(&[b"SET", &stray, b"half"]).await.unwrap();
+    client.select(BOOKKEEPING_DB).await.unwrap();
+    let mark = encode_repair(&[(0, b"list".to_vec())]);
+    client
+        .call(&[b"HSET", account::REPAIR, b"0", &mark])
+        .await
+        .unwrap();
     recover_all(&mut table, 2, BOOKKEEPING_DB, 2, &mut controls)
         .await
         .unwrap();
+    client.select(0).await.unwrap();
+    let there = client.call(&[b"EXISTS", &stray]).await.unwrap();
+    assert_eq!(text_of(&there), "0", "what was put together is gone");
     let at = Some(Position { epoch: 2, seq: 5 });
     for server in &servers {
         assert_eq!(found(server).await, (5, at, false));

@@ -100,7 +100,7 @@ async fn a_list_that_is_pushed_to_for_ever_ends() {
         way: Way::Any,
         copied: Copied::default(),
     };
-    assert!(copy.ranges(b"list", &seen).await.is_ok());
+    assert!(copy.ranges(b"list", &seen, Building::InPlace).await.is_ok());
     let len = text_of(&two.target.call(&[b"LLEN", b"list"]).await.unwrap());
     assert!((5000..=15_000).contains(&len.parse().unwrap()), "{len}");
 }
