@@ -117,6 +117,8 @@ impl Sequencer {
                             continue;
                         }
                         entry.sent |= bit;
+                        // What it said of an earlier attempt does not hold for this one.
+                        entry.refused &= !bit;
                     }
                     node.todo.pop_front();
                     if keeps_account && section.is_none() {

@@ -38,6 +38,7 @@ mod parting;
 mod plan;
 mod pool;
 mod queues;
+mod refusing;
 mod rng;
 mod settle;
 mod sidecar;
