@@ -28,6 +28,8 @@ pub enum Rule {
     Without(usize),
     /// The nature of the reply, not its content.
     SameKind,
+    /// An encoding. `SORT` turns a sorted set into a skiplist on the server that it reads: the copies keep theirs.
+    Encoding,
     /// The first answers by chance; the second is asked whether that could be so.
     Chance(Chance),
 }
@@ -195,6 +197,11 @@ pub fn compare(
             (Reply::Int(a), Reply::Int(b)) if *a > 0 && *b > 0 => (a - b).abs() <= *tolerance,
             _ => subject == reference,
         },
+        Rule::Encoding => {
+            const SORTED_SETS: [&[u8]; 2] = [b"listpack", b"skiplist"];
+            let may_be_sorted = |reply: &Reply| reply.bytes().is_some_and(|name| SORTED_SETS.contains(&name));
+            subject == reference || may_be_sorted(subject) && may_be_sorted(reference)
+        }
         Rule::SameKind => std::mem::discriminant(subject) == std::mem::discriminant(reference),
         _ => same(
             &canonical(rule, subject),

@@ -57,7 +57,7 @@ pub fn keys(g: &mut Gen) -> Cmd {
             *g.rng.pick(&["1", "9", "15", "x"])
         ]),
         29..=30 => c(cmd!["RENAME", pair[0], pair[0]]),
-        31..=32 => c(cmd!["OBJECT", "ENCODING", k]),
+        31..=32 => c(cmd!["OBJECT", "ENCODING", k]).rule(Rule::Encoding),
         33 => c(cmd!["DUMP", pair[0], pair[1], 0]).rule(Rule::Chance(Chance::Copy)),
         34 => c(cmd!["DUMP", pair[0], pair[1], 500_000, "REPLACE"]).rule(Rule::Chance(Chance::Copy)),
         _ => c(cmd!["RESTORE", k, 0, "no payload"]),
