@@ -28,6 +28,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod dev;
+pub mod door;
 pub mod ingress;
 pub mod library;
 pub mod limits;
@@ -44,7 +45,9 @@ pub mod ring;
 pub mod router;
 pub mod sequencer;
 pub mod serve;
+pub mod service;
 pub mod shared;
+pub mod standby;
 pub mod stream;
 pub mod stripe;
 #[cfg(test)]

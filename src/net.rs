@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -77,6 +78,22 @@ impl Socket {
         }
     }
 
+    /// Both addresses of a TCP connection, the other side's first.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Writes what the socket takes at once.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
     /// The number that the system has given it.
     pub fn fd(&self) -> i32 {
         match self {
@@ -100,6 +117,15 @@ impl Socket {
     }
 }
 
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
 /// The half that is read from.
 #[derive(Debug)]
 pub enum ReadHalf {
@@ -107,6 +133,24 @@ pub enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     /// Over a unix socket.
     Unix(unix::OwnedReadHalf),
+}
+
+impl ReadHalf {
+    /// Waits until there is something to be read.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.readable().await,
+            Self::Unix(half) => half.readable().await,
+        }
+    }
+
+    /// Reads what has come.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_read(buffer),
+            Self::Unix(half) => half.try_read(buffer),
+        }
+    }
 }
 
 impl AsyncRead for ReadHalf {

@@ -1,8 +1,7 @@
-//! A sidecar's life: open the pool, start the workers, take clients in, end.
+//! A sidecar's life: open the pool, start the workers, end; with others to stand by for, again and again.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,28 +9,29 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::account::Position;
 use crate::admin::{self, Admin, PidOf};
-use crate::command::{CommandTable, ErrorReply, TableError};
-use crate::config::Config;
+use crate::command::{CommandTable, TableError};
+use crate::config::{Config, NodeAddress};
+use crate::door::Door;
 use crate::ingress::{Pause, SlowLog};
 use crate::library::functions::{FunctionLibrary, Functions};
 use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
 use crate::mover::{self, Mover, Progress};
-use crate::net::Socket;
 use crate::node::Claim;
-use crate::pool::{Keeper, OpenError, PoolEvent, open};
+use crate::pool::{Candidacy, Keeper, OpenError, PoolEvent, open};
 use crate::pubsub::Registry;
 use crate::request::{NodeId, PartitionId};
 use crate::sequencer::PartitionStart;
+use crate::service::Service;
 use crate::shared::{Message, Shared, unix_ms};
+use crate::standby::{Standby, stand_by};
 use crate::stripe::Stripes;
 use crate::worker::Worker;
 
@@ -83,12 +83,6 @@ impl std::fmt::Debug for Extras {
     }
 }
 
-/// Where clients come from.
-struct Listeners {
-    tcp: Option<TcpListener>,
-    unix: Option<(UnixListener, PathBuf)>,
-}
-
 /// Serves until `shutdown` is done, or the pool is lost.
 ///
 /// # Errors
@@ -99,15 +93,15 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let config = Arc::new(config);
+    let (service, watched) = Service::channel();
+    let standby = Arc::new(Standby::default());
     let mut tasks = JoinSet::new();
-    let (opened_sender, opened_receiver) = watch::channel(None);
-    let (waits_sender, waits) = watch::channel(String::new());
     if let Some(address) = config.listen.admin {
         let listener = admin::bind(address).await.map_err(listen_error(address))?;
         info!(address = %listener.local_addr().unwrap_or(address), "admin port");
         let admin = Admin {
-            shared: opened_receiver,
-            waits: waits.clone(),
+            service: watched.clone(),
+            standby: standby.clone(),
             pid_of: extras.pid_of,
         };
         tasks.spawn(async move {
@@ -116,40 +110,83 @@ pub async fn run(
             }
         });
     }
-    // Bound before the pool is opened, so that a mistake in an address is told at once.
-    let listeners = bind(&config).await?;
-    let (event_sender, events) = mpsc::channel(POOL_EVENTS);
-    tokio::pin!(shutdown);
-    let started = tokio::select! {
-        started = start(&config, event_sender, &waits_sender, &mut tasks) => started?,
-        never = turn_away(&listeners, &waits) => match never {},
-        () = &mut shutdown => return Ok(()),
-    };
-    drop(opened_sender.send_replace(Some(started.clone())));
-    info!(workers = config.threads, "serving");
+    let door = Door::bind(config.clone(), watched, standby.clone()).await?;
     let end = tokio::select! {
-        never = accept_for_ever(&started, &listeners) => match never {},
-        claim = hear(&started, events) => Err(ServeError::Fenced(claim)),
-        () = &mut shutdown => Ok(()),
+        error = live(&config, &service, &standby, door.advertised()) => Err(error),
+        never = door.keep() => match never {},
+        () = shutdown => Ok(()),
     };
-    if let Some((_, path)) = &listeners.unix {
-        drop(std::fs::remove_file(path));
-    }
+    door.close();
     end
+}
+
+/// Serves the pool; with an address for other sidecars, stands by while one of them does, before and after.
+async fn live(
+    config: &Arc<Config>,
+    service: &watch::Sender<Service>,
+    standby: &Standby,
+    peer: Option<NodeAddress>,
+) -> ServeError {
+    let Some(peer) = peer else {
+        return serve_pool(config, service, None).await;
+    };
+    loop {
+        let seen = match stand_by(config, service, standby).await {
+            Ok(seen) => seen,
+            Err(error) => return error.into(),
+        };
+        let candidacy = Candidacy {
+            peer: peer.clone(),
+            seen,
+        };
+        service.send_replace(Service::Nobody(String::new()));
+        match serve_pool(config, service, Some(candidacy)).await {
+            ServeError::Fenced(claim) => warn!(
+                instance = claim.instance,
+                term = claim.term,
+                "another sidecar has taken over this pool: this one has been fenced, and stands by"
+            ),
+            ServeError::Open(OpenError::Overtaken) => info!("another sidecar takes this pool over"),
+            error => return error,
+        }
+        service.send_replace(Service::Nobody(String::new()));
+    }
+}
+
+/// Takes the pool and serves it, until it is lost.
+async fn serve_pool(
+    config: &Arc<Config>,
+    service: &watch::Sender<Service>,
+    candidacy: Option<Candidacy>,
+) -> ServeError {
+    let (event_sender, events) = mpsc::channel(POOL_EVENTS);
+    let mut tasks = JoinSet::new();
+    // Workers end with it.
+    let ended = CancellationToken::new();
+    let _guard = ended.clone().drop_guard();
+    let shared = match start(config, candidacy, event_sender, service, &mut tasks, &ended).await {
+        Ok(shared) => shared,
+        Err(error) => return error,
+    };
+    service.send_replace(Service::Here(shared.clone()));
+    info!(workers = config.threads, "serving");
+    ServeError::Fenced(hear(&shared, events).await)
 }
 
 /// Opens the pool and starts everything that serves it.
 async fn start(
     config: &Arc<Config>,
+    candidacy: Option<Candidacy>,
     events: mpsc::Sender<PoolEvent>,
-    waits: &watch::Sender<String>,
+    service: &watch::Sender<Service>,
     tasks: &mut JoinSet<()>,
+    ended: &CancellationToken,
 ) -> Result<Arc<Shared>, ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
         .chain(["c", mover::ROLE].map(str::to_owned))
         .collect();
-    let opened = open(config, &roles, waits).await?;
+    let opened = open(config, &roles, candidacy, service).await?;
     let keeper = Keeper::new(
         config.clone(),
         opened.instance.clone(),
@@ -247,12 +284,14 @@ async fn start(
                 in_sync: row.in_sync,
             })
             .collect();
-        spawn_worker(id as u16, shared.clone(), starts, mailbox).map_err(ServeError::Thread)?;
+        spawn_worker(id as u16, shared.clone(), starts, mailbox, ended.clone())
+            .map_err(ServeError::Thread)?;
     }
-    waits.send_replace(format!(
+    // Nearly always there in a moment: no reason to warn.
+    service.send_replace(Service::Nobody(format!(
         "fewer than {} nodes of some partitions are connected (setting min_in_sync), see the log",
         config.pool.min_in_sync
-    ));
+    )));
     while !shared.views().await.iter().all(|view| view.ready) {
         tokio::time::sleep(READY_INTERVAL).await;
     }
@@ -264,13 +303,17 @@ fn spawn_worker(
     shared: Arc<Shared>,
     starts: Vec<PartitionStart>,
     mailbox: mpsc::Receiver<Vec<Message>>,
+    ended: CancellationToken,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     thread::Builder::new()
         .name(format!("worker-{id}"))
-        .spawn(move || runtime.block_on(Worker::run(id, shared, starts, mailbox)))?;
+        .spawn(move || {
+            let run = Worker::run(id, shared, starts, mailbox);
+            runtime.block_on(ended.run_until_cancelled(run))
+        })?;
     Ok(())
 }
 
@@ -314,134 +357,10 @@ async fn hear(shared: &Arc<Shared>, mut events: mpsc::Receiver<PoolEvent>) -> Cl
     std::future::pending().await
 }
 
-async fn bind(config: &Config) -> Result<Listeners, ServeError> {
-    let tcp = match config.listen.tcp {
-        Some(address) => {
-            let listener = TcpListener::bind(address).await.map_err(listen_error(address))?;
-            info!(address = %listener.local_addr().unwrap_or(address), "listening");
-            Some(listener)
-        }
-        None => None,
-    };
-    let unix = match &config.listen.unix {
-        Some(path) => {
-            remove_stale(path).await;
-            let listener = UnixListener::bind(path).map_err(listen_error(path.display()))?;
-            info!(path = %path.display(), "listening");
-            Some((listener, path.clone()))
-        }
-        None => None,
-    };
-    Ok(Listeners { tcp, unix })
-}
-
-/// Removes a socket that nobody listens on: what a killed sidecar leaves behind.
-async fn remove_stale(path: &Path) {
-    let refused = tokio::net::UnixStream::connect(path).await;
-    if refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-        drop(std::fs::remove_file(path));
-    }
-}
-
-fn listen_error(what: impl ToString) -> impl FnOnce(io::Error) -> ServeError {
+/// The error of an address that cannot be listened on.
+pub(crate) fn listen_error(what: impl ToString) -> impl FnOnce(io::Error) -> ServeError {
     move |error| ServeError::Listen {
         what: what.to_string(),
         error,
-    }
-}
-
-/// Takes clients in, the workers in turn.
-async fn accept_for_ever(shared: &Arc<Shared>, listeners: &Listeners) -> std::convert::Infallible {
-    loop {
-        take_in(shared, accept(listeners).await).await;
-    }
-}
-
-/// How long clients just wait while the pool waits for something: most of what it waits for is over by then.
-const WAITED_FOR: Duration = Duration::from_secs(1);
-
-/// How long a client may take for its first command while nobody is served.
-const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
-
-/// Clients that are told to come again, at most; the others wait until they are accepted.
-const TURNED_AWAY_MAX: usize = 100;
-
-/// Tells clients why they are not served yet, as a server does that loads its file: with drivers, that is a reason to try again. Those of a pool
-/// that is just being opened are accepted when it is.
-async fn turn_away(listeners: &Listeners, waits: &watch::Receiver<String>) -> std::convert::Infallible {
-    drop(waits.clone().wait_for(|why| !why.is_empty()).await);
-    tokio::time::sleep(WAITED_FOR).await;
-    let mut clients = JoinSet::new();
-    loop {
-        let (mut read, write) = accept(listeners).await.into_split();
-        let line = ErrorReply::new(format!(
-            "LOADING Ringfence is not serving yet: {}",
-            *waits.borrow()
-        ))
-        .to_bytes();
-        clients.spawn(async move {
-            // An answer must not come before the question; and one that is not read would cut the answer off.
-            let mut question = vec![0; 16 * 1024];
-            if let Ok(Ok(1..)) = tokio::time::timeout(TURNED_AWAY_AFTER, read.read(&mut question)).await {
-                drop(write.try_write_vectored(&[io::IoSlice::new(&line)]));
-            }
-        });
-        while clients.len() >= TURNED_AWAY_MAX {
-            clients.join_next().await;
-        }
-    }
-}
-
-async fn accept(listeners: &Listeners) -> Socket {
-    loop {
-        let accepted = tokio::select! {
-            stream = accept_tcp(listeners) => stream,
-            stream = accept_unix(listeners) => stream,
-        };
-        match accepted {
-            Ok(socket) => return socket,
-            Err(error) => {
-                // Usually too many open files: give some time for others to be closed.
-                warn!(%error, "a client could not be accepted");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        }
-    }
-}
-
-async fn accept_tcp(listeners: &Listeners) -> io::Result<Socket> {
-    match &listeners.tcp {
-        Some(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
-        None => std::future::pending().await,
-    }
-}
-
-async fn accept_unix(listeners: &Listeners) -> io::Result<Socket> {
-    match &listeners.unix {
-        Some((listener, _)) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
-        None => std::future::pending().await,
-    }
-}
-
-async fn take_in(shared: &Arc<Shared>, socket: Socket) {
-    if shared.clients.load(Relaxed) >= shared.config.limits.clients_max {
-        shared.rejected_clients.fetch_add(1, Relaxed);
-        // What Redis says; the connection closes when it is dropped.
-        let (_, write) = socket.into_split();
-        let line = io::IoSlice::new(b"-ERR max number of clients reached\r\n");
-        drop(write.try_write_vectored(&[line]));
-        return;
-    }
-    let turn = shared.clients.fetch_add(1, Relaxed);
-    let id = turn % shared.workers.len().max(1);
-    let Some(worker) = shared.workers.get(id) else {
-        return;
-    };
-    match Message::accept(socket) {
-        Ok(message) => drop(worker.send(vec![message]).await),
-        Err(error) => {
-            shared.clients.fetch_sub(1, Relaxed);
-            warn!(%error, "a client was lost before its first byte");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What all threads of one sidecar share: settings, the table, the commands, the library, and the ways to each other.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,8 +32,8 @@ use crate::verify::Verifier;
 /// What a worker is told by others.
 #[derive(Debug)]
 pub enum Message {
-    /// A client has connected; it is this worker's from now on.
-    Accept(std::net::TcpStream),
+    /// A client has connected; it is this worker's from now on. Its address, if not the other end of the connection.
+    Accept(std::net::TcpStream, Option<SocketAddr>),
     /// The same over a unix socket.
     AcceptUnix(std::os::unix::net::UnixStream),
     /// A request for a partition that this worker owns.
@@ -61,11 +62,27 @@ pub enum Message {
 
 impl Message {
     /// A message that hands a client over.
-    pub fn accept(socket: Socket) -> std::io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(stream) => Self::Accept(stream.into_std()?),
+    pub fn accept(arrival: Arrival) -> std::io::Result<Self> {
+        Ok(match arrival.socket {
+            Socket::Tcp(stream) => Self::Accept(stream.into_std()?, arrival.from),
             Socket::Unix(stream) => Self::AcceptUnix(stream.into_std()?),
         })
+    }
+}
+
+/// A client that has connected.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its connection.
+    pub socket: Socket,
+    /// Where it is, if another sidecar has passed it on.
+    pub from: Option<SocketAddr>,
+}
+
+impl Arrival {
+    /// One that has come itself.
+    pub fn new(socket: Socket) -> Self {
+        Self { socket, from: None }
     }
 }
 

@@ -146,10 +146,10 @@ impl From<ChangeError> for Failure {
 }
 
 impl From<Unavailable> for Failure {
-    fn from(_: Unavailable) -> Self {
+    fn from(Unavailable(error): Unavailable) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            error: "the pool is not served yet".into(),
+            error,
         }
     }
 }

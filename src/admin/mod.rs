@@ -8,6 +8,7 @@ mod queues;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,10 +19,12 @@ use axum::routing::{get, patch, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::metrics::{NodeSample, PoolSample, render};
+use crate::metrics::{NodeSample, PoolSample, render, render_standby};
 use crate::pool::{FORGETS, TroubleKind};
 use crate::request::NodeId;
+use crate::service::Service;
 use crate::shared::{Shared, WorkerView};
+use crate::standby::Standby;
 
 /// How long a worker may take to answer before it counts as stuck.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,10 +34,10 @@ pub type PidOf = Box<dyn Fn(&str) -> Option<u32> + Send + Sync>;
 
 /// What the admin port knows before the pool is open, and after.
 pub struct Admin {
-    /// Set once the pool is open.
-    pub shared: tokio::sync::watch::Receiver<Option<Arc<Shared>>>,
-    /// Why it is not open yet, if it is waiting for something.
-    pub waits: tokio::sync::watch::Receiver<String>,
+    /// Who serves the pool.
+    pub service: tokio::sync::watch::Receiver<Service>,
+    /// Whose clients are passed on.
+    pub standby: Arc<Standby>,
     /// Under `dev`: the process of a node.
     pub pid_of: Option<PidOf>,
 }
@@ -47,18 +50,25 @@ impl std::fmt::Debug for Admin {
 
 impl Admin {
     fn open(&self) -> Result<Arc<Shared>, Unavailable> {
-        self.shared.borrow().clone().ok_or(Unavailable)
+        match &*self.service.borrow() {
+            Service::Here(shared) => Ok(shared.clone()),
+            Service::There(active) => Err(Unavailable(format!(
+                "this sidecar stands by: ask the admin port of the one that serves the pool (other sidecars reach it at {})",
+                active.address
+            ))),
+            Service::Nobody(_) => Err(Unavailable("the pool is not served yet".to_owned())),
+        }
     }
 }
 
-/// The pool is not open yet, or a worker does not answer.
-struct Unavailable;
+/// This sidecar does not serve the pool, or a worker does not answer.
+struct Unavailable(String);
 
 impl IntoResponse for Unavailable {
     fn into_response(self) -> axum::response::Response {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(serde_json::json!({"error": "the pool is not served yet"})),
+            Json(serde_json::json!({"error": self.0})),
         )
             .into_response()
     }
@@ -119,19 +129,20 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    match admin.open() {
-        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(_) => {
-            let why = admin.waits.borrow();
-            let why = match why.as_str() {
-                "" => "the pool is being opened",
-                why => why,
-            };
+    let service = admin.service.borrow();
+    match (&*service, service.waits_for()) {
+        (_, Some(why)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not serving yet: {why}\n"),
+        ),
+        (Service::There(active), None) => {
+            let address = &active.address;
             (
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("not serving yet: {why}\n"),
+                StatusCode::OK,
+                format!("ready: clients are passed on to {address}\n"),
             )
         }
+        _ => (StatusCode::OK, "ready\n".to_owned()),
     }
 }
 
@@ -301,6 +312,9 @@ async fn partitions(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Partitio
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable> {
+    if matches!(*admin.service.borrow(), Service::There(_)) {
+        return Ok(render_standby(admin.standby.relayed.load(Relaxed) as u64));
+    }
     let shared = admin.open()?;
     let views = views(&shared).await?;
     let samples = entries(&shared, &views, None)
@@ -337,5 +351,5 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
 async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {
     tokio::time::timeout(VIEW_TIMEOUT, shared.views())
         .await
-        .map_err(|_| Unavailable)
+        .map_err(|_| Unavailable("a worker thread does not answer".to_owned()))
 }

@@ -82,6 +82,11 @@ pub struct Listen {
     pub password: Option<Secret>,
     /// HTTP, for operators: health, metrics, state. Port 0 is a free port.
     pub admin: Option<SocketAddr>,
+    /// For the other sidecars of the pool. If set, this one leaves the pool to the one that serves it, and stands by. Port 0 is a free
+    /// port.
+    pub peer: Option<SocketAddr>,
+    /// Where the others reach it, if not at `peer` itself. Never a unix socket.
+    pub advertise: Option<NodeAddress>,
 }
 
 impl Listen {
@@ -199,6 +204,9 @@ pub struct Timeouts {
     /// A client that sends nothing for so long is disconnected. 0 is never.
     #[serde(with = "humantime_serde")]
     pub client_idle: Duration,
+    /// A sidecar that has asked none of the nodes anything for so long has gone, to those that stand by.
+    #[serde(with = "humantime_serde")]
+    pub takeover: Duration,
 }
 
 /// One of `[[nodes]]`.
@@ -285,6 +293,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(5),
             replace_after: Duration::from_secs(600),
             client_idle: Duration::ZERO,
+            takeover: Duration::from_secs(3),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 /// Reports everything that does not fit together.
 pub(super) fn check(findings: &mut Findings<'_>) {
     listeners(findings);
+    peers(findings);
     copies(findings);
     nodes(findings);
     passwords(findings);
@@ -58,11 +59,44 @@ fn listeners(findings: &mut Findings<'_>) {
         let message = "clients have nowhere to connect: set listen.tcp, listen.unix or both".to_owned();
         findings.report(line(findings, "listen"), "listen", message);
     }
-    if let Some(tcp) = listener(findings, "listen.tcp")
-        && listener(findings, "listen.admin") == Some(tcp)
-    {
-        let message = "is the address of listen.tcp too: give it another port".to_owned();
-        findings.report(line(findings, "listen.admin"), "listen.admin", message);
+    const LISTENERS: [&str; 3] = ["listen.tcp", "listen.admin", "listen.peer"];
+    for (i, setting) in LISTENERS.into_iter().enumerate() {
+        let address = listener(findings, setting);
+        let same = |other: &str| address.is_some() && listener(findings, other) == address;
+        if let Some(other) = LISTENERS.into_iter().take(i).find(|other| same(other)) {
+            let message = format!("is the address of {other} too: give it another port");
+            findings.report(line(findings, setting), setting, message);
+        }
+    }
+}
+
+/// Other sidecars must be able to reach this one.
+fn peers(findings: &mut Findings<'_>) {
+    let advertised = findings
+        .noted("listen.advertise")
+        .map(|noted| noted.value.clone());
+    let at = line(findings, "listen.advertise");
+    match advertised {
+        Some(_) if !is_given(findings, "listen.peer") => {
+            let message = "has no effect without listen.peer: set that too, or remove it".to_owned();
+            findings.report(at, "listen.advertise", message);
+        }
+        Some(Some(Value::Node(NodeAddress::Unix(_)))) => {
+            let message = "is a unix socket, which other hosts cannot reach: give a host and a port";
+            findings.report(at, "listen.advertise", message.to_owned());
+        }
+        None => {
+            if let Some(Value::Listen(peer)) = findings
+                .noted("listen.peer")
+                .and_then(|noted| noted.value.clone())
+                && peer.ip().is_unspecified()
+            {
+                let message = "is every interface, and the other sidecars must be told one address: set listen.advertise to the \
+                               one at which they reach this host";
+                findings.report(line(findings, "listen.peer"), "listen.peer", message.to_owned());
+            }
+        }
+        Some(_) => {}
     }
 }
 
@@ -162,7 +196,7 @@ fn nodes(findings: &mut Findings<'_>) {
             );
             findings.report(line(findings, &address_path), &address_path, message);
         }
-        for setting in ["listen.tcp", "listen.unix", "listen.admin"] {
+        for setting in ["listen.tcp", "listen.unix", "listen.admin", "listen.peer"] {
             if leads_to(findings, &address, setting) {
                 let message = format!("is our own {setting}: give the address of the Redis server");
                 findings.report(line(findings, &address_path), &address_path, message);

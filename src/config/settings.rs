@@ -68,6 +68,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("listen.user", Kind::User),
     setting("listen.password", Kind::Password),
     setting("listen.admin", Kind::Listen),
+    setting("listen.peer", Kind::Listen),
+    setting("listen.advertise", Kind::Node),
     setting("pool.name", Kind::Name),
     setting("pool.replicas", COPIES),
     setting("pool.write_quorum", COPIES),
@@ -161,6 +163,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Time {
             min: Duration::ZERO,
             max: YEAR,
+        },
+    ),
+    // Nodes tell it in whole seconds, and are asked something once a second.
+    setting(
+        "timeouts.takeover",
+        Kind::Time {
+            min: Duration::from_secs(2),
+            max: HOUR,
         },
     ),
     setting("nodes.name", Kind::Name),

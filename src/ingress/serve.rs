@@ -10,15 +10,16 @@ use tracing::debug;
 use super::blocking::Unblocking;
 use super::client::{Client, Session};
 use super::dispatch::Flow;
-use crate::net::{ReadHalf, Socket};
+use crate::net::ReadHalf;
 use crate::resp::{CommandScanner, Scanned};
-use crate::shared::unix_ms;
+use crate::shared::{Arrival, unix_ms};
 use crate::worker::Worker;
 
 /// Serves one client until it leaves.
-pub async fn serve(worker: Rc<Worker>, socket: Socket) {
+pub async fn serve(worker: Rc<Worker>, Arrival { socket, from }: Arrival) {
     let shared = worker.shared().clone();
-    let (peer, local, fd) = (socket.peer(), socket.local(), socket.fd());
+    let peer = from.map_or_else(|| socket.peer(), |address| address.to_string());
+    let (local, fd) = (socket.local(), socket.fd());
     let (read, write) = socket.into_split();
     let session = Session {
         id: shared.next_client_id.fetch_add(1, Relaxed) + 1,

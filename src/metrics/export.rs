@@ -1,10 +1,12 @@
 //! The numbers in Prometheus' text format.
 
+use std::sync::atomic::AtomicI64;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::{LATENCY_BOUNDS_US, WorkerMetrics};
@@ -211,10 +213,40 @@ pub fn render(workers: &[&WorkerMetrics], nodes: Vec<NodeSample>, pool: &PoolSam
         latency_counts,
         latency_sum_us,
     };
-    let mut registry = Registry::with_prefix("ringfence");
+    let mut registry = registry(true, 0);
     registry.register_collector(Box::new(snapshot));
+    text_of(&registry)
+}
+
+/// The numbers of a sidecar that stands by, and passes so many clients on.
+pub fn render_standby(relayed: u64) -> String {
+    text_of(&registry(false, relayed))
+}
+
+/// What every sidecar has.
+fn registry(is_serving: bool, relayed: u64) -> Registry {
+    let mut registry = Registry::with_prefix("ringfence");
+    let gauge = |value: u64| {
+        let gauge = Gauge::<i64, AtomicI64>::default();
+        gauge.set(value as i64);
+        gauge
+    };
+    registry.register(
+        "serving",
+        "1 if this sidecar serves the pool, 0 if it stands by",
+        gauge(u64::from(is_serving)),
+    );
+    registry.register(
+        "relayed_clients",
+        "Clients passed on to the sidecar that serves",
+        gauge(relayed),
+    );
+    registry
+}
+
+fn text_of(registry: &Registry) -> String {
     let mut text = String::new();
-    match encode(&mut text, &registry) {
+    match encode(&mut text, registry) {
         Ok(()) => text,
         Err(_) => String::from("# the metrics could not be written\n# EOF\n"),
     }
@@ -256,5 +288,9 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        assert!(text.contains("ringfence_serving 1\n"), "{text}");
+        let text = render_standby(3);
+        assert!(text.contains("ringfence_serving 0\n"), "{text}");
+        assert!(text.contains("ringfence_relayed_clients 3\n"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ mod counts;
 mod export;
 
 pub use counts::{CommandCounts, ErrorCounts, Totals};
-pub use export::{NodeSample, PoolSample, render};
+pub use export::{NodeSample, PoolSample, render, render_standby};
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -19,7 +19,7 @@ use super::control::{Control, ControlError, bytes_of, is_error, pairs_of, text_o
 use crate::account;
 
 /// What every user of ours is called first.
-const USER_PREFIX: &str = "rf-";
+pub const USER_PREFIX: &str = "rf-";
 
 /// One life of a sidecar.
 #[derive(Clone, Debug)]

@@ -10,7 +10,9 @@ mod copy;
 pub mod libraries;
 mod tracker;
 
-pub use admission::{AdmissionError, Claim, Instance, Standing, admit, fence_others, read_claim};
+pub use admission::{
+    AdmissionError, Claim, Instance, Standing, USER_PREFIX, admit, fence_others, read_claim,
+};
 pub use checks::{CheckFailure, Facts, listed, look_over};
 pub use control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 pub use copy::{

@@ -19,4 +19,5 @@ pub use keeper::{
     ChangeError, Keeper, NewNode, NodeHealth, NodeTrouble, PoolEvent, ShareChange, TroubleKind,
 };
 pub use node_info::{FORGETS, NodeInfo};
-pub use open::{OpenError, Opened, open};
+pub use open::{Candidacy, OpenError, Opened, open};
+pub(crate) use open::{connect_as_operator, node_of, read_table, settings_fit};

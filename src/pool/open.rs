@@ -14,19 +14,21 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::library::open_shelf;
-use self::table::{find_table, same_server_twice, settings_fit};
+pub(crate) use self::table::settings_fit;
+use self::table::{find_table, same_server_twice};
 use super::keeper::foreign_keys;
 use super::recovery::recover_all;
 use super::shelf::Shelf;
 use super::table::{Table, TableNode};
 use crate::account;
-use crate::config::{self, Config};
+use crate::config::{self, Config, NodeAddress};
 use crate::library::functions::Function;
 use crate::node::{
     AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, Standing, admit, bytes_of,
     look_over, read_claim,
 };
 use crate::request::NodeId;
+use crate::service::Service;
 
 /// Pause before another attempt, while too few nodes are there.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -48,6 +50,9 @@ pub enum OpenError {
         "another sidecar is taking over this pool at the same time: start one, and let the other stand by"
     )]
     Contest,
+    /// Somebody else takes the pool over, and is left to it.
+    #[error("another sidecar takes this pool over")]
+    Overtaken,
 }
 
 /// A pool that may be served.
@@ -86,21 +91,32 @@ impl From<OpenError> for Setback {
     }
 }
 
-/// Opens the pool; waits for nodes that cannot be reached as long as there are too few, and says `why` it waits. `roles` are the users to
-/// make.
+/// How a sidecar that others can replace takes a pool.
+#[derive(Clone, Debug)]
+pub struct Candidacy {
+    /// Where the others reach it.
+    pub peer: NodeAddress,
+    /// The highest term that was claimed when nobody used the pool. Who has a higher one since then is left alone.
+    pub seen: u64,
+}
+
+/// Opens the pool; waits for nodes that cannot be reached as long as there are too few, and says in `service` why. `roles` are the users
+/// to make. Without a `candidacy` it takes the pool from whoever has it.
 ///
 /// # Errors
 /// What waiting does not mend: unfit nodes, settings that contradict the pool.
 pub async fn open(
     config: &Config,
     roles: &[String],
-    waits: &watch::Sender<String>,
+    mut candidacy: Option<Candidacy>,
+    service: &watch::Sender<Service>,
 ) -> Result<Opened, OpenError> {
     let mut contests = 0;
     loop {
-        match attempt(config, roles).await {
+        match attempt(config, roles, &mut candidacy).await {
             Ok(opened) => return Ok(opened),
             Err(Setback::Fatal(error)) => return Err(error),
+            Err(Setback::Contested) if candidacy.is_some() => return Err(OpenError::Overtaken),
             Err(Setback::Contested) => {
                 contests += 1;
                 if contests > CONTESTS_MAX {
@@ -110,10 +126,7 @@ pub async fn open(
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
             Err(Setback::Wait(why)) => {
-                if *waits.borrow() != why {
-                    warn!("not serving yet: {why}");
-                    waits.send_replace(why);
-                }
+                Service::nobody(service, why);
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -128,7 +141,11 @@ struct Reached {
     table: Option<Table>,
 }
 
-async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
+async fn attempt(
+    config: &Config,
+    roles: &[String],
+    candidacy: &mut Option<Candidacy>,
+) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
     let mut visited = Visited::default();
     visited.visit(config, &config.nodes).await;
@@ -161,6 +178,12 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
         .max()
         .unwrap_or(0);
     let term = found_term.max(table.term) + 1;
+    if let Some(candidacy) = candidacy {
+        if found_term > candidacy.seen {
+            return Err(Setback::Contested);
+        }
+        candidacy.seen = term;
+    }
     let instance = Instance::random();
     let claim = Claim {
         term,
@@ -272,6 +295,7 @@ async fn attempt(config: &Config, roles: &[String]) -> Result<Opened, Setback> {
     table.term = term;
     table.version += 1;
     table.instance = instance.id.clone();
+    table.peer = candidacy.as_ref().map(|candidacy| candidacy.peer.clone());
     let record = table.to_json();
     let mut written = 0;
     for control in controls.values_mut() {
@@ -382,7 +406,7 @@ impl Visited {
 }
 
 /// A node of the table, with the account that `proxy.toml` names for it, if it does.
-pub(super) fn node_of(config: &Config, node: &TableNode) -> config::Node {
+pub(crate) fn node_of(config: &Config, node: &TableNode) -> config::Node {
     let configured = config.nodes.iter().find(|n| n.name == node.name);
     config::Node {
         address: node.address.clone(),
@@ -418,7 +442,7 @@ async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> R
 }
 
 /// Connects with the account that `proxy.toml` names.
-pub(super) async fn connect_as_operator(
+pub(crate) async fn connect_as_operator(
     node: &config::Node,
     timeout: Duration,
 ) -> Result<Control, CheckFailure> {
@@ -437,7 +461,7 @@ pub(super) async fn connect_as_operator(
 }
 
 /// Reads the table's record, if there is one. One that cannot be read is an error: taken for none, a new pool would be made.
-pub(super) async fn read_table(
+pub(crate) async fn read_table(
     control: &mut Control,
     bookkeeping_db: u16,
 ) -> Result<Option<Table>, ControlError> {

@@ -124,6 +124,13 @@ pub struct Table {
     pub version: u64,
     /// The instance that wrote it.
     pub instance: String,
+    /// Where other sidecars reach that one, if they can.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_text_if_any"
+    )]
+    pub peer: Option<NodeAddress>,
     /// R.
     pub replicas: u32,
     /// W.
@@ -177,6 +184,7 @@ impl Table {
             term: 0,
             version: 0,
             instance: String::new(),
+            peer: None,
             replicas,
             write_quorum,
             nodes,
@@ -322,6 +330,13 @@ fn arc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[KeyRule]>, D::
 
 fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     password.as_ref().map(Secret::expose).serialize(serializer)
+}
+
+fn as_text_if_any<S: Serializer>(address: &Option<NodeAddress>, serializer: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => serializer.collect_str(address),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn as_text<S: Serializer>(address: &NodeAddress, serializer: S) -> Result<S::Ok, S::Error> {

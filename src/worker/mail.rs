@@ -14,7 +14,7 @@ use super::Worker;
 use crate::ingress;
 use crate::net::Socket;
 use crate::request::NodeId;
-use crate::shared::{Message, WorkerView};
+use crate::shared::{Arrival, Message, WorkerView};
 
 impl Worker {
     /// Sends this worker's messages to `peer`, for ever.
@@ -52,12 +52,15 @@ impl Worker {
 
     fn handle(self: &Rc<Self>, message: Message) {
         match message {
-            Message::Accept(stream) => match TcpStream::from_std(stream) {
-                Ok(stream) => self.welcome(Socket::Tcp(stream)),
+            Message::Accept(stream, from) => match TcpStream::from_std(stream) {
+                Ok(stream) => self.welcome(Arrival {
+                    socket: Socket::Tcp(stream),
+                    from,
+                }),
                 Err(error) => debug!(%error, "a client was lost before its first byte"),
             },
             Message::AcceptUnix(stream) => match UnixStream::from_std(stream) {
-                Ok(stream) => self.welcome(Socket::Unix(stream)),
+                Ok(stream) => self.welcome(Arrival::new(Socket::Unix(stream))),
                 Err(error) => debug!(%error, "a client was lost before its first byte"),
             },
             Message::Request(request) => self.with(|core| core.sequencer.order(request)),
@@ -77,9 +80,9 @@ impl Worker {
         }
     }
 
-    fn welcome(self: &Rc<Self>, socket: Socket) {
-        socket.tune();
-        spawn_local(ingress::serve(self.clone(), socket));
+    fn welcome(self: &Rc<Self>, arrival: Arrival) {
+        arrival.socket.tune();
+        spawn_local(ingress::serve(self.clone(), arrival));
     }
 
     fn view(&self) -> WorkerView {

@@ -32,6 +32,7 @@ mod scripts;
 mod server;
 mod side_by_side;
 mod soak;
+mod standby;
 mod startup;
 mod stripe;
 mod transactions;

@@ -117,7 +117,7 @@ pub(super) fn use_addresses(config: &Config, table: &mut Table) {
     }
 }
 
-pub(super) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
+pub(crate) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
     let pool = &config.pool;
     let differs = |setting: &str, wanted: String, found: String| {
         (wanted != found).then(|| {

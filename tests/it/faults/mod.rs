@@ -4,7 +4,7 @@
 pub mod history;
 mod moves;
 mod takeover;
-mod workload;
+pub mod workload;
 mod wrong_nodes;
 
 use crate::cmd;

@@ -236,6 +236,11 @@ impl Worker {
 
 impl Workload {
     pub fn start(to: &Endpoint, seed: u64) -> Self {
+        Self::start_at(std::slice::from_ref(to), seed)
+    }
+
+    /// Each worker has one of the endpoints.
+    pub fn start_at(endpoints: &[Endpoint], seed: u64) -> Self {
         let shared = Arc::new(Shared::default());
         *shared.histories.lock().expect("histories") = vec![History::default(); QUEUES];
         let mut workload = Self {
@@ -246,18 +251,19 @@ impl Workload {
             for producer in 0..PRODUCERS_PER_QUEUE {
                 let producer = at * PRODUCERS_PER_QUEUE + producer;
                 let rng = Rng::new(seed ^ producer as u64);
-                workload.spawn(to, move |worker| worker.produce(at, producer, rng));
+                workload.spawn(endpoints, move |worker| worker.produce(at, producer, rng));
             }
-            workload.spawn(to, move |worker| worker.consume(at));
+            workload.spawn(endpoints, move |worker| worker.consume(at));
         }
-        workload.spawn(to, Worker::count);
-        workload.spawn(to, Worker::write_register);
-        workload.spawn(to, Worker::read_register);
-        workload.spawn(to, Worker::read_register);
+        workload.spawn(endpoints, Worker::count);
+        workload.spawn(endpoints, Worker::write_register);
+        workload.spawn(endpoints, Worker::read_register);
+        workload.spawn(endpoints, Worker::read_register);
         workload
     }
 
-    fn spawn(&mut self, to: &Endpoint, work: impl FnOnce(Worker) + Send + 'static) {
+    fn spawn(&mut self, endpoints: &[Endpoint], work: impl FnOnce(Worker) + Send + 'static) {
+        let to = &endpoints[self.threads.len() % endpoints.len()];
         let worker = Worker::new(to, &self.shared);
         self.threads.push(std::thread::spawn(move || work(worker)));
     }

@@ -60,6 +60,7 @@ pub struct SidecarConfig {
     pub partitions: usize,
     pub nodes: Vec<NodeEntry>,
     pub extra: Vec<(&'static str, String)>,
+    pub stands_by: bool,
 }
 
 impl SidecarConfig {
@@ -73,11 +74,18 @@ impl SidecarConfig {
             partitions: 64,
             nodes: pool.nodes.iter().map(NodeEntry::of).collect(),
             extra: Vec::new(),
+            stands_by: false,
         }
     }
 
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// With others for the same pool, of which one serves at a time.
+    pub fn standing_by(mut self) -> Self {
+        self.stands_by = true;
         self
     }
 
@@ -99,7 +107,7 @@ impl SidecarConfig {
         }
     }
 
-    fn toml(&self, tcp: SocketAddr, unix: &Path, admin: SocketAddr) -> String {
+    fn toml(&self, tcp: SocketAddr, unix: &Path, admin: SocketAddr, peer: SocketAddr) -> String {
         let mut out = format!("threads = {}\n", self.threads);
         self.section(&mut out, "listen");
         let _ = writeln!(
@@ -107,6 +115,9 @@ impl SidecarConfig {
             "tcp = \"{tcp}\"\nunix = \"{}\"\nadmin = \"{admin}\"",
             unix.display()
         );
+        if self.stands_by {
+            let _ = writeln!(out, "peer = \"{peer}\"");
+        }
         self.section(&mut out, "pool");
         let _ = writeln!(out, "name = \"{}\"\nreplicas = {}", self.pool, self.replicas);
         let _ = writeln!(
@@ -139,6 +150,7 @@ pub struct Sidecar {
     dir: TempDir,
     tcp: Port,
     admin: Port,
+    peer: Port,
     child: Mutex<Option<Child>>,
     log: Arc<Mutex<Vec<String>>>,
     allowed: Mutex<Vec<String>>,
@@ -158,13 +170,19 @@ impl Sidecar {
             .prefix("ringfence-")
             .tempdir()
             .expect("temporary directory");
-        let (tcp, admin) = (Port::reserve(), Port::reserve());
-        let toml = config.toml(tcp.address(), &dir.path().join("sock"), admin.address());
+        let (tcp, admin, peer) = (Port::reserve(), Port::reserve(), Port::reserve());
+        let toml = config.toml(
+            tcp.address(),
+            &dir.path().join("sock"),
+            admin.address(),
+            peer.address(),
+        );
         std::fs::write(dir.path().join("proxy.toml"), toml).expect("write proxy.toml");
         let sidecar = Self {
             dir,
             tcp,
             admin,
+            peer,
             child: Mutex::default(),
             log: Arc::default(),
             allowed: Mutex::default(),
@@ -253,6 +271,14 @@ impl Sidecar {
         self.wait_ready();
     }
 
+    /// What a supervisor does: it is told to end, and does.
+    pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait_exit(START_MAX);
+        assert!(status.success(), "told to end, it ended with {status}");
+        self.kill9();
+    }
+
     /// Its status, once it has ended by itself.
     pub fn exited(&self) -> Option<ExitStatus> {
         self.child
@@ -294,6 +320,11 @@ impl Sidecar {
 
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::Tcp(self.tcp.address())
+    }
+
+    /// Where other sidecars reach it.
+    pub fn peer_endpoint(&self) -> Endpoint {
+        Endpoint::Tcp(self.peer.address())
     }
 
     pub fn admin_address(&self) -> String {

@@ -1,0 +1,311 @@
+//! The door: where clients come in, whoever serves them.
+//!
+//! A client that comes while this sidecar serves goes to a worker, in turn. While another one does, it is passed on; while nobody does, it
+//! waits for a moment, since most of what a pool waits for is over by then, and is told why otherwise. What comes from another sidecar
+//! is a client, too, and says first where it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::command::ErrorReply;
+use crate::config::{Config, NodeAddress};
+use crate::net::Socket;
+use crate::serve::{ServeError, listen_error};
+use crate::service::{Active, Service};
+use crate::shared::{Arrival, Message, Shared};
+use crate::standby::{Standby, read_header};
+
+/// How long clients just wait while nobody serves.
+const WAITED_FOR: Duration = Duration::from_secs(1);
+
+/// How often it is tried again meanwhile to pass them on.
+const TRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a client may take for its first command while nobody serves.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long another sidecar may take to say where its client is.
+const HEADER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Clients that wait, or are told to come again, at most; the others wait until they are accepted.
+const WAITING_MAX: usize = 100;
+
+/// Pause after a client that could not be accepted: usually there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where clients come from.
+#[derive(Debug)]
+pub struct Door {
+    tcp: Option<TcpListener>,
+    unix: Option<(UnixListener, PathBuf)>,
+    peer: Option<TcpListener>,
+    config: Arc<Config>,
+    service: watch::Receiver<Service>,
+    standby: Arc<Standby>,
+}
+
+/// Through which of its listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entrance {
+    /// Applications.
+    Client,
+    /// Other sidecars.
+    Peer,
+}
+
+impl Door {
+    /// Binds all that is to be listened on, so that a mistake in an address is told at once.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub async fn bind(
+        config: Arc<Config>,
+        service: watch::Receiver<Service>,
+        standby: Arc<Standby>,
+    ) -> Result<Self, ServeError> {
+        let listen = &config.listen;
+        let tcp = bind_tcp(listen.tcp, "listening").await?;
+        let peer = bind_tcp(listen.peer, "listening for other sidecars").await?;
+        let unix = match &listen.unix {
+            Some(path) => {
+                remove_stale(path).await;
+                let listener = UnixListener::bind(path).map_err(listen_error(path.display()))?;
+                info!(path = %path.display(), "listening");
+                Some((listener, path.clone()))
+            }
+            None => None,
+        };
+        Ok(Self {
+            tcp,
+            unix,
+            peer,
+            config,
+            service,
+            standby,
+        })
+    }
+
+    /// Where other sidecars reach this one, if they do.
+    pub fn advertised(&self) -> Option<NodeAddress> {
+        let bound = self.peer.as_ref()?.local_addr().ok()?;
+        let advertised = self.config.listen.advertise.clone();
+        Some(advertised.unwrap_or_else(|| NodeAddress::Tcp {
+            host: bound.ip().to_string(),
+            port: bound.port(),
+        }))
+    }
+
+    /// Lets clients in, for ever.
+    pub async fn keep(&self) -> std::convert::Infallible {
+        let (never, _) = tokio::join!(self.let_in(Entrance::Client), self.let_in(Entrance::Peer));
+        never
+    }
+
+    /// Removes what is left of it in the file system.
+    pub fn close(&self) {
+        if let Some((_, path)) = &self.unix {
+            drop(std::fs::remove_file(path));
+        }
+    }
+
+    async fn let_in(&self, entrance: Entrance) -> std::convert::Infallible {
+        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+        let mut guests = JoinSet::new();
+        loop {
+            let next = async {
+                let permit = waiting.clone().acquire_owned().await.ok();
+                (permit, self.accept(entrance).await)
+            };
+            let (permit, socket) = tokio::select! {
+                next = next => next,
+                Some(_) = guests.join_next() => continue,
+            };
+            let here = match &*self.service.borrow() {
+                Service::Here(shared) if entrance == Entrance::Client => Some(shared.clone()),
+                _ => None,
+            };
+            if let Some(shared) = here {
+                take_in(&shared, Arrival::new(socket)).await;
+                continue;
+            }
+            let guest = Guest {
+                entrance,
+                config: self.config.clone(),
+                service: self.service.clone(),
+                standby: self.standby.clone(),
+                permit,
+            };
+            guests.spawn(guest.find_service(socket));
+        }
+    }
+
+    async fn accept(&self, entrance: Entrance) -> Socket {
+        loop {
+            let accepted = match entrance {
+                Entrance::Peer => accept_tcp(self.peer.as_ref()).await,
+                Entrance::Client => tokio::select! {
+                    accepted = accept_tcp(self.tcp.as_ref()) => accepted,
+                    accepted = self.accept_unix() => accepted,
+                },
+            };
+            match accepted {
+                Ok(socket) => return socket,
+                Err(error) => {
+                    warn!(%error, "a client could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_unix(&self) -> io::Result<Socket> {
+        match &self.unix {
+            Some((listener, _)) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn bind_tcp(address: Option<SocketAddr>, what: &str) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await.map_err(listen_error(address))?;
+    info!(address = %listener.local_addr().unwrap_or(address), "{what}");
+    Ok(Some(listener))
+}
+
+async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<Socket> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
+        None => std::future::pending().await,
+    }
+}
+
+/// Removes a socket that nobody listens on: what a killed sidecar leaves behind.
+async fn remove_stale(path: &Path) {
+    let refused = tokio::net::UnixStream::connect(path).await;
+    if refused.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        drop(std::fs::remove_file(path));
+    }
+}
+
+/// A client that no worker has yet.
+struct Guest {
+    entrance: Entrance,
+    config: Arc<Config>,
+    service: watch::Receiver<Service>,
+    standby: Arc<Standby>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Guest {
+    async fn find_service(mut self, socket: Socket) {
+        let mut arrival = Arrival::new(socket);
+        if self.entrance == Entrance::Peer {
+            match tokio::time::timeout(HEADER_WITHIN, read_header(&mut arrival.socket)).await {
+                Ok(Ok(from)) => arrival.from = from,
+                // Another sidecar that tries whether this one is there.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+                Ok(Err(error)) => {
+                    debug!(%error, peer = arrival.socket.peer(), "not a sidecar");
+                    say(&arrival.socket, &ErrorReply::new(format!("ERR {error}")));
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+        let patience = Instant::now() + WAITED_FOR;
+        loop {
+            let service = self.service.borrow_and_update().clone();
+            let why = match &service {
+                Service::Here(shared) => return take_in(shared, arrival).await,
+                Service::There(active) if self.entrance == Entrance::Client => {
+                    match self.pass_on(arrival.socket, active).await {
+                        Ok(()) => return,
+                        Err(socket) => arrival = Arrival::new(socket),
+                    }
+                    format!(
+                        "the sidecar at {}, which serves the pool, does not answer",
+                        active.address
+                    )
+                }
+                Service::There(active) => format!("the sidecar at {} serves the pool", active.address),
+                Service::Nobody(why) => why.clone(),
+            };
+            // Who comes while the pool is just being opened waits for that.
+            if Instant::now() > patience && !why.is_empty() {
+                return turn_away(arrival.socket, &why).await;
+            }
+            if let Ok(Err(_)) = tokio::time::timeout(TRY_INTERVAL, self.service.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// Passes the client on to the sidecar that serves; it comes back if that one cannot be reached.
+    async fn pass_on(&mut self, client: Socket, active: &Arc<Active>) -> Result<(), Socket> {
+        if self.standby.relayed.load(Relaxed) >= self.config.limits.clients_max {
+            say(&client, &too_many());
+            return Ok(());
+        }
+        let timeout = self.config.timeouts.connect;
+        let connected = self.standby.connect(client, active, timeout).await?;
+        self.permit = None;
+        self.standby.relay(connected, active, &mut self.service).await;
+        Ok(())
+    }
+}
+
+/// Tells a client why it is not served, as a server does that loads its file: with drivers, that is a reason to try again.
+async fn turn_away(mut client: Socket, why: &str) {
+    // An answer must not come before the question; and one that is not read would cut the answer off.
+    let mut question = vec![0; 16 * 1024];
+    if let Ok(Ok(1..)) = tokio::time::timeout(TURNED_AWAY_AFTER, client.read(&mut question)).await {
+        say(
+            &client,
+            &ErrorReply::new(format!("LOADING Ringfence is not serving yet: {why}")),
+        );
+    }
+}
+
+/// Says one thing; the connection is closed when the socket is dropped.
+fn say(socket: &Socket, error: &ErrorReply) {
+    let line = error.to_bytes();
+    drop(socket.try_write(&line));
+}
+
+/// What Redis says.
+fn too_many() -> ErrorReply {
+    ErrorReply::new("ERR max number of clients reached".to_owned())
+}
+
+/// Hands a client to one of the workers, in turn.
+async fn take_in(shared: &Arc<Shared>, arrival: Arrival) {
+    if shared.clients.load(Relaxed) >= shared.config.limits.clients_max {
+        shared.rejected_clients.fetch_add(1, Relaxed);
+        return say(&arrival.socket, &too_many());
+    }
+    let turn = shared.clients.fetch_add(1, Relaxed);
+    let id = turn % shared.workers.len().max(1);
+    let Some(worker) = shared.workers.get(id) else {
+        return;
+    };
+    match Message::accept(arrival) {
+        Ok(message) => drop(worker.send(vec![message]).await),
+        Err(error) => {
+            shared.clients.fetch_sub(1, Relaxed);
+            warn!(%error, "a client was lost before its first byte");
+        }
+    }
+}

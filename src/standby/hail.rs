@@ -1,0 +1,97 @@
+//! What a sidecar says first when it passes a client on to another one: where that client is.
+//!
+//! It is the header of HAProxy's PROXY protocol, version 2, which has a length of its own: it can be read to its last byte and no further.
+
+use std::io;
+use std::net::SocketAddr;
+
+use ppp::v2::{self, Addresses, Builder, Command, Header, Protocol, Version};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The part of a header that tells the length of the rest, in bytes.
+const FIXED_BYTES: usize = 16;
+
+/// What may follow it: addresses, and some fields that others may add.
+const REST_BYTES_MAX: usize = 1024;
+
+/// The header for a client that has connected from one address to the other; `None` if it came over a unix socket.
+pub(super) fn header(client: Option<(SocketAddr, SocketAddr)>) -> io::Result<Vec<u8>> {
+    let (command, protocol, addresses) = match client {
+        Some((from, to)) => (Command::Proxy, Protocol::Stream, Addresses::from((from, to))),
+        None => (Command::Local, Protocol::Unspecified, Addresses::Unspecified),
+    };
+    Builder::with_addresses(Version::Two | command, protocol, addresses).build()
+}
+
+/// Reads a header: where the client is, if it says so.
+pub async fn read_header(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+    let mut bytes = vec![0; FIXED_BYTES];
+    from.read_exact(&mut bytes).await?;
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    if !bytes.starts_with(v2::PROTOCOL_PREFIX) {
+        return Err(invalid(
+            "this port is for other sidecars of the pool: clients use the port of listen.tcp",
+        ));
+    }
+    let rest = match bytes.as_slice() {
+        [.., high, low] => usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    if rest > REST_BYTES_MAX {
+        return Err(invalid("the header is too long"));
+    }
+    bytes.resize(FIXED_BYTES + rest, 0);
+    from.read_exact(bytes.get_mut(FIXED_BYTES..).unwrap_or_default())
+        .await?;
+    let header = Header::try_from(bytes.as_slice()).map_err(|error| invalid(&error.to_string()))?;
+    Ok(match (header.command, &header.addresses) {
+        (Command::Proxy, Addresses::IPv4(v4)) => Some((v4.source_address, v4.source_port).into()),
+        (Command::Proxy, Addresses::IPv6(v6)) => Some((v6.source_address, v6.source_port).into()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    async fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, io::Error>, usize) {
+        let mut rest = bytes;
+        (read_header(&mut rest).await, rest.len())
+    }
+
+    #[tokio::test]
+    async fn a_header_is_read_to_its_last_byte_and_no_further() {
+        let clients = [
+            Some((address("10.1.2.3:4567"), address("127.0.0.1:6379"))),
+            Some((address("[fd00::7]:4567"), address("[::1]:6379"))),
+            None,
+        ];
+        for client in clients {
+            let mut bytes = header(client).unwrap();
+            bytes.extend(b"PING\r\n");
+            let (found, left) = read(&bytes).await;
+            assert_eq!(found.unwrap(), client.map(|(from, _)| from));
+            assert_eq!(left, 6);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_header_is_refused() {
+        let too_long = [v2::PROTOCOL_PREFIX, &[0x21, 0x11, 0xff, 0xff]].concat();
+        let unknown_version = [v2::PROTOCOL_PREFIX, &[0x31, 0x11, 0, 0]].concat();
+        for (bytes, said) in [
+            (&b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n"[..], "listen.tcp"),
+            (&too_long, "too long"),
+            (&unknown_version, "version"),
+            (b"\r\n\r\n", "eof"),
+        ] {
+            let error = read(bytes).await.0.unwrap_err().to_string();
+            assert!(error.to_lowercase().contains(said), "{error}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Whatever becomes of sidecars, what was acknowledged stays, and somebody serves; and nobody takes over without a reason.
+
+use super::{Group, SERVED_WITHIN, allow_changes, serves};
+use crate::cmd;
+use crate::convergence::assert_converged;
+use crate::faults::{RECOVERY_MAX, workload::Workload};
+use crate::harness::{Client, Endpoint, Flow, Pool, Relay, Rng, Sidecar, SidecarConfig, seed, wait_until};
+use std::time::{Duration, Instant};
+
+/// All clients' work, through all sidecars.
+fn work(group: &Group, seed: u64) -> Workload {
+    let endpoints: Vec<Endpoint> = group.sidecars.iter().map(Sidecar::endpoint).collect();
+    Workload::start_at(&endpoints, seed)
+}
+
+#[track_caller]
+fn wait_progress(workload: &Workload) {
+    let before = workload.acknowledged();
+    wait_until("clients get work done", SERVED_WITHIN, || {
+        workload.acknowledged() > before + 200
+    });
+}
+
+#[track_caller]
+fn finish(group: &Group, workload: Workload, seed: u64) -> Duration {
+    let active = group.active();
+    active.wait_all_in_sync(&group.pool, RECOVERY_MAX);
+    wait_progress(&workload);
+    let outcome = workload.finish(&active.endpoint());
+    outcome.check(seed);
+    assert_converged(&group.pool, active);
+    outcome.longest_gap
+}
+
+#[test]
+fn of_many_that_start_at_once_one_serves() {
+    let group = Group::start(5);
+    assert_eq!(group.term(), 1, "more than one has taken the pool");
+    assert_eq!(group.standing_by().len(), 4);
+    for sidecar in &group.sidecars {
+        assert!(sidecar.client().call(cmd!["RPUSH", "q", "x"]).int().is_some());
+    }
+}
+
+#[test]
+fn one_that_is_killed_is_replaced_again_and_again() {
+    let seed = seed();
+    let mut rng = Rng::new(seed);
+    let group = Group::start(3);
+    let workload = work(&group, seed);
+    for _ in 0..3 {
+        wait_progress(&workload);
+        let term = group.term();
+        let active = group.active();
+        active.kill9();
+        let served = Instant::now();
+        wait_until("another one serves", SERVED_WITHIN, || {
+            group.sidecars.iter().any(serves)
+        });
+        eprintln!("served again after {:?}", served.elapsed());
+        assert_eq!(group.term(), term + 1, "more than one has taken the pool over");
+        std::thread::sleep(Duration::from_millis(rng.between(0, 300) as u64));
+        // It stands by from now on.
+        active.restart();
+        assert!(!serves(active), "it has taken the pool back");
+        assert_eq!(group.term(), term + 1);
+    }
+    let gap = finish(&group, workload, seed);
+    eprintln!("the longest that a client has waited: {gap:?}");
+}
+
+#[test]
+fn one_that_is_told_to_end_is_replaced() {
+    let seed = seed();
+    let group = Group::start(3);
+    let workload = work(&group, seed);
+    // Each of them once: a new version is installed.
+    for sidecar in &group.sidecars {
+        wait_progress(&workload);
+        sidecar.terminate();
+        sidecar.restart();
+    }
+    finish(&group, workload, seed);
+}
+
+#[test]
+fn one_that_hangs_is_replaced_and_stands_by_when_it_wakes_up() {
+    let seed = seed();
+    let group = Group::with(3, |config, _| config.with("timeouts", "takeover = \"2s\""));
+    let workload = work(&group, seed);
+    wait_progress(&workload);
+    let (hung, term) = (group.active(), group.term());
+    hung.stop();
+    let others: Vec<&Sidecar> = group
+        .sidecars
+        .iter()
+        .filter(|s| !std::ptr::eq(*s, hung))
+        .collect();
+    wait_until("another one serves", SERVED_WITHIN, || {
+        others.iter().any(|sidecar| serves(sidecar))
+    });
+    wait_until("clients of both are served", SERVED_WITHIN, || {
+        let is_served = |sidecar: &&Sidecar| {
+            let client = Client::try_connect(&sidecar.endpoint());
+            client.is_ok_and(|mut client| {
+                client
+                    .try_call(&cmd!["SET", "k", "v"])
+                    .is_ok_and(|reply| reply.is_ok())
+            })
+        };
+        others.iter().all(is_served)
+    });
+    hung.cont();
+    wait_until("it stands by", SERVED_WITHIN, || hung.ready() && !serves(hung));
+    assert!(hung.exited().is_none());
+    wait_progress(&workload);
+    assert_eq!(group.term(), term + 1);
+    assert!(hung.client().call(cmd!["SET", "k", "v"]).is_ok());
+    finish(&group, workload, seed);
+}
+
+#[test]
+fn nobody_takes_over_for_the_sake_of_nodes_that_come_and_go() {
+    let seed = seed();
+    let group = Group::start(2);
+    let workload = work(&group, seed);
+    let term = group.term();
+    for node in &group.pool.nodes {
+        wait_progress(&workload);
+        node.restart();
+        group.active().wait_all_in_sync(&group.pool, RECOVERY_MAX);
+    }
+    // All of them at once.
+    for node in &group.pool.nodes {
+        node.kill9();
+    }
+    for node in &group.pool.nodes {
+        node.restart();
+    }
+    wait_progress(&workload);
+    assert_eq!(group.term(), term, "somebody has taken the pool over");
+    finish(&group, workload, seed);
+}
+
+#[test]
+fn one_that_is_only_cut_off_from_the_active_one_waits() {
+    let relays = [Relay::start(&placeholder()), Relay::start(&placeholder())];
+    let group = Group::with(2, |config, at| {
+        config.with("listen", &format!("advertise = \"{}\"", relays[at].endpoint()))
+    });
+    for (relay, sidecar) in relays.iter().zip(&group.sidecars) {
+        relay.point_to(&sidecar.peer_endpoint());
+    }
+    let (term, other) = (group.term(), group.standing_by()[0]);
+    wait_until("clients are passed on", SERVED_WITHIN, || {
+        other.client().call(cmd!["SET", "k", "v"]).is_ok()
+    });
+    for relay in &relays {
+        relay.set(Flow::Cut);
+    }
+    // It is there, its nodes say: taking over would only cut its clients off instead.
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        assert_eq!(group.term(), term);
+        let said = Client::connect(&other.endpoint()).try_call(&cmd!["GET", "k"]);
+        let is_refused = said.as_ref().is_ok_and(|reply| {
+            let error = reply.error().unwrap_or_default();
+            error.contains("LOADING") && error.contains("cannot be reached from here")
+        });
+        assert!(is_refused || said.is_err(), "{said:?}");
+    }
+    assert_eq!(
+        group.active().client().call(cmd!["GET", "k"]).text().as_deref(),
+        Some("v")
+    );
+    for relay in &relays {
+        relay.set(Flow::Pass);
+    }
+    wait_until("clients are passed on", SERVED_WITHIN, || {
+        other.client().call(cmd!["GET", "k"]).text().as_deref() == Some("v")
+    });
+    assert_eq!(group.term(), term);
+}
+
+/// Whether that is what a client is told which is not served.
+fn says(sidecar: &Sidecar, why: &str) -> bool {
+    let client = Client::try_connect(&sidecar.endpoint());
+    let said = client.and_then(|mut client| client.try_call(&cmd!["GET", "k"]));
+    let is_it = |error: &str| error.contains("LOADING") && error.contains(why);
+    said.is_ok_and(|reply| reply.error().is_some_and(is_it))
+}
+
+fn placeholder() -> Endpoint {
+    Endpoint::Tcp(([127, 0, 0, 1], 1).into())
+}
+
+#[test]
+fn one_without_a_port_for_others_takes_the_pool_all_the_same() {
+    let group = Group::start(2);
+    let alone = Sidecar::start(&SidecarConfig::of(&group.pool, 3));
+    allow_changes(&alone);
+    assert!(alone.client().call(cmd!["SET", "k", "v"]).is_ok());
+    for sidecar in &group.sidecars {
+        wait_until("its clients are told why", SERVED_WITHIN, || {
+            says(sidecar, "listen.peer")
+        });
+        assert!(sidecar.exited().is_none());
+    }
+    // When it has gone, the others serve again.
+    alone.kill9();
+    assert_eq!(
+        group.active().client().call(cmd!["GET", "k"]).text().as_deref(),
+        Some("v")
+    );
+}
+
+#[test]
+fn one_with_other_settings_says_so_at_once() {
+    let group = Group::start(1);
+    let mut config = SidecarConfig::of(&group.pool, 3).standing_by();
+    config.partitions = 32;
+    let other = Sidecar::spawn(&config);
+    other.allow_log("exit");
+    let status = other.wait_exit(SERVED_WITHIN);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        other.log().contains("pool.partitions is 32 in proxy.toml"),
+        "{}",
+        other.log()
+    );
+}
+
+#[test]
+fn nodes_that_were_added_are_known_to_who_stands_by() {
+    let mut group = Group::start(2);
+    let added: Vec<_> = (0..2)
+        .map(|_| group.pool.start_another().endpoint().to_string())
+        .collect();
+    let active = group.active();
+    for (at, address) in added.iter().enumerate() {
+        let body = serde_json::json!({"name": format!("added{at}"), "address": address});
+        let (status, said) = active.ask("POST", "/v1/nodes", &body);
+        assert!((200..300).contains(&status), "{said}");
+    }
+    active.wait_settled(RECOVERY_MAX);
+    let drained = group.pool.nodes[0].name.clone();
+    active.ask(
+        "POST",
+        &format!("/v1/nodes/{drained}/drain"),
+        &serde_json::Value::Null,
+    );
+    active.wait_settled(RECOVERY_MAX);
+    let (status, said) = active.ask(
+        "DELETE",
+        &format!("/v1/nodes/{drained}"),
+        &serde_json::Value::Null,
+    );
+    assert!((200..300).contains(&status), "{said}");
+    for i in 0..50 {
+        assert!(active.client().call(cmd!["SET", format!("k{i}"), i]).is_ok());
+    }
+    // Which of the sidecars it is, and whether the removed node is there, makes no difference.
+    group.pool.nodes[0].kill9();
+    let other = group.standing_by()[0];
+    wait_until("the standby has heard of it", RECOVERY_MAX, || other.ready());
+    std::thread::sleep(Duration::from_secs(6));
+    active.kill9();
+    wait_until("the other one serves", SERVED_WITHIN, || serves(other));
+    for i in 0..50 {
+        assert_eq!(
+            other.client().call(cmd!["GET", format!("k{i}")]).text(),
+            Some(i.to_string())
+        );
+    }
+}
+
+#[test]
+fn too_few_nodes_are_no_reason_to_take_over() {
+    let pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 3).standing_by();
+    let active = Sidecar::start(&config);
+    let other = Sidecar::start(&config);
+    for sidecar in [&active, &other] {
+        allow_changes(sidecar);
+    }
+    pool.nodes[0].kill9();
+    pool.nodes[1].kill9();
+    active.kill9();
+    wait_until("clients are told why", SERVED_WITHIN, || {
+        says(&other, "1 of 3 nodes answer")
+    });
+    pool.nodes[0].restart();
+    wait_until("the other one serves", SERVED_WITHIN, || serves(&other));
+    assert!(other.client().call(cmd!["SET", "k", "v"]).is_ok());
+}
