@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         },
         Command::Serve { config, profile } => match Config::load_with(&config, profile.as_deref()) {
             Ok(config) => run(async {
-                raise_open_files(config.limits.clients_max);
+                raise_open_files(&config);
                 serve::run(config, Extras::default(), end_signal())
                     .await
                     .map_err(Into::into)
@@ -149,7 +149,7 @@ async fn dev(options: Dev) -> anyhow::Result<()> {
             let extras = Extras {
                 pid_of: Some(Box::new(move |name| of.pid_of(name))),
             };
-            raise_open_files(config.limits.clients_max);
+            raise_open_files(&config);
             serve::run(config, extras, ended)
                 .await
                 .map_err(anyhow::Error::from)
@@ -184,14 +184,17 @@ async fn end_signal() {
 const OTHER_FILES: u64 = 1024;
 
 /// Every client is an open file: takes as many as the system allows, and says if that is not enough.
-fn raise_open_files(clients_max: usize) {
+fn raise_open_files(config: &Config) {
+    let clients_max = config.limits.clients_max as u64;
+    // One that is passed on is two.
+    let files_of_clients = clients_max * (1 + u64::from(config.listen.peer.is_some()));
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };
     let raised = soft >= hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     let files = if raised { hard } else { soft };
-    if files < clients_max as u64 + OTHER_FILES {
+    if files < files_of_clients + OTHER_FILES {
         info!(
             files,
             clients_max,

@@ -131,13 +131,9 @@ async fn live(
         return serve_pool(config, service, None).await;
     };
     loop {
-        let seen = match stand_by(config, service, standby).await {
-            Ok(seen) => seen,
+        let candidacy = match stand_by(config, service, standby, &peer).await {
+            Ok(candidacy) => candidacy,
             Err(error) => return error.into(),
-        };
-        let candidacy = Candidacy {
-            peer: peer.clone(),
-            seen,
         };
         service.send_replace(Service::Nobody(String::new()));
         match serve_pool(config, service, Some(candidacy)).await {
@@ -168,12 +164,21 @@ async fn serve_pool(
         Ok(shared) => shared,
         Err(error) => return error,
     };
-    service.send_replace(Service::Here(shared.clone()));
-    info!(workers = config.threads, "serving");
-    ServeError::Fenced(hear(&shared, events).await)
+    let serving = async {
+        while !shared.views().await.iter().all(|view| view.ready) {
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+        service.send_replace(Service::Here(shared.clone()));
+        info!(workers = config.threads, "serving");
+        std::future::pending().await
+    };
+    tokio::select! {
+        claim = hear(&shared, events) => ServeError::Fenced(claim),
+        never = serving => never,
+    }
 }
 
-/// Opens the pool and starts everything that serves it.
+/// Opens the pool and starts everything that serves it; clients are let in when the workers are ready.
 async fn start(
     config: &Arc<Config>,
     candidacy: Option<Candidacy>,
@@ -292,9 +297,6 @@ async fn start(
         "fewer than {} nodes of some partitions are connected (setting min_in_sync), see the log",
         config.pool.min_in_sync
     )));
-    while !shared.views().await.iter().all(|view| view.ready) {
-        tokio::time::sleep(READY_INTERVAL).await;
-    }
     Ok(shared)
 }
 

@@ -20,4 +20,4 @@ pub use keeper::{
 };
 pub use node_info::{FORGETS, NodeInfo};
 pub use open::{Candidacy, OpenError, Opened, open};
-pub(crate) use open::{connect_as_operator, node_of, read_table, settings_fit};
+pub(crate) use open::{connect_as_operator, node_of, read_known_table, settings_fit};

@@ -2,12 +2,12 @@
 
 mod library;
 mod table;
+mod visit;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::join_all;
 use rand::RngExt;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -15,18 +15,16 @@ use tracing::{info, warn};
 
 use self::library::open_shelf;
 pub(crate) use self::table::settings_fit;
-use self::table::{find_table, same_server_twice};
+use self::visit::Visited;
+pub(crate) use self::visit::{connect_as_operator, node_of, read_known_table};
+pub(super) use self::visit::{read_table, write_table};
 use super::keeper::foreign_keys;
 use super::recovery::recover_all;
 use super::shelf::Shelf;
 use super::table::{Table, TableNode};
-use crate::account;
 use crate::config::{self, Config, NodeAddress};
 use crate::library::functions::Function;
-use crate::node::{
-    AdmissionError, CheckFailure, Claim, Control, ControlError, Facts, Instance, Standing, admit, bytes_of,
-    look_over, read_claim,
-};
+use crate::node::{AdmissionError, Claim, Control, Instance, Standing, admit};
 use crate::request::NodeId;
 use crate::service::Service;
 
@@ -96,6 +94,8 @@ impl From<OpenError> for Setback {
 pub struct Candidacy {
     /// Where the others reach it.
     pub peer: NodeAddress,
+    /// Id of the pool, if it has been made.
+    pub pool: Option<String>,
     /// The highest term that was claimed when nobody used the pool. Who has a higher one since then is left alone.
     pub seen: u64,
 }
@@ -133,21 +133,14 @@ pub async fn open(
     }
 }
 
-/// A node that answered and passed.
-struct Reached {
-    control: Control,
-    facts: Facts,
-    claim: Option<Claim>,
-    table: Option<Table>,
-}
-
 async fn attempt(
     config: &Config,
     roles: &[String],
     candidacy: &mut Option<Candidacy>,
 ) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
-    let mut visited = Visited::default();
+    let known = candidacy.as_ref().and_then(|candidacy| candidacy.pool.clone());
+    let mut visited = Visited::of(known);
     visited.visit(config, &config.nodes).await;
     let mut table = visited.find_table(config)?;
     // Nodes that were added while the pool was served: the newest table that they know is found by going where it points.
@@ -330,164 +323,4 @@ async fn attempt(
         shelf,
         libraries,
     })
-}
-
-/// The nodes that were asked, and what they said.
-#[derive(Default)]
-struct Visited {
-    asked: HashSet<String>,
-    reached: HashMap<String, Reached>,
-    absent: Vec<(String, String)>,
-    unfit: Vec<(String, String)>,
-}
-
-impl Visited {
-    async fn visit(&mut self, config: &Config, nodes: &[config::Node]) {
-        let visits = nodes
-            .iter()
-            .map(|node| visit(node, config.pool.bookkeeping_db, config.timeouts.connect));
-        for (node, visit) in nodes.iter().zip(join_all(visits).await) {
-            self.asked.insert(node.name.clone());
-            match visit {
-                Ok(found) => {
-                    self.reached.insert(node.name.clone(), found);
-                }
-                Err(CheckFailure::Unreachable(error)) => {
-                    let line = format!(
-                        "node {:?} at {} cannot be reached ({error})",
-                        node.name, node.address
-                    );
-                    self.absent.push((node.name.clone(), line));
-                }
-                Err(failure @ CheckFailure::Loading) => {
-                    let line = format!("node {:?} at {} {failure}", node.name, node.address);
-                    self.absent.push((node.name.clone(), line));
-                }
-                Err(CheckFailure::Unfit(why)) => {
-                    let line = format!("node {:?} at {} {why}", node.name, node.address);
-                    self.unfit.push((node.name.clone(), line));
-                }
-            }
-        }
-    }
-
-    fn find_table(&self, config: &Config) -> Result<Table, Setback> {
-        // As long as nobody knows the pool, all nodes of the configuration are to be in it.
-        if !self.unfit.is_empty() && !self.reached.values().any(|r| r.table.is_some()) {
-            return Err(OpenError::Nodes(self.unfit.iter().map(|(_, line)| line.clone()).collect()).into());
-        }
-        let absent: Vec<String> = self.absent.iter().map(|(_, line)| line.clone()).collect();
-        find_table(config, &self.reached, &absent)
-    }
-
-    /// Forgets those that are not in the pool.
-    fn keep_members(&mut self, table: &Table) -> Result<(), OpenError> {
-        let is_member = |name: &String| table.nodes.iter().any(|node| node.name == *name);
-        for stranger in self.asked.iter().filter(|name| !is_member(name)) {
-            warn!(
-                node = *stranger,
-                "the node is in proxy.toml, but not in the pool: add it (ringfence nodes add), or take it out of the file"
-            );
-        }
-        self.reached.retain(|name, _| is_member(name));
-        self.absent.retain(|(name, _)| is_member(name));
-        let mut unfit: Vec<String> = Vec::new();
-        for (name, line) in &self.unfit {
-            if is_member(name) {
-                unfit.push(line.clone());
-            }
-        }
-        unfit.extend(same_server_twice(&self.reached));
-        match unfit.as_slice() {
-            [] => Ok(()),
-            _ => Err(OpenError::Nodes(unfit)),
-        }
-    }
-}
-
-/// A node of the table, with the account that `proxy.toml` names for it, if it does.
-pub(crate) fn node_of(config: &Config, node: &TableNode) -> config::Node {
-    let configured = config.nodes.iter().find(|n| n.name == node.name);
-    config::Node {
-        address: node.address.clone(),
-        weight: node.weight,
-        zone: node.zone.clone(),
-        user: configured.map_or_else(|| node.user.clone(), |n| n.user.clone()),
-        password: configured.map_or_else(|| node.password.clone(), |n| n.password.clone()),
-        ..config::Node::new(node.name.clone(), node.address.clone())
-    }
-}
-
-async fn visit(node: &config::Node, bookkeeping_db: u16, timeout: Duration) -> Result<Reached, CheckFailure> {
-    let mut control = connect_as_operator(node, timeout).await?;
-    let facts = look_over(&mut control, bookkeeping_db).await?;
-    let claim = read_claim(&mut control)
-        .await
-        .map_err(CheckFailure::Unreachable)?;
-    let mut table = None;
-    for key in [account::TABLE, account::LEFT] {
-        if table.is_none() {
-            table = match read_record(&mut control, bookkeeping_db, key).await {
-                Err(error @ ControlError::Unreadable) => return Err(CheckFailure::Unfit(error.to_string())),
-                table => table.map_err(CheckFailure::Unreachable)?,
-            };
-        }
-    }
-    Ok(Reached {
-        control,
-        facts,
-        claim,
-        table,
-    })
-}
-
-/// Connects with the account that `proxy.toml` names.
-pub(crate) async fn connect_as_operator(
-    node: &config::Node,
-    timeout: Duration,
-) -> Result<Control, CheckFailure> {
-    let login = node
-        .password
-        .as_ref()
-        .map(|password| (node.user(), password.expose()));
-    match Control::connect(&node.address, login, timeout).await {
-        Ok(control) => Ok(control),
-        Err(ControlError::Refused(why)) if why.starts_with("LOADING") => Err(CheckFailure::Loading),
-        Err(ControlError::Refused(why)) => Err(CheckFailure::Unfit(format!(
-            "does not let the sidecar in ({why}): check the node's user and password in proxy.toml"
-        ))),
-        Err(error) => Err(CheckFailure::Unreachable(error)),
-    }
-}
-
-/// Reads the table's record, if there is one. One that cannot be read is an error: taken for none, a new pool would be made.
-pub(crate) async fn read_table(
-    control: &mut Control,
-    bookkeeping_db: u16,
-) -> Result<Option<Table>, ControlError> {
-    read_record(control, bookkeeping_db, account::TABLE).await
-}
-
-async fn read_record(
-    control: &mut Control,
-    bookkeeping_db: u16,
-    key: &[u8],
-) -> Result<Option<Table>, ControlError> {
-    control.select(bookkeeping_db).await?;
-    let reply = control.call(&[b"GET", key]).await?;
-    match bytes_of(&reply) {
-        [] => Ok(None),
-        record => Table::parse(record).map(Some).ok_or(ControlError::Unreadable),
-    }
-}
-
-/// Writes the table's record.
-pub(super) async fn write_table(
-    control: &mut Control,
-    bookkeeping_db: u16,
-    record: &[u8],
-) -> Result<(), ControlError> {
-    control.select(bookkeeping_db).await?;
-    control.call(&[b"SET", account::TABLE, record]).await?;
-    Ok(())
 }

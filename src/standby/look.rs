@@ -9,7 +9,7 @@ use super::verdict::{Look, Usage};
 use crate::config::{self, Config};
 use crate::node::{Control, ControlError, USER_PREFIX, read_claim, text_of};
 use crate::pool::table::Table;
-use crate::pool::{connect_as_operator, node_of, read_table};
+use crate::pool::{connect_as_operator, node_of, read_known_table};
 
 /// A node that has just come back is given so long to be found again by who serves the pool.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
@@ -71,15 +71,14 @@ impl Nodes {
         self.watched.len()
     }
 
-    /// The latest table that those that answer have.
-    pub(super) async fn table(&mut self) -> Option<Table> {
+    /// The tables that those that answer have.
+    pub(super) async fn tables(&mut self) -> Vec<Table> {
         let bookkeeping_db = self.bookkeeping_db;
         let tables = self.watched.iter_mut().map(async |watched| {
             let (control, _) = watched.control.as_mut()?;
-            read_table(control, bookkeeping_db).await.ok().flatten()
+            read_known_table(control, bookkeeping_db).await.ok().flatten()
         });
-        let tables = join_all(tables).await;
-        tables.into_iter().flatten().max_by_key(Table::stamp)
+        join_all(tables).await.into_iter().flatten().collect()
     }
 }
 

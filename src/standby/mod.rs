@@ -28,11 +28,11 @@ pub use hail::read_header;
 
 use self::look::Nodes;
 use self::verdict::{Verdict, judge};
-use crate::config::Config;
+use crate::config::{Config, NodeAddress};
 use crate::net::Socket;
 use crate::node::Claim;
 use crate::pool::table::Table;
-use crate::pool::{OpenError, settings_fit};
+use crate::pool::{Candidacy, OpenError, settings_fit};
 use crate::service::{Active, Service};
 
 /// Pause between two looks at the nodes.
@@ -104,7 +104,7 @@ impl Standby {
     }
 }
 
-/// Stands by until nobody serves the pool: the highest term that was claimed.
+/// Stands by until nobody serves the pool, as who may take it then.
 ///
 /// # Errors
 /// The settings do not fit the pool.
@@ -112,7 +112,8 @@ pub async fn stand_by(
     config: &Config,
     service: &watch::Sender<Service>,
     standby: &Standby,
-) -> Result<u64, OpenError> {
+    peer: &NodeAddress,
+) -> Result<Candidacy, OpenError> {
     let mut watcher = Watcher {
         config,
         service,
@@ -131,7 +132,11 @@ pub async fn stand_by(
                 tokio::time::sleep(Duration::from_millis(jitter_ms)).await;
                 verdict = watcher.look().await?;
                 if verdict == Verdict::Free(term) {
-                    return Ok(term);
+                    return Ok(Candidacy {
+                        peer: peer.clone(),
+                        pool: watcher.table.map(|table| table.id),
+                        seen: term,
+                    });
                 }
                 free_looks = 0;
             }
@@ -165,13 +170,31 @@ impl Watcher<'_> {
             (Verdict::InUse(claim), Some(table)) if claim.instance != table.instance => true,
             _ => self.table_read.elapsed() > TABLE_INTERVAL,
         };
-        if is_old && let Some(table) = self.nodes.table().await {
+        if is_old && let Some(table) = self.latest_table().await {
             settings_fit(self.config, &table)?;
             self.nodes.follow(self.config, &table);
             self.table = Some(table);
             self.table_read = Instant::now();
         }
         Ok(verdict)
+    }
+
+    /// The latest table of this pool. At a node's address there may be a node of another one.
+    async fn latest_table(&mut self) -> Option<Table> {
+        let tables = self.nodes.tables().await;
+        let is_ours = |table: &Table| match &self.table {
+            Some(known) => table.id == known.id,
+            None => table.pool == self.config.pool.name,
+        };
+        let ours = tables
+            .iter()
+            .filter(|table| is_ours(table))
+            .max_by_key(|table| table.stamp());
+        match self.table {
+            Some(_) => ours.cloned(),
+            // If there are only others, that is what is wrong.
+            None => ours.or(tables.first()).cloned(),
+        }
     }
 
     /// Another sidecar uses the pool: clients are passed on to it, if it can be reached.

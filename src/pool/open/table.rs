@@ -5,27 +5,29 @@ use std::collections::HashMap;
 use rand::RngExt;
 use tracing::info;
 
-use super::{OpenError, Reached, Setback};
+use super::visit::Reached;
+use super::{OpenError, Setback};
 use crate::config::Config;
 use crate::node::listed;
 use crate::pool::table::{Table, TableNode};
 
-/// Two names for one server would be two copies of everything in one place.
-pub(super) fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<String> {
-    let mut by_run: HashMap<&str, Vec<&str>> = HashMap::new();
+/// Two names for one server would be two copies of everything in one place: such names, and what to do.
+pub(super) fn same_server_twice(reached: &HashMap<String, Reached>) -> Vec<(Vec<String>, String)> {
+    let mut by_run: HashMap<&str, Vec<String>> = HashMap::new();
     for (name, found) in reached {
-        by_run.entry(&found.facts.run_id).or_default().push(name);
+        by_run.entry(&found.facts.run_id).or_default().push(name.clone());
     }
     by_run
         .into_values()
         .filter(|names| names.len() > 1)
         .map(|mut names| {
             names.sort_unstable();
-            format!(
+            let line = format!(
                 "nodes {} are one and the same server: two copies there would be lost together. Give each node a \
                  server of its own in proxy.toml",
                 names.join(" and ")
-            )
+            );
+            (names, line)
         })
         .collect()
 }

@@ -293,3 +293,38 @@ fn too_few_nodes_are_no_reason_to_take_over() {
     wait_until("the other one serves", SERVED_WITHIN, || serves(&other));
     assert!(other.client().call(cmd!["SET", "k", "v"]).is_ok());
 }
+
+/// Who serves does without a node that has become something else; so does who takes over.
+#[test]
+fn an_unfit_node_does_not_keep_the_others_from_being_served() {
+    let other_pool = Pool::start(1);
+    let foreign = Sidecar::start(&SidecarConfig::of(&other_pool, 1));
+    let elsewhere = foreign.client();
+    let relay = Relay::start(&placeholder());
+    let pool = Pool::start(3);
+    relay.point_to(&pool.nodes[2].endpoint());
+    let mut config = SidecarConfig::of(&pool, 3).standing_by();
+    config.nodes[2].address = relay.endpoint().to_string();
+    let (active, other) = (Sidecar::start(&config), Sidecar::start(&config));
+    for sidecar in [&active, &other] {
+        allow_changes(sidecar);
+    }
+    assert!(active.client().call(cmd!["SET", "k", "v"]).is_ok());
+    // The third node's address leads to a node of another pool, the second one is somebody's replica.
+    relay.point_to(&other_pool.nodes[0].endpoint());
+    relay.set(Flow::Cut);
+    relay.set(Flow::Pass);
+    wait_until("the third node is unfit", RECOVERY_MAX, || {
+        active.node_state("c") == "unfit"
+    });
+    active.kill9();
+    wait_until("the other one serves", SERVED_WITHIN, || serves(&other));
+    let mut client = other.client();
+    assert_eq!(client.call(cmd!["GET", "k"]).text().as_deref(), Some("v"));
+    assert!(client.call(cmd!["SET", "k", "w"]).is_ok());
+    assert_eq!(other.node_state("c"), "unfit");
+    relay.point_to(&pool.nodes[2].endpoint());
+    other.wait_all_in_sync(&pool, RECOVERY_MAX);
+    assert_converged(&pool, &other);
+    drop(elsewhere);
+}
