@@ -1,5 +1,6 @@
 //! A sidecar's life: open the pool, start the workers, end; with others to stand by for, again and again.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ use crate::library::functions::{FunctionLibrary, Functions};
 use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
 use crate::mover::{self, Mover, Progress};
-use crate::node::Claim;
+use crate::node::{Claim, Control};
 use crate::pool::{Candidacy, Keeper, OpenError, PoolEvent, open};
 use crate::pubsub::Registry;
 use crate::request::{NodeId, PartitionId};
@@ -160,14 +161,16 @@ async fn serve_pool(
     // Workers end with it.
     let ended = CancellationToken::new();
     let _guard = ended.clone().drop_guard();
-    let shared = match start(config, candidacy, event_sender, service, &mut tasks, &ended).await {
-        Ok(shared) => shared,
-        Err(error) => return error,
-    };
+    let (shared, opened_over) =
+        match start(config, candidacy, event_sender, service, &mut tasks, &ended).await {
+            Ok(started) => started,
+            Err(error) => return error,
+        };
     let serving = async {
         while !shared.views().await.iter().all(|view| view.ready) {
             tokio::time::sleep(READY_INTERVAL).await;
         }
+        drop(opened_over);
         service.send_replace(Service::Here(shared.clone()));
         info!(workers = config.threads, "serving");
         std::future::pending().await
@@ -186,7 +189,7 @@ async fn start(
     service: &watch::Sender<Service>,
     tasks: &mut JoinSet<()>,
     ended: &CancellationToken,
-) -> Result<Arc<Shared>, ServeError> {
+) -> Result<(Arc<Shared>, HashMap<NodeId, Control>), ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
         .chain(["c", mover::ROLE].map(str::to_owned))
@@ -297,7 +300,7 @@ async fn start(
         "fewer than {} nodes of some partitions are connected (setting min_in_sync), see the log",
         config.pool.min_in_sync
     )));
-    Ok(shared)
+    Ok((shared, opened.controls))
 }
 
 fn spawn_worker(

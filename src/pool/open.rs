@@ -74,6 +74,8 @@ pub struct Opened {
     pub shelf: Shelf,
     /// Function libraries: their texts and what they register.
     pub libraries: Vec<(Bytes, Vec<Function>)>,
+    /// The connections that it was opened over. As long as they are there, nobody takes the pool for one that nobody serves.
+    pub controls: HashMap<NodeId, Control>,
 }
 
 /// An attempt's end that may be otherwise next time.
@@ -322,5 +324,6 @@ async fn attempt(
         commands,
         shelf,
         libraries,
+        controls,
     })
 }

@@ -122,11 +122,13 @@ pub async fn stand_by(
         table_read: Instant::now(),
         reached: None,
     };
-    let mut free_looks = 0;
+    // Since how many looks nobody has used the pool, and nobody has claimed it anew.
+    let (mut free_looks, mut free_term) = (0, 0);
     loop {
         let mut verdict = watcher.look().await?;
         if let Verdict::Free(term) = verdict {
-            free_looks += 1;
+            free_looks = if term == free_term { free_looks + 1 } else { 1 };
+            free_term = term;
             if free_looks >= FREE_LOOKS {
                 let jitter_ms = rand::rng().random_range(0..JITTER_MS);
                 tokio::time::sleep(Duration::from_millis(jitter_ms)).await;
