@@ -107,7 +107,7 @@ fn run(contender: &Contender, shape: Shape, length: Length) -> Result<Sample> {
         commands_per_s: commands / stretch.elapsed.as_secs_f64(),
         p50_us: stretch.p50_us,
         p99_us: stretch.p99_us,
-        proxy_cpu_us: contender.proxy.as_ref().map(|_| proxy_ns / 1000.0 / commands),
+        proxy_cpu_us: contender.proxies.last().map(|_| proxy_ns / 1000.0 / commands),
         server_cpu_us: server_ns / 1000.0 / commands,
         proxy_resident_bytes: proxy_resident_bytes.map(|bytes| bytes as f64),
         generator_busy: generator_ns / stretch.elapsed.as_nanos() as f64,

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     One,
     /// Ringfence before three nodes, R = 3, W = 2.
     Three,
+    /// The same, with clients of a second sidecar, which stands by and passes them on.
+    Relayed,
     /// Each client writes to three servers itself and waits for two of them; it reads from one.
     Mirrors,
     /// Redis with two replicas; a `WAIT 2` behind each write.
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Direct => "direct Redis",
             Kind::One => "ringfence R=1",
             Kind::Three => "ringfence R=3 W=2",
+            Kind::Relayed => "ringfence R=3 W=2, passed on",
             Kind::Mirrors => "client to 3 servers, 2 of 3",
             Kind::Wait => "Redis + 2 replicas, WAIT 2",
             Kind::Twemproxy => "twemproxy, 1 node",
@@ -61,7 +64,8 @@ pub(crate) struct Programs {
 pub(crate) struct Contender {
     pub(crate) kind: Kind,
     // Dropped in this order: a proxy first, so that it does not see its servers die.
-    pub(crate) proxy: Option<Process>,
+    /// Clients use the last.
+    pub(crate) proxies: Vec<Process>,
     pub(crate) servers: Vec<Process>,
 }
 
@@ -73,41 +77,44 @@ impl Contender {
             .keep();
         let servers = match kind {
             Kind::Direct | Kind::One | Kind::Twemproxy => 1,
-            Kind::Three | Kind::Mirrors | Kind::Wait => 3,
+            Kind::Three | Kind::Relayed | Kind::Mirrors | Kind::Wait => 3,
         };
         let servers = (0..servers)
             .map(|number| start_redis(&programs.redis, &dir.join(format!("node-{number}"))))
             .collect::<Result<Vec<Process>>>()?;
         let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
-        let proxy = match kind {
-            Kind::One | Kind::Three => {
-                let quorum = if kind == Kind::One { 1 } else { 2 };
-                Some(start_ringfence(
-                    &programs.ringfence,
-                    &dir.join("proxy"),
-                    &addresses,
-                    addresses.len(),
-                    quorum,
-                )?)
-            }
-            Kind::Twemproxy => Some(start_twemproxy(
+        let ringfence = |name: &str, quorum: usize| {
+            let dir = dir.join(name);
+            let replicas = addresses.len();
+            let stands_by = kind == Kind::Relayed;
+            start_ringfence(&programs.ringfence, &dir, &addresses, replicas, quorum, stands_by)
+        };
+        let proxies = match kind {
+            Kind::One => vec![ringfence("proxy", 1)?],
+            Kind::Three => vec![ringfence("proxy", 2)?],
+            Kind::Relayed => vec![ringfence("active", 2)?, ringfence("standby", 2)?],
+            Kind::Twemproxy => vec![start_twemproxy(
                 &programs.twemproxy,
                 &dir.join("proxy"),
                 &addresses,
-            )?),
+            )?],
             Kind::Wait => {
                 replicate(&addresses)?;
-                None
+                vec![]
             }
-            Kind::Direct | Kind::Mirrors => None,
+            Kind::Direct | Kind::Mirrors => vec![],
         };
-        Ok(Contender { kind, proxy, servers })
+        Ok(Contender {
+            kind,
+            proxies,
+            servers,
+        })
     }
 
     /// The servers that client `number` connects to for this command.
     pub(crate) fn targets(&self, number: usize, command: Command) -> Vec<SocketAddr> {
         let servers = || self.servers.iter().map(|server| server.address);
-        match (self.kind, &self.proxy) {
+        match (self.kind, self.proxies.last()) {
             (_, Some(proxy)) => vec![proxy.address],
             (Kind::Mirrors, None) if command.writes() => servers().collect(),
             (Kind::Mirrors, None) => servers()
@@ -129,7 +136,7 @@ impl Contender {
     }
 
     pub(crate) fn proxy_pids(&self) -> Vec<u32> {
-        self.proxy.iter().map(Process::pid).collect()
+        self.proxies.iter().map(Process::pid).collect()
     }
 
     pub(crate) fn server_pids(&self) -> Vec<u32> {
@@ -171,10 +178,12 @@ pub(crate) fn start_ringfence(
     nodes: &[SocketAddr],
     replicas: usize,
     write_quorum: usize,
+    stands_by: bool,
 ) -> Result<Process> {
     let command = |dir: &Path, port: u16, admin: u16| {
+        let peer = if stands_by { "peer = \"127.0.0.1:0\"\n" } else { "" };
         let mut config = format!(
-            "threads = 1\n\n[listen]\ntcp = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{admin}\"\n\n\
+            "threads = 1\n\n[listen]\ntcp = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{admin}\"\n{peer}\n\
              [pool]\nname = \"bench\"\nreplicas = {replicas}\nwrite_quorum = {write_quorum}\n"
         );
         for (number, node) in nodes.iter().enumerate() {

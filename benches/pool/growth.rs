@@ -141,6 +141,7 @@ fn measure(
         &addresses,
         case.replicas,
         2,
+        false,
     )?;
     let filled = filling.tape();
     let commands = filled.requests() as u64 / FILLING_PIPELINE * FILLING_PIPELINE;

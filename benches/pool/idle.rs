@@ -33,7 +33,7 @@ pub(crate) fn open_files(clients: usize) -> u64 {
 /// Starts the contender afresh and connects so many clients.
 pub(crate) fn measure(kind: Kind, clients: usize, programs: &Programs, scratch: &Path) -> Result<Idle> {
     let contender = Contender::start(kind, programs, scratch)?;
-    let proxy: &Process = contender.proxy.as_ref().context("only a proxy can be measured")?;
+    let proxy: &Process = contender.proxies.last().context("only a proxy can be measured")?;
     let before_bytes = resident_bytes(proxy.pid())?;
     let mut connected = Vec::with_capacity(clients);
     for number in 0..clients {
