@@ -21,9 +21,9 @@ use crate::command::ErrorReply;
 use crate::config::{Config, NodeAddress};
 use crate::net::Socket;
 use crate::serve::{ServeError, listen_error};
-use crate::service::{Active, Service};
+use crate::service::Service;
 use crate::shared::{Arrival, Message, Shared};
-use crate::standby::{Standby, read_header};
+use crate::standby::{Hail, Standby, TAKEN, read_header};
 
 /// How long clients just wait while nobody serves.
 const WAITED_FOR: Duration = Duration::from_secs(1);
@@ -139,13 +139,15 @@ impl Door {
                 continue;
             }
             let guest = Guest {
-                entrance,
                 config: self.config.clone(),
                 service: self.service.clone(),
                 standby: self.standby.clone(),
                 permit,
             };
-            guests.spawn(guest.find_service(socket));
+            match entrance {
+                Entrance::Client => guests.spawn(guest.find_service(socket)),
+                Entrance::Peer => guests.spawn(guest.be_handed(socket)),
+            };
         }
     }
 
@@ -202,7 +204,6 @@ async fn remove_stale(path: &Path) {
 
 /// A client that no worker has yet.
 struct Guest {
-    entrance: Entrance,
     config: Arc<Config>,
     service: watch::Receiver<Service>,
     standby: Arc<Standby>,
@@ -210,42 +211,43 @@ struct Guest {
 }
 
 impl Guest {
-    async fn find_service(mut self, socket: Socket) {
-        let mut arrival = Arrival::new(socket);
-        if self.entrance == Entrance::Peer {
-            match tokio::time::timeout(HEADER_WITHIN, read_header(&mut arrival.socket)).await {
-                Ok(Ok(from)) => arrival.from = from,
-                // Another sidecar that tries whether this one is there.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
-                Ok(Err(error)) => {
-                    debug!(%error, peer = arrival.socket.peer(), "not a sidecar");
-                    say(&arrival.socket, &ErrorReply::new(format!("ERR {error}")));
-                    return;
-                }
-                Err(_) => return,
-            }
-        }
-        let patience = Instant::now() + WAITED_FOR;
+    /// Brings a client to whoever serves.
+    async fn find_service(mut self, client: Socket) {
+        // Who comes while the pool is just being opened waits for that.
+        let mut patience = None;
         loop {
             let service = self.service.borrow_and_update().clone();
             let why = match &service {
-                Service::Here(shared) => return take_in(shared, arrival).await,
-                Service::There(active) if self.entrance == Entrance::Client => {
-                    match self.pass_on(arrival.socket, active).await {
-                        Ok(()) => return,
-                        Err(socket) => arrival = Arrival::new(socket),
+                Service::Here(shared) => return take_in(shared, Arrival::new(client)).await,
+                Service::There(_) if self.standby.relayed.load(Relaxed) >= self.config.limits.clients_max => {
+                    return say(&client, &too_many());
+                }
+                Service::There(active) => {
+                    let connected = tokio::select! {
+                        connected = self.standby.connect(&client, active, self.config.timeouts.connect) => connected,
+                        changed = self.service.changed() => match changed {
+                            Ok(()) => continue,
+                            Err(_) => return,
+                        },
+                    };
+                    if let Some(socket) = connected {
+                        self.permit = None;
+                        return self
+                            .standby
+                            .relay(client, socket, active, &mut self.service)
+                            .await;
                     }
                     format!(
                         "the sidecar at {}, which serves the pool, does not answer",
                         active.address
                     )
                 }
-                Service::There(active) => format!("the sidecar at {} serves the pool", active.address),
                 Service::Nobody(why) => why.clone(),
             };
-            // Who comes while the pool is just being opened waits for that.
-            if Instant::now() > patience && !why.is_empty() {
-                return turn_away(arrival.socket, &why).await;
+            if why.is_empty() {
+                patience = None;
+            } else if *patience.get_or_insert_with(|| Instant::now() + WAITED_FOR) < Instant::now() {
+                return turn_away(client, &why).await;
             }
             if let Ok(Err(_)) = tokio::time::timeout(TRY_INTERVAL, self.service.changed()).await {
                 return;
@@ -253,17 +255,32 @@ impl Guest {
         }
     }
 
-    /// Passes the client on to the sidecar that serves; it comes back if that one cannot be reached.
-    async fn pass_on(&mut self, client: Socket, active: &Arc<Active>) -> Result<(), Socket> {
-        if self.standby.relayed.load(Relaxed) >= self.config.limits.clients_max {
-            say(&client, &too_many());
-            return Ok(());
+    /// Takes a client from another sidecar, if this one serves. The other one tells it why, if not.
+    async fn be_handed(mut self, socket: Socket) {
+        let mut arrival = Arrival::new(socket);
+        match tokio::time::timeout(HEADER_WITHIN, read_header(&mut arrival.socket)).await {
+            Ok(Ok(Hail::Client(from))) => arrival.from = from,
+            Ok(Ok(Hail::Probe)) => {
+                if matches!(*self.service.borrow(), Service::Here(_)) {
+                    drop(arrival.socket.try_write(&[TAKEN]));
+                }
+                return;
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                debug!(%error, peer = arrival.socket.peer(), "not a sidecar");
+                return say(&arrival.socket, &ErrorReply::new(format!("ERR {error}")));
+            }
+            Ok(Err(_)) | Err(_) => return,
         }
-        let timeout = self.config.timeouts.connect;
-        let connected = self.standby.connect(client, active, timeout).await?;
-        self.permit = None;
-        self.standby.relay(connected, active, &mut self.service).await;
-        Ok(())
+        let serves = |service: &Service| matches!(service, Service::Here(_));
+        drop(tokio::time::timeout(WAITED_FOR, self.service.wait_for(serves)).await);
+        let Service::Here(shared) = self.service.borrow().clone() else {
+            return;
+        };
+        // From here on what the client sends is answered, or its connection ends.
+        if arrival.socket.try_write(&[TAKEN]).is_ok() {
+            take_in(&shared, arrival).await;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! What a sidecar says first when it passes a client on to another one: where that client is.
+//! What a sidecar says first when it passes a client on to another one: where that client is; and what it is answered: that it is taken. A client
+//! is only heard when somebody has taken it, so one that comes while sidecars change is not lost.
 //!
-//! It is the header of HAProxy's PROXY protocol, version 2, which has a length of its own: it can be read to its last byte and no further.
+//! What is said is the header of HAProxy's PROXY protocol, version 2, which has a length of its own: it can be read to its last byte and no further.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,23 +9,43 @@ use std::net::SocketAddr;
 use ppp::v2::{self, Addresses, Builder, Command, Header, Protocol, Version};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// What the other sidecar answers when it has taken the client, before anything else.
+pub const TAKEN: u8 = b'+';
+
 /// The part of a header that tells the length of the rest, in bytes.
 const FIXED_BYTES: usize = 16;
 
 /// What may follow it: addresses, and some fields that others may add.
 const REST_BYTES_MAX: usize = 1024;
 
-/// The header for a client that has connected from one address to the other; `None` if it came over a unix socket.
-pub(super) fn header(client: Option<(SocketAddr, SocketAddr)>) -> io::Result<Vec<u8>> {
-    let (command, protocol, addresses) = match client {
-        Some((from, to)) => (Command::Proxy, Protocol::Stream, Addresses::from((from, to))),
-        None => (Command::Local, Protocol::Unspecified, Addresses::Unspecified),
-    };
+/// What a sidecar wants of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hail {
+    /// To know whether it serves.
+    Probe,
+    /// To pass a client on. Its address, but of one that came over a unix socket.
+    Client(Option<SocketAddr>),
+}
+
+/// The header for a client that has connected from one address to the other, or over a unix socket.
+pub(super) fn header_for(client: Option<(SocketAddr, SocketAddr)>) -> io::Result<Vec<u8>> {
+    match client {
+        Some(both) => header(Command::Proxy, Protocol::Stream, Addresses::from(both)),
+        None => header(Command::Proxy, Protocol::Unspecified, Addresses::Unspecified),
+    }
+}
+
+/// The header of a probe.
+pub(super) fn probe() -> io::Result<Vec<u8>> {
+    header(Command::Local, Protocol::Unspecified, Addresses::Unspecified)
+}
+
+fn header(command: Command, protocol: Protocol, addresses: Addresses) -> io::Result<Vec<u8>> {
     Builder::with_addresses(Version::Two | command, protocol, addresses).build()
 }
 
-/// Reads a header: where the client is, if it says so.
-pub async fn read_header(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+/// Reads a header.
+pub async fn read_header(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Hail> {
     let mut bytes = vec![0; FIXED_BYTES];
     from.read_exact(&mut bytes).await?;
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -45,9 +66,10 @@ pub async fn read_header(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         .await?;
     let header = Header::try_from(bytes.as_slice()).map_err(|error| invalid(&error.to_string()))?;
     Ok(match (header.command, &header.addresses) {
-        (Command::Proxy, Addresses::IPv4(v4)) => Some((v4.source_address, v4.source_port).into()),
-        (Command::Proxy, Addresses::IPv6(v6)) => Some((v6.source_address, v6.source_port).into()),
-        _ => None,
+        (Command::Local, _) => Hail::Probe,
+        (_, Addresses::IPv4(v4)) => Hail::Client(Some((v4.source_address, v4.source_port).into())),
+        (_, Addresses::IPv6(v6)) => Hail::Client(Some((v6.source_address, v6.source_port).into())),
+        _ => Hail::Client(None),
     })
 }
 
@@ -59,7 +81,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, io::Error>, usize) {
+    async fn read(bytes: &[u8]) -> (Result<Hail, io::Error>, usize) {
         let mut rest = bytes;
         (read_header(&mut rest).await, rest.len())
     }
@@ -72,12 +94,13 @@ mod tests {
             None,
         ];
         for client in clients {
-            let mut bytes = header(client).unwrap();
+            let mut bytes = header_for(client).unwrap();
             bytes.extend(b"PING\r\n");
             let (found, left) = read(&bytes).await;
-            assert_eq!(found.unwrap(), client.map(|(from, _)| from));
+            assert_eq!(found.unwrap(), Hail::Client(client.map(|(from, _)| from)));
             assert_eq!(left, 6);
         }
+        assert_eq!(read(&probe().unwrap()).await.0.unwrap(), Hail::Probe);
     }
 
     #[tokio::test]

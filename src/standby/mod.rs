@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-pub use hail::read_header;
+pub use hail::{Hail, TAKEN, read_header};
 
 use self::look::Nodes;
 use self::verdict::{Verdict, judge};
@@ -38,7 +38,7 @@ use crate::service::{Active, Service};
 /// Pause between two looks at the nodes.
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
-/// The same while the active sidecar's port is closed: then its process is not there.
+/// The same while clients cannot be passed on: something is about to change.
 const LOOK_PAUSE_HURRIED: Duration = Duration::from_millis(50);
 
 /// So often in a row most nodes must say that nobody uses them.
@@ -63,30 +63,23 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Connects a client with the sidecar that serves.
-    ///
-    /// # Errors
-    /// The client, if that one cannot be reached.
-    pub async fn connect(
-        &self,
-        client: Socket,
-        active: &Active,
-        timeout: Duration,
-    ) -> Result<(Socket, Socket), Socket> {
-        match relay::connect(&client, &active.address, timeout).await {
-            Ok(socket) => Ok((client, socket)),
+    /// Hands a client to the sidecar that serves; `None` if that one does not take it. Nothing that the client has sent is read before.
+    pub async fn connect(&self, client: &Socket, active: &Active, timeout: Duration) -> Option<Socket> {
+        match relay::connect(client, &active.address, timeout).await {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 debug!(address = %active.address, %error, "a client could not be passed on");
                 self.lost.notify_one();
-                Err(client)
+                None
             }
         }
     }
 
-    /// Passes the client on, as long as that sidecar serves.
+    /// Passes on what the client sends and is sent, as long as that sidecar serves.
     pub async fn relay(
         &self,
-        (client, socket): (Socket, Socket),
+        client: Socket,
+        socket: Socket,
         active: &Arc<Active>,
         service: &mut watch::Receiver<Service>,
     ) {
@@ -229,11 +222,14 @@ impl Watcher<'_> {
         self.reach().await;
         match &self.reached {
             Some((_, Err(error))) => {
-                let why = format!(
-                    "the sidecar that serves this pool, at {}, cannot be reached from here ({error})",
+                let what = format!(
+                    "the sidecar that serves this pool, at {}, cannot be reached from here",
                     active.address
                 );
-                Service::nobody(self.service, why);
+                let is_said = |why: &str| why.starts_with(&what);
+                if !self.service.borrow().waits_for().is_some_and(is_said) {
+                    Service::nobody(self.service, format!("{what} ({error})"));
+                }
             }
             _ => {
                 let said = active.address.to_string();
@@ -270,16 +266,14 @@ impl Watcher<'_> {
         if self.reached.as_ref().is_some_and(is_recent) {
             return;
         }
-        let reached = Socket::connect(address, self.config.timeouts.connect)
-            .await
-            .map(drop);
+        let reached = relay::probe(address, self.config.timeouts.connect).await;
         self.reached = Some((Instant::now(), reached));
     }
 
-    /// Until the next look: that is soon where the active sidecar's port is closed, which is tried when it has lost a client.
+    /// Until the next look: that is soon where the active sidecar cannot be reached, which is tried when it has lost a client.
     async fn pause(&mut self, standby: &Standby) {
         let until = Instant::now() + LOOK_PAUSE;
-        while !self.is_refused() {
+        while matches!(self.reached, Some((_, Ok(())))) {
             if tokio::time::timeout_at(until, standby.lost.notified())
                 .await
                 .is_err()
@@ -292,11 +286,6 @@ impl Watcher<'_> {
             tokio::time::sleep(LOOK_PAUSE_HURRIED).await;
         }
         tokio::time::sleep(LOOK_PAUSE_HURRIED).await;
-    }
-
-    fn is_refused(&self) -> bool {
-        let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        matches!(&self.reached, Some((_, Err(error))) if is_refused(error))
     }
 
     async fn wait_for_nodes(&mut self, answer: usize) {

@@ -6,6 +6,9 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
+use super::hail::{self, TAKEN};
 use crate::config::NodeAddress;
 use crate::net::{ReadHalf, Socket, WriteHalf};
 
@@ -16,14 +19,31 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);
 }
 
-/// Connects to the sidecar that serves, and tells it where `client` is.
+/// How long the sidecar that serves may take to let a client in.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Asks the sidecar that serves whether it does.
+pub(super) async fn probe(to: &NodeAddress, timeout: Duration) -> io::Result<()> {
+    hail(&hail::probe()?, to, timeout).await.map(drop)
+}
+
+/// Connects to the sidecar that serves, tells it where `client` is, and waits until it has taken it.
 pub(super) async fn connect(client: &Socket, to: &NodeAddress, timeout: Duration) -> io::Result<Socket> {
-    let header = super::hail::header(client.addresses())?;
-    let socket = Socket::connect(to, timeout).await?;
+    hail(&hail::header_for(client.addresses())?, to, timeout).await
+}
+
+async fn hail(header: &[u8], to: &NodeAddress, timeout: Duration) -> io::Result<Socket> {
+    let mut socket = Socket::connect(to, timeout).await?;
     // The first bytes of a connection: there is room for them.
-    match socket.try_write(&header)? {
-        n if n == header.len() => Ok(socket),
-        _ => Err(io::ErrorKind::WriteZero.into()),
+    if socket.try_write(header)? != header.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    match tokio::time::timeout(TAKEN_WITHIN, socket.read_u8()).await?? {
+        TAKEN => Ok(socket),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "this is no sidecar's port",
+        )),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::pool::table::TableNode;
 use crate::request::NodeId;
 
 impl Keeper {
-    /// Claims the node and makes its control connection.
+    /// Claims the node and makes its control connections: that over which it is watched.
     pub(super) async fn take(&self, id: NodeId, node: &config::Node) -> Result<Control, Untaken> {
         let timeout = self.config.timeouts.connect;
         let mut control = connect_as_operator(node, timeout).await?;
@@ -64,7 +64,7 @@ impl Keeper {
         let login = Some((user.as_str(), self.instance.secret.as_str()));
         let mut own = Control::connect(&node.address, login, timeout).await?;
         let Some(slot) = self.controls.get(usize::from(id)) else {
-            return Ok(control);
+            return Ok(own);
         };
         // Under the locks, so that an older record cannot overtake a newer one.
         let shelf = self.shelf.lock().await;
@@ -73,7 +73,10 @@ impl Keeper {
         unless_refused(self.give_record(&mut own).await)?;
         unless_refused(self.shelve_all(id, &shelf, &mut own).await)?;
         *slot = Some(own);
-        Ok(control)
+        // As a user of its own, so that those that stand by see that somebody looks after the node.
+        let mut watch = Control::connect(&node.address, login, timeout).await?;
+        watch.select(self.config.pool.bookkeeping_db).await?;
+        Ok(watch)
     }
 
     /// Asks the other nodes whether they still carry our claim, enough of them for nobody else to have a majority (invariant 12).

@@ -191,7 +191,8 @@ impl Sidecar {
         sidecar
     }
 
-    fn launch(&self) {
+    /// Starts it again, after it was killed.
+    pub fn launch(&self) {
         let mut command = Command::new(binary());
         command
             .arg("serve")
@@ -231,6 +232,11 @@ impl Sidecar {
 
     pub fn ready(&self) -> bool {
         matches!(http_get(self.admin.address(), "/readyz"), Ok((200, _)))
+    }
+
+    /// Whether it serves the pool itself.
+    pub fn serves(&self) -> bool {
+        self.metrics().contains("ringfence_serving 1\n")
     }
 
     /// What `/readyz` says.

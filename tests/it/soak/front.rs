@@ -6,7 +6,7 @@
 use crate::harness::{Endpoint, wait_until};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,8 @@ pub struct Front {
     stop: AtomicBool,
     /// Whether the huge value is to be worked on.
     pub huge: AtomicBool,
-    endpoint: Mutex<Endpoint>,
+    endpoints: Mutex<Vec<Endpoint>>,
+    connected: AtomicUsize,
     windows: Mutex<Vec<Window>>,
     violations: Mutex<Vec<String>>,
     events: Mutex<Vec<String>>,
@@ -92,12 +93,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Front {
-    pub fn new(endpoint: Endpoint) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
             began: Instant::now(),
             stop: AtomicBool::new(false),
             huge: AtomicBool::new(false),
-            endpoint: Mutex::new(endpoint),
+            endpoints: Mutex::new(endpoints),
+            connected: AtomicUsize::new(0),
             windows: Mutex::default(),
             violations: Mutex::default(),
             events: Mutex::default(),
@@ -108,13 +110,16 @@ impl Front {
         }
     }
 
+    /// One after the other.
     pub fn endpoint(&self) -> Endpoint {
-        lock(&self.endpoint).clone()
+        let at = self.connected.fetch_add(1, Ordering::Relaxed);
+        let endpoints = lock(&self.endpoints);
+        endpoints[at % endpoints.len()].clone()
     }
 
     /// The pool is served elsewhere from now on.
     pub fn move_to(&self, endpoint: Endpoint) {
-        *lock(&self.endpoint) = endpoint;
+        *lock(&self.endpoints) = vec![endpoint];
     }
 
     pub fn stop(&self) {

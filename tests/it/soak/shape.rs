@@ -17,6 +17,8 @@ pub struct Shape {
     pub copy_rate_kib: i64,
     /// Entries of a segment, if lists and the stream are striped.
     pub segment_len: Option<i64>,
+    /// One, or several of which one serves.
+    pub sidecars: usize,
 }
 
 impl Shape {
@@ -30,6 +32,7 @@ impl Shape {
             replace_after_ms: *rng.pick(&[300, 2_000, 600_000]),
             copy_rate_kib: *rng.pick(&[512, 4_096, 65_536]),
             segment_len: *rng.pick(&[None, Some(100), Some(1_000)]),
+            sidecars: *rng.pick(&[1, 3]),
         }
     }
 
@@ -43,13 +46,14 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} nodes, R = {}, threads = {}, replace_after = {} ms, copy_rate = {} KiB/s, segment_len = {:?}",
+            "{} nodes, R = {}, threads = {}, replace_after = {} ms, copy_rate = {} KiB/s, segment_len = {:?}, {} sidecars",
             self.nodes,
             self.replicas,
             self.threads,
             self.replace_after_ms,
             self.copy_rate_kib,
-            self.segment_len
+            self.segment_len,
+            self.sidecars
         )
     }
 }

@@ -323,7 +323,12 @@ impl<'a> Storm<'a> {
         self.front.open(Kind::Sidecar);
         if self.rng.chance(60) {
             self.did("kill sidecar", "");
+            // Those of another one are told that nobody serves for the moment.
+            if self.world.shape.sidecars > 1 {
+                self.front.open(Kind::TakeOver);
+            }
             self.world.restart_sidecar(&mut self.rng);
+            self.front.close(Kind::TakeOver);
         } else {
             self.did("take over", "");
             self.front.open(Kind::TakeOver);

@@ -31,8 +31,8 @@ pub struct World {
     /// Its members, those that are being drained too.
     pub pool: Pool,
     pub relays: BTreeMap<String, Relay>,
-    /// `None` only between two of them.
-    sidecar: Option<Sidecar>,
+    /// The first one serves. Empty only between two of them.
+    sidecars: Vec<Sidecar>,
     named: usize,
 }
 
@@ -44,33 +44,60 @@ impl World {
             relays.insert(node.name.clone(), Relay::start(&node.endpoint()));
         }
         let config = config(shape, &pool, &relays);
-        let sidecar = Sidecar::start(&config);
-        allow_trouble(&sidecar);
+        let sidecars: Vec<Sidecar> = (0..shape.sidecars).map(|_| Sidecar::start(&config)).collect();
+        sidecars.iter().for_each(allow_trouble);
         Self {
             shape,
-            front: Arc::new(Front::new(sidecar.endpoint())),
+            front: Arc::new(Front::new(sidecars.iter().map(Sidecar::endpoint).collect())),
             named: pool.nodes.len(),
             pool,
             relays,
-            sidecar: Some(sidecar),
+            sidecars,
         }
     }
 
     pub fn sidecar(&self) -> &Sidecar {
-        self.sidecar.as_ref().expect("there is a sidecar")
+        self.sidecars.first().expect("there is a sidecar")
     }
 
     /// The sidecar is killed, and started again some time later.
     pub fn restart_sidecar(&mut self, rng: &mut Rng) {
-        let old = self.sidecar.take().expect("there is a sidecar");
-        old.kill9();
-        std::thread::sleep(Duration::from_millis(rng.between(0, 300) as u64));
+        self.sidecar().kill9();
+        let pause = Duration::from_millis(rng.between(0, 300) as u64);
+        if self.shape.sidecars > 1 {
+            std::thread::sleep(pause);
+            self.sidecar().launch();
+            return self.find_active();
+        }
+        let old = self.sidecars.remove(0);
+        std::thread::sleep(pause);
         self.serve(&old);
     }
 
-    /// Another sidecar takes over; the first one ends by itself.
+    /// Waits until one of them serves, and the others stand by.
+    fn find_active(&mut self) {
+        let serving = || {
+            let all_ready = self.sidecars.iter().all(Sidecar::ready);
+            let mut serving = (0..).zip(&self.sidecars).filter(|(_, sidecar)| sidecar.serves());
+            let (at, _) = serving.next()?;
+            (all_ready && serving.next().is_none()).then_some(at)
+        };
+        let active = wait_for(HEAL_MAX, serving).expect("one of the sidecars serves");
+        self.sidecars.swap(0, active);
+    }
+
+    /// Another sidecar takes over while the first one hangs, or for the asking; the first one stands by, or ends by itself.
     pub fn take_over(&mut self) {
-        let old = self.sidecar.take().expect("there is a sidecar");
+        if self.shape.sidecars > 1 {
+            self.sidecar().stop();
+            let others = &self.sidecars[1..];
+            wait_until("another sidecar serves", HEAL_MAX, || {
+                others.iter().any(Sidecar::serves)
+            });
+            self.sidecar().cont();
+            return self.find_active();
+        }
+        let old = self.sidecars.remove(0);
         old.allow_log("");
         old.allow_log("exit");
         self.serve(&old);
@@ -88,7 +115,7 @@ impl World {
         allow_trouble(&new);
         self.front.move_to(new.endpoint());
         new.wait_ready();
-        self.sidecar = Some(new);
+        self.sidecars.push(new);
     }
 
     /// What the admin port knows of the nodes.
@@ -252,6 +279,9 @@ fn config(shape: Shape, pool: &Pool, relays: &BTreeMap<String, Relay>) -> Sideca
         ..entry
     };
     config.nodes = config.nodes.into_iter().map(of).collect();
+    if shape.sidecars > 1 {
+        config = config.standing_by();
+    }
     if let Some(len) = shape.segment_len {
         config = config
             .with("pool", &format!("profile = \"mine\"\nsegment_len = {len}"))
@@ -262,7 +292,14 @@ fn config(shape: Shape, pool: &Pool, relays: &BTreeMap<String, Relay>) -> Sideca
 
 /// What a sidecar may log while its nodes come and go.
 fn allow_trouble(sidecar: &Sidecar) {
-    for words in ["node", "took over", "quorum", "NOREPLICAS"] {
+    for words in [
+        "node",
+        "took over",
+        "quorum",
+        "NOREPLICAS",
+        "not serving yet",
+        "fenced, and stands by",
+    ] {
         sidecar.allow_log(words);
     }
 }

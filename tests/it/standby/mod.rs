@@ -36,7 +36,7 @@ impl Group {
     #[track_caller]
     fn active(&self) -> &Sidecar {
         let serving = || {
-            let serving: Vec<&Sidecar> = self.sidecars.iter().filter(|sidecar| serves(sidecar)).collect();
+            let serving: Vec<&Sidecar> = self.sidecars.iter().filter(|sidecar| sidecar.serves()).collect();
             (serving.len() == 1).then(|| serving[0])
         };
         wait_for(SERVED_WITHIN, serving).unwrap_or_else(|| {
@@ -59,10 +59,6 @@ impl Group {
     fn term(&self) -> u64 {
         self.active().admin("/v1/pool")["term"].as_u64().expect("a term")
     }
-}
-
-fn serves(sidecar: &Sidecar) -> bool {
-    sidecar.metrics().contains("ringfence_serving 1\n")
 }
 
 /// What a sidecar says while others come and go.
