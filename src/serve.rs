@@ -26,6 +26,7 @@ use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
 use crate::mover::{self, Mover, Progress};
 use crate::node::{Claim, Control};
+use crate::pool::table::Table;
 use crate::pool::{Candidacy, Keeper, OpenError, PoolEvent, open};
 use crate::pubsub::Registry;
 use crate::request::{NodeId, PartitionId};
@@ -129,15 +130,17 @@ async fn live(
     peer: Option<NodeAddress>,
 ) -> ServeError {
     let Some(peer) = peer else {
-        return serve_pool(config, service, None).await;
+        return serve_pool(config, service, None, &mut None).await;
     };
+    let mut known = None;
     loop {
-        let candidacy = match stand_by(config, service, standby, &peer).await {
+        let candidacy = match stand_by(config, service, standby, &peer, known.take()).await {
             Ok(candidacy) => candidacy,
             Err(error) => return error.into(),
         };
+        known.clone_from(&candidacy.known);
         service.send_replace(Service::Nobody(String::new()));
-        match serve_pool(config, service, Some(candidacy)).await {
+        match serve_pool(config, service, Some(candidacy), &mut known).await {
             ServeError::Fenced(claim) => warn!(
                 instance = claim.instance,
                 term = claim.term,
@@ -150,11 +153,12 @@ async fn live(
     }
 }
 
-/// Takes the pool and serves it, until it is lost.
+/// Takes the pool and serves it, until it is lost; what is `known` of it is then what it was in the end.
 async fn serve_pool(
     config: &Arc<Config>,
     service: &watch::Sender<Service>,
     candidacy: Option<Candidacy>,
+    known: &mut Option<Table>,
 ) -> ServeError {
     let (event_sender, events) = mpsc::channel(POOL_EVENTS);
     let mut tasks = JoinSet::new();
@@ -175,10 +179,12 @@ async fn serve_pool(
         info!(workers = config.threads, "serving");
         std::future::pending().await
     };
-    tokio::select! {
-        claim = hear(&shared, events) => ServeError::Fenced(claim),
+    let claim = tokio::select! {
+        claim = hear(&shared, events) => claim,
         never = serving => never,
-    }
+    };
+    *known = Some(shared.keeper.table());
+    ServeError::Fenced(claim)
 }
 
 /// Opens the pool and starts everything that serves it; clients are let in when the workers are ready.

@@ -22,7 +22,7 @@ use super::keeper::foreign_keys;
 use super::recovery::recover_all;
 use super::shelf::Shelf;
 use super::table::{Table, TableNode};
-use crate::config::{self, Config, NodeAddress};
+use crate::config::{Config, NodeAddress};
 use crate::library::functions::Function;
 use crate::node::{AdmissionError, Claim, Control, Instance, Standing, admit};
 use crate::request::NodeId;
@@ -96,8 +96,8 @@ impl From<OpenError> for Setback {
 pub struct Candidacy {
     /// Where the others reach it.
     pub peer: NodeAddress,
-    /// Id of the pool, if it has been made.
-    pub pool: Option<String>,
+    /// The pool as it was when it was last looked at, if it has been made.
+    pub known: Option<Table>,
     /// The highest term that was claimed when nobody used the pool. Who has a higher one since then is left alone.
     pub seen: u64,
 }
@@ -141,18 +141,18 @@ async fn attempt(
     candidacy: &mut Option<Candidacy>,
 ) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
-    let known = candidacy.as_ref().and_then(|candidacy| candidacy.pool.clone());
-    let mut visited = Visited::of(known);
+    let known = candidacy.as_ref().and_then(|candidacy| candidacy.known.as_ref());
+    let mut visited = Visited::of(known.map(|table| table.id.clone()));
     visited.visit(config, &config.nodes).await;
+    // Those that `proxy.toml` names may all have left the pool.
+    if let Some(known) = known {
+        let others = visited.others(config, known);
+        visited.visit(config, &others).await;
+    }
     let mut table = visited.find_table(config)?;
     // Nodes that were added while the pool was served: the newest table that they know is found by going where it points.
     loop {
-        let is_new = |(_, node): &(NodeId, &TableNode)| !visited.asked.contains(&node.name);
-        let others: Vec<config::Node> = table
-            .members()
-            .filter(is_new)
-            .map(|(_, n)| node_of(config, n))
-            .collect();
+        let others = visited.others(config, &table);
         if others.is_empty() {
             break;
         }

@@ -51,7 +51,7 @@ const JITTER_MS: u64 = 150;
 const REACH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the table is read again: nodes may have come and gone.
-const TABLE_INTERVAL: Duration = Duration::from_secs(5);
+const TABLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the door and the sidecar that stands by know of each other.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ impl Standby {
     }
 }
 
-/// Stands by until nobody serves the pool, as who may take it then.
+/// Stands by until nobody serves the pool, as who may take it then. `known` is the pool as it was known before.
 ///
 /// # Errors
 /// The settings do not fit the pool.
@@ -106,12 +106,17 @@ pub async fn stand_by(
     service: &watch::Sender<Service>,
     standby: &Standby,
     peer: &NodeAddress,
+    known: Option<Table>,
 ) -> Result<Candidacy, OpenError> {
+    let mut nodes = Nodes::new(config);
+    if let Some(table) = &known {
+        nodes.follow(config, table);
+    }
     let mut watcher = Watcher {
         config,
         service,
-        nodes: Nodes::new(config),
-        table: None,
+        nodes,
+        table: known,
         table_read: Instant::now(),
         reached: None,
     };
@@ -129,7 +134,7 @@ pub async fn stand_by(
                 if verdict == Verdict::Free(term) {
                     return Ok(Candidacy {
                         peer: peer.clone(),
-                        pool: watcher.table.map(|table| table.id),
+                        known: watcher.table,
                         seen: term,
                     });
                 }

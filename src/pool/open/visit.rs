@@ -26,7 +26,7 @@ pub(super) struct Reached {
 pub(super) struct Visited {
     /// The pool that is taken over from another sidecar, if it is known.
     pool: Option<String>,
-    pub(super) asked: HashSet<String>,
+    asked: HashSet<String>,
     pub(super) reached: HashMap<String, Reached>,
     pub(super) absent: Vec<(String, String)>,
     unfit: Vec<(String, String)>,
@@ -73,6 +73,13 @@ impl Visited {
                 }
             }
         }
+    }
+
+    /// The members of a table that have not been asked.
+    pub(super) fn others(&self, config: &Config, table: &Table) -> Vec<config::Node> {
+        let members = table.members().map(|(_, node)| node);
+        let others = members.filter(|node| !self.asked.contains(&node.name));
+        others.map(|node| node_of(config, node)).collect()
     }
 
     fn is_of_another(&self, found: &Reached) -> bool {

@@ -166,29 +166,32 @@ impl Sidecar {
 
     /// Starts it and waits for nothing.
     pub fn spawn(config: &SidecarConfig) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("ringfence-")
-            .tempdir()
-            .expect("temporary directory");
-        let (tcp, admin, peer) = (Port::reserve(), Port::reserve(), Port::reserve());
-        let toml = config.toml(
-            tcp.address(),
-            &dir.path().join("sock"),
-            admin.address(),
-            peer.address(),
-        );
-        std::fs::write(dir.path().join("proxy.toml"), toml).expect("write proxy.toml");
         let sidecar = Self {
-            dir,
-            tcp,
-            admin,
-            peer,
+            dir: tempfile::Builder::new()
+                .prefix("ringfence-")
+                .tempdir()
+                .expect("temporary directory"),
+            tcp: Port::reserve(),
+            admin: Port::reserve(),
+            peer: Port::reserve(),
             child: Mutex::default(),
             log: Arc::default(),
             allowed: Mutex::default(),
         };
+        sidecar.configure(config);
         sidecar.launch();
         sidecar
+    }
+
+    /// Writes its `proxy.toml`, which it reads when it is started.
+    pub fn configure(&self, config: &SidecarConfig) {
+        let toml = config.toml(
+            self.tcp.address(),
+            &self.dir.path().join("sock"),
+            self.admin.address(),
+            self.peer.address(),
+        );
+        std::fs::write(self.config_path(), toml).expect("write proxy.toml");
     }
 
     /// Starts it again, after it was killed.

@@ -66,6 +66,9 @@ impl World {
         let pause = Duration::from_millis(rng.between(0, 300) as u64);
         if self.shape.sidecars > 1 {
             std::thread::sleep(pause);
+            // Nodes that are in the file may have left the pool.
+            self.sidecar()
+                .configure(&config(self.shape, &self.pool, &self.relays));
             self.sidecar().launch();
             return self.find_active();
         }
