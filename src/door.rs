@@ -25,14 +25,17 @@ use crate::service::Service;
 use crate::shared::{Arrival, Message, Shared};
 use crate::standby::{Hail, Standby, TAKEN, read_header};
 
-/// How long clients just wait while nobody serves.
+/// How long clients just wait once there is a reason why nobody serves.
 const WAITED_FOR: Duration = Duration::from_secs(1);
 
 /// How often it is tried again meanwhile to pass them on.
 const TRY_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How long they wait while the pool is being opened, and nothing is known that is in the way.
+const OPENED_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long a client may take for its first command while nobody serves.
-const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(15);
 
 /// How long another sidecar may take to say where its client is.
 const HEADER_WITHIN: Duration = Duration::from_secs(2);
@@ -212,19 +215,19 @@ struct Guest {
 
 impl Guest {
     /// Brings a client to whoever serves.
-    async fn find_service(mut self, client: Socket) {
-        // Who comes while the pool is just being opened waits for that.
-        let mut patience = None;
+    async fn find_service(mut self, mut client: Socket) {
+        let came = Instant::now();
         loop {
             let service = self.service.borrow_and_update().clone();
-            let why = match &service {
+            let (why, since) = match &service {
                 Service::Here(shared) => return take_in(shared, Arrival::new(client)).await,
                 Service::There(_) if self.standby.relayed.load(Relaxed) >= self.config.limits.clients_max => {
                     return say(&client, &too_many());
                 }
                 Service::There(active) => {
+                    let timeout = self.config.timeouts.connect;
                     let connected = tokio::select! {
-                        connected = self.standby.connect(&client, active, self.config.timeouts.connect) => connected,
+                        connected = self.standby.connect(&client, active, timeout) => connected,
                         changed = self.service.changed() => match changed {
                             Ok(()) => continue,
                             Err(_) => return,
@@ -237,20 +240,26 @@ impl Guest {
                             .relay(client, socket, active, &mut self.service)
                             .await;
                     }
-                    format!(
-                        "the sidecar at {}, which serves the pool, does not answer",
-                        active.address
-                    )
+                    let address = &active.address;
+                    let why = format!("the sidecar at {address}, which serves the pool, does not answer");
+                    (why, came)
                 }
-                Service::Nobody(why) => why.clone(),
+                Service::Nobody(wait) => match wait.since {
+                    Some(since) => (wait.why.clone(), since),
+                    // Who comes while the pool is just being opened waits for that, but not for ever.
+                    None => (
+                        "the pool is being opened".to_owned(),
+                        came + OPENED_WITHIN - WAITED_FOR,
+                    ),
+                },
             };
-            if why.is_empty() {
-                patience = None;
-            } else if *patience.get_or_insert_with(|| Instant::now() + WAITED_FOR) < Instant::now() {
-                return turn_away(client, &why).await;
-            }
-            if let Ok(Err(_)) = tokio::time::timeout(TRY_INTERVAL, self.service.changed()).await {
-                return;
+            let is_due = since.elapsed() >= WAITED_FOR;
+            tokio::select! {
+                changed = self.service.changed() => if changed.is_err() {
+                    return;
+                },
+                () = turn_away(&mut client, &why, came), if is_due => return,
+                () = tokio::time::sleep(TRY_INTERVAL), if !is_due => {}
             }
         }
     }
@@ -285,12 +294,13 @@ impl Guest {
 }
 
 /// Tells a client why it is not served, as a server does that loads its file: with drivers, that is a reason to try again.
-async fn turn_away(mut client: Socket, why: &str) {
+async fn turn_away(client: &mut Socket, why: &str, came: Instant) {
     // An answer must not come before the question; and one that is not read would cut the answer off.
     let mut question = vec![0; 16 * 1024];
-    if let Ok(Ok(1..)) = tokio::time::timeout(TURNED_AWAY_AFTER, client.read(&mut question)).await {
+    let until = tokio::time::Instant::from_std(came + TURNED_AWAY_AFTER);
+    if let Ok(Ok(1..)) = tokio::time::timeout_at(until, client.read(&mut question)).await {
         say(
-            &client,
+            client,
             &ErrorReply::new(format!("LOADING Ringfence is not serving yet: {why}")),
         );
     }

@@ -1,6 +1,5 @@
 //! A sidecar's life: open the pool, start the workers, end; with others to stand by for, again and again.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::account::Position;
 use crate::admin::{self, Admin, PidOf};
@@ -25,9 +24,9 @@ use crate::library::functions::{FunctionLibrary, Functions};
 use crate::library::{Judge, Library};
 use crate::metrics::WorkerMetrics;
 use crate::mover::{self, Mover, Progress};
-use crate::node::{Claim, Control};
+use crate::node::Claim;
 use crate::pool::table::Table;
-use crate::pool::{Candidacy, Keeper, OpenError, PoolEvent, open};
+use crate::pool::{Candidacy, Keeper, OpenError, PoolEvent, Presence, open};
 use crate::pubsub::Registry;
 use crate::request::{NodeId, PartitionId};
 use crate::sequencer::PartitionStart;
@@ -139,17 +138,15 @@ async fn live(
             Err(error) => return error.into(),
         };
         known.clone_from(&candidacy.known);
-        service.send_replace(Service::Nobody(String::new()));
         match serve_pool(config, service, Some(candidacy), &mut known).await {
             ServeError::Fenced(claim) => warn!(
                 instance = claim.instance,
                 term = claim.term,
                 "another sidecar has taken over this pool: this one has been fenced, and stands by"
             ),
-            ServeError::Open(OpenError::Overtaken) => info!("another sidecar takes this pool over"),
+            ServeError::Open(OpenError::StoodBack) => debug!("this sidecar has not taken the pool"),
             error => return error,
         }
-        service.send_replace(Service::Nobody(String::new()));
     }
 }
 
@@ -165,16 +162,15 @@ async fn serve_pool(
     // Workers end with it.
     let ended = CancellationToken::new();
     let _guard = ended.clone().drop_guard();
-    let (shared, opened_over) =
-        match start(config, candidacy, event_sender, service, &mut tasks, &ended).await {
-            Ok(started) => started,
-            Err(error) => return error,
-        };
+    let (shared, presence) = match start(config, candidacy, event_sender, service, &mut tasks, &ended).await {
+        Ok(started) => started,
+        Err(error) => return error,
+    };
     let serving = async {
         while !shared.views().await.iter().all(|view| view.ready) {
             tokio::time::sleep(READY_INTERVAL).await;
         }
-        drop(opened_over);
+        drop(presence);
         service.send_replace(Service::Here(shared.clone()));
         info!(workers = config.threads, "serving");
         std::future::pending().await
@@ -184,6 +180,7 @@ async fn serve_pool(
         never = serving => never,
     };
     *known = Some(shared.keeper.table());
+    Service::opening(service);
     ServeError::Fenced(claim)
 }
 
@@ -195,7 +192,7 @@ async fn start(
     service: &watch::Sender<Service>,
     tasks: &mut JoinSet<()>,
     ended: &CancellationToken,
-) -> Result<(Arc<Shared>, HashMap<NodeId, Control>), ServeError> {
+) -> Result<(Arc<Shared>, Presence), ServeError> {
     let roles: Vec<String> = (0..config.threads)
         .map(|w| format!("w{w}"))
         .chain(["c", mover::ROLE].map(str::to_owned))
@@ -302,11 +299,12 @@ async fn start(
             .map_err(ServeError::Thread)?;
     }
     // Nearly always there in a moment: no reason to warn.
-    service.send_replace(Service::Nobody(format!(
+    let why = format!(
         "fewer than {} nodes of some partitions are connected (setting min_in_sync), see the log",
         config.pool.min_in_sync
-    )));
-    Ok((shared, opened.controls))
+    );
+    Service::waits(service, &why);
+    Ok((shared, opened.presence))
 }
 
 fn spawn_worker(
@@ -359,7 +357,7 @@ async fn hear(shared: &Arc<Shared>, mut events: mpsc::Receiver<PoolEvent>) -> Cl
             PoolEvent::Recorded(sets) => {
                 shared.table.store(Arc::new(shared.keeper.table()));
                 for worker in &shared.workers {
-                    // A worker lives as long as the program.
+                    // A worker lives as long as this task.
                     drop(worker.send(vec![Message::Recorded(sets.clone())]).await);
                 }
             }

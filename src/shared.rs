@@ -292,7 +292,7 @@ impl Shared {
                 done,
             };
             if let Some(worker) = self.workers.get(usize::from(owner)) {
-                // A worker lives as long as the program.
+                // A worker lives as long as the pool is served.
                 drop(worker.send(vec![Message::Operate(operation)]).await);
             }
             places.into_iter().zip(answer.await.unwrap_or_default())

@@ -45,7 +45,7 @@ pub fn listed(databases: &BTreeSet<u16>) -> String {
 pub enum CheckFailure {
     /// It does not answer; it may yet.
     #[error("cannot be reached: {0}. Start it, or correct its address in proxy.toml")]
-    Unreachable(ControlError),
+    Unreachable(#[from] ControlError),
     /// It will do, once it has its data.
     #[error("is still loading its data: it is used when it has")]
     Loading,

@@ -2,7 +2,7 @@
 //!
 //! For each node one task: connect, look it over, claim it (a restarted node has forgotten its users), then watch it. The
 //! workers' streams wait for this *admission* before they log in. A claim that is somebody else's means that this sidecar
-//! has been fenced: the program ends, since two that take the pool from each other would serve nobody.
+//! has been fenced: it ends, or stands by, since two that take the pool from each other would serve nobody.
 
 pub use members::{ChangeError, NewNode, ShareChange};
 pub(super) use taking::foreign_keys;
@@ -258,7 +258,7 @@ impl Keeper {
                     debug!(node = name, why, "looking at the node again");
                 }
                 Err(Untaken::Fenced(claim)) => {
-                    // The receiver ends the program.
+                    // The receiver ends what serves the pool, and this task with it.
                     drop(self.events.send(PoolEvent::Fenced(claim)).await);
                     return std::future::pending().await;
                 }

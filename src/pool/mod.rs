@@ -19,5 +19,5 @@ pub use keeper::{
     ChangeError, Keeper, NewNode, NodeHealth, NodeTrouble, PoolEvent, ShareChange, TroubleKind,
 };
 pub use node_info::{FORGETS, NodeInfo};
-pub use open::{Candidacy, OpenError, Opened, open};
-pub(crate) use open::{connect_as_operator, node_of, read_known_table, settings_fit};
+pub use open::{Candidacy, OpenError, Opened, Presence, open};
+pub(crate) use open::{connect_as_operator, node_of, read_known_table, settings_fit, use_addresses};

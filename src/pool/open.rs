@@ -1,6 +1,7 @@
 //! Opening a pool: from a list of addresses to a table that may be served.
 
 mod library;
+mod presence;
 mod table;
 mod visit;
 
@@ -14,7 +15,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::library::open_shelf;
-pub(crate) use self::table::settings_fit;
+pub use self::presence::Presence;
+pub(crate) use self::table::{settings_fit, use_addresses};
 use self::visit::Visited;
 pub(crate) use self::visit::{connect_as_operator, node_of, read_known_table};
 pub(super) use self::visit::{read_table, write_table};
@@ -48,9 +50,9 @@ pub enum OpenError {
         "another sidecar is taking over this pool at the same time: start one, and let the other stand by"
     )]
     Contest,
-    /// Somebody else takes the pool over, and is left to it.
-    #[error("another sidecar takes this pool over")]
-    Overtaken,
+    /// Of several sidecars, this one does not take the pool for the moment: another one does, or may be able to.
+    #[error("this sidecar leaves the pool to others for the moment")]
+    StoodBack,
 }
 
 /// A pool that may be served.
@@ -74,8 +76,8 @@ pub struct Opened {
     pub shelf: Shelf,
     /// Function libraries: their texts and what they register.
     pub libraries: Vec<(Bytes, Vec<Function>)>,
-    /// The connections that it was opened over. As long as they are there, nobody takes the pool for one that nobody serves.
-    pub controls: HashMap<NodeId, Control>,
+    /// To be kept until its nodes are used.
+    pub presence: Presence,
 }
 
 /// An attempt's end that may be otherwise next time.
@@ -110,15 +112,20 @@ pub struct Candidacy {
 pub async fn open(
     config: &Config,
     roles: &[String],
-    mut candidacy: Option<Candidacy>,
+    candidacy: Option<Candidacy>,
     service: &watch::Sender<Service>,
 ) -> Result<Opened, OpenError> {
     let mut contests = 0;
     loop {
-        match attempt(config, roles, &mut candidacy).await {
+        match attempt(config, roles, candidacy.as_ref()).await {
             Ok(opened) => return Ok(opened),
             Err(Setback::Fatal(error)) => return Err(error),
-            Err(Setback::Contested) if candidacy.is_some() => return Err(OpenError::Overtaken),
+            Err(Setback::Contested) if candidacy.is_some() => return Err(OpenError::StoodBack),
+            // Perhaps somebody else can.
+            Err(Setback::Wait(why)) if candidacy.is_some() => {
+                Service::nobody(service, &why);
+                return Err(OpenError::StoodBack);
+            }
             Err(Setback::Contested) => {
                 contests += 1;
                 if contests > CONTESTS_MAX {
@@ -128,7 +135,7 @@ pub async fn open(
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
             Err(Setback::Wait(why)) => {
-                Service::nobody(service, why);
+                Service::nobody(service, &why);
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -138,10 +145,10 @@ pub async fn open(
 async fn attempt(
     config: &Config,
     roles: &[String],
-    candidacy: &mut Option<Candidacy>,
+    candidacy: Option<&Candidacy>,
 ) -> Result<Opened, Setback> {
     let bookkeeping_db = config.pool.bookkeeping_db;
-    let known = candidacy.as_ref().and_then(|candidacy| candidacy.known.as_ref());
+    let known = candidacy.and_then(|candidacy| candidacy.known.as_ref());
     let mut visited = Visited::of(known.map(|table| table.id.clone()));
     visited.visit(config, &config.nodes).await;
     // Those that `proxy.toml` names may all have left the pool.
@@ -166,6 +173,17 @@ async fn attempt(
         mut reached, absent, ..
     } = visited;
     let mut absent: Vec<String> = absent.into_iter().map(|(_, line)| line).collect();
+    let too_few = |there: usize, absent: &[String]| {
+        Setback::Wait(format!(
+            "{there} of {} nodes are there, and more than half must be; {}",
+            table.nodes.len(),
+            absent.join("; ")
+        ))
+    };
+    // Those that are there are not taken from whoever has more of them.
+    if !table.is_majority(reached.len()) {
+        return Err(too_few(reached.len(), &absent));
+    }
     let found_term = reached
         .values()
         .filter_map(|r| r.claim.as_ref())
@@ -173,11 +191,8 @@ async fn attempt(
         .max()
         .unwrap_or(0);
     let term = found_term.max(table.term) + 1;
-    if let Some(candidacy) = candidacy {
-        if found_term > candidacy.seen {
-            return Err(Setback::Contested);
-        }
-        candidacy.seen = term;
+    if candidacy.is_some_and(|candidacy| found_term > candidacy.seen) {
+        return Err(Setback::Contested);
     }
     let instance = Instance::random();
     let claim = Claim {
@@ -187,6 +202,7 @@ async fn attempt(
     };
 
     let mut controls: HashMap<NodeId, Control> = HashMap::new();
+    let mut presence = Presence::default();
     let mut commands = Vec::new();
     let mut offsets = Vec::new();
     let mut versions = Vec::new();
@@ -234,8 +250,12 @@ async fn attempt(
         // From here on as a user that a successor can fence.
         let user = instance.user("c");
         let login = Some((user.as_str(), instance.secret.as_str()));
-        match Control::connect(&node.address, login, config.timeouts.connect).await {
+        let connect = || Control::connect(&node.address, login, config.timeouts.connect);
+        match connect().await {
             Ok(control) => {
+                if let Ok(second) = connect().await {
+                    presence.at(second);
+                }
                 controls.insert(id as NodeId, control);
                 commands.push(found.facts.commands.clone());
                 offsets.push(found.facts.clock_offset_ms);
@@ -246,12 +266,7 @@ async fn attempt(
         }
     }
     if !table.is_majority(controls.len()) {
-        return Err(Setback::Wait(format!(
-            "{} of {} nodes are there, and more than half must be; {}",
-            controls.len(),
-            table.nodes.len(),
-            absent.join("; ")
-        )));
+        return Err(too_few(controls.len(), &absent));
     }
     // Those that have lost their data do not know the table. Of the others there may be later ones, as long as some are to come.
     let knows = |(id, node): &(usize, &TableNode)| {
@@ -290,7 +305,7 @@ async fn attempt(
     table.term = term;
     table.version += 1;
     table.instance = instance.id.clone();
-    table.peer = candidacy.as_ref().map(|candidacy| candidacy.peer.clone());
+    table.peer = candidacy.map(|candidacy| candidacy.peer.clone());
     let record = table.to_json();
     let mut written = 0;
     for control in controls.values_mut() {
@@ -324,6 +339,6 @@ async fn attempt(
         commands,
         shelf,
         libraries,
-        controls,
+        presence,
     })
 }

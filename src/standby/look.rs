@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::verdict::{Look, Usage};
 use crate::config::{self, Config};
-use crate::node::{Control, ControlError, USER_PREFIX, read_claim, text_of};
+use crate::node::{CheckFailure, Control, USER_PREFIX, read_claim, text_of};
 use crate::pool::table::Table;
 use crate::pool::{connect_as_operator, node_of, read_known_table};
 
@@ -28,6 +28,8 @@ pub(super) struct Nodes {
 struct Watched {
     node: config::Node,
     control: Option<(Control, Instant)>,
+    /// Why it could not tell, when it was last asked.
+    trouble: Option<String>,
     /// The connection of a sidecar that was seen to be used last: to ask for one is cheaper than for all.
     client: Option<String>,
 }
@@ -71,6 +73,15 @@ impl Nodes {
         self.watched.len()
     }
 
+    /// Why those that cannot tell cannot.
+    pub(super) fn troubles(&self) -> Vec<&str> {
+        let troubles = self
+            .watched
+            .iter()
+            .filter_map(|watched| watched.trouble.as_deref());
+        troubles.collect()
+    }
+
     /// The tables that those that answer have.
     pub(super) async fn tables(&mut self) -> Vec<Table> {
         let bookkeeping_db = self.bookkeeping_db;
@@ -87,26 +98,33 @@ impl Watched {
         Self {
             node,
             control: None,
+            trouble: None,
             client: None,
         }
     }
 
     async fn look(&mut self, bookkeeping_db: u16, connect: Duration, idle_max_s: u64) -> Option<Look> {
-        if self.control.is_none() {
-            let control = connect_as_operator(&self.node, connect).await.ok()?;
-            self.control = Some((control, Instant::now()));
-        }
-        let look = self.ask(bookkeeping_db, idle_max_s).await;
-        if look.is_err() {
+        let look = self.ask(bookkeeping_db, connect, idle_max_s).await;
+        if let Err(failure) = &look {
+            self.trouble = Some(format!(
+                "node {:?} at {} {failure}",
+                self.node.name, self.node.address
+            ));
             self.control = None;
             self.client = None;
         }
-        look.ok().flatten()
+        look.ok()
     }
 
-    async fn ask(&mut self, bookkeeping_db: u16, idle_max_s: u64) -> Result<Option<Look>, ControlError> {
-        let Some((control, since)) = &mut self.control else {
-            return Ok(None);
+    async fn ask(
+        &mut self,
+        bookkeeping_db: u16,
+        connect: Duration,
+        idle_max_s: u64,
+    ) -> Result<Look, CheckFailure> {
+        let (control, since) = match &mut self.control {
+            Some(connected) => connected,
+            none => none.insert((connect_as_operator(&self.node, connect).await?, Instant::now())),
         };
         control.select(bookkeeping_db).await?;
         let claim = read_claim(control).await?;
@@ -125,7 +143,8 @@ impl Watched {
             None if since.elapsed() < SETTLING_TIME => Usage::New,
             None => Usage::Unused,
         };
-        Ok(Some(Look { claim, usage }))
+        self.trouble = None;
+        Ok(Look { claim, usage })
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tracing::debug;
 
 use super::hail::{self, TAKEN};
 use crate::config::NodeAddress;
@@ -18,6 +20,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);
 }
+
+/// How long a client may take nothing of what it is sent. As a worker has it for its own clients.
+const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 /// How long the sidecar that serves may take to let a client in.
 const TAKEN_WITHIN: Duration = Duration::from_secs(2);
@@ -47,47 +52,59 @@ async fn hail(header: &[u8], to: &NodeAddress, timeout: Duration) -> io::Result<
     }
 }
 
-/// Carries bytes both ways, until the sidecar has nothing more to say.
-pub(super) async fn carry(client: Socket, active: Socket) -> io::Result<()> {
+/// Carries bytes both ways, until the sidecar has nothing more to say. Whether the client had left by then.
+pub(super) async fn carry(client: Socket, active: Socket) -> bool {
     client.tune();
     let (client_read, client_write) = client.into_split();
     let (active_read, active_write) = active.into_split();
+    let client_left = AtomicBool::new(false);
     let there = async {
-        pump(&client_read, &active_write).await?;
-        // The client has sent its last; what it is still owed comes.
+        // A sidecar that does not read on has a reason: its client waits for something.
+        let ended = pump(&client_read, &active_write, Duration::MAX).await;
+        client_left.store(ended.is_ok(), Relaxed);
+        // What the client is still owed comes, whoever has ended it.
         drop(active_write);
-        std::future::pending::<io::Result<()>>().await
+        std::future::pending().await
+    };
+    let back = async {
+        let ended = pump(&active_read, &client_write, UNREAD_FOR).await;
+        debug!(?ended, "a client that was passed on has ended");
     };
     tokio::select! {
-        lost = there => lost,
-        ended = pump(&active_read, &client_write) => ended,
+        never = there => never,
+        () = back => client_left.load(Relaxed),
     }
 }
 
-async fn pump(from: &ReadHalf, to: &WriteHalf) -> io::Result<()> {
+/// Carries bytes one way, to their end, if the other side takes some every now and then.
+async fn pump(from: &ReadHalf, to: &WriteHalf, patience: Duration) -> io::Result<()> {
     loop {
         from.readable().await?;
-        let Some(rest) = BUFFER.with_borrow_mut(|buffer| pass(from, to, buffer))? else {
+        let Some((read, rest)) = BUFFER.with_borrow_mut(|buffer| pass(from, to, buffer))? else {
             return Ok(());
         };
         let mut left = rest.as_slice();
         while !left.is_empty() {
-            to.writable().await?;
+            tokio::time::timeout(patience, to.writable()).await??;
             left = left.get(taken(to, left)?..).unwrap_or_default();
+        }
+        // Who sends without end leaves the others their turn.
+        if read == BUFFER_BYTES {
+            tokio::task::yield_now().await;
         }
     }
 }
 
-/// Reads once, and writes what the other side takes: what it does not, or nothing at the end.
-fn pass(from: &ReadHalf, to: &WriteHalf, buffer: &mut [u8]) -> io::Result<Option<Vec<u8>>> {
+/// Reads once, and writes what the other side takes: how much that was, and what it does not take; or nothing at the end.
+fn pass(from: &ReadHalf, to: &WriteHalf, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<u8>)>> {
     let bytes = match from.try_read(buffer) {
         Ok(0) => return Ok(None),
         Ok(n) => buffer.get(..n).unwrap_or_default(),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(Vec::new())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some((0, Vec::new()))),
         Err(error) => return Err(error),
     };
     let rest = bytes.get(taken(to, bytes)?..).unwrap_or_default();
-    Ok(Some(rest.to_vec()))
+    Ok(Some((bytes.len(), rest.to_vec())))
 }
 
 /// How many of the bytes the socket takes now.

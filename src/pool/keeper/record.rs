@@ -79,7 +79,7 @@ impl Keeper {
     }
 
     async fn tell(&self, event: PoolEvent) {
-        // The receiver lives as long as the program.
+        // The receiver lives as long as the pool is served.
         drop(self.events.send(event).await);
     }
 

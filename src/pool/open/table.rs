@@ -111,7 +111,7 @@ pub(super) fn find_table(
 }
 
 /// A node may have moved; its name is what counts, and `proxy.toml` says where it is.
-pub(super) fn use_addresses(config: &Config, table: &mut Table) {
+pub(crate) fn use_addresses(config: &Config, table: &mut Table) {
     for node in &mut table.nodes {
         if let Some(configured) = config.nodes.iter().find(|n| n.name == node.name) {
             node.address = configured.address.clone();
