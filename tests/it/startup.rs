@@ -7,7 +7,7 @@ use crate::harness::{
     wait_until,
 };
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const EXIT_MAX: Duration = Duration::from_secs(15);
 
@@ -362,4 +362,34 @@ fn an_old_file_leads_to_where_the_pool_is_now() {
         Some("v")
     );
     assert_eq!(sidecar.admin("/v1/nodes").as_array().map(Vec::len), Some(2));
+}
+
+/// Clients that say nothing while nobody is served do not keep the door shut afterwards.
+#[test]
+fn who_waits_in_silence_keeps_nobody_out() {
+    let pool = Pool::start(3);
+    for node in &pool.nodes[..2] {
+        node.kill9();
+    }
+    let sidecar = Sidecar::spawn(&SidecarConfig::of(&pool, 3));
+    sidecar.allow_log("not serving yet");
+    sidecar.allow_log("node");
+    wait_until("it says what it waits for", Duration::from_secs(10), || {
+        sidecar.log().contains("cannot be reached")
+    });
+    let silent: Vec<_> = (0..150).map(|_| sidecar.client()).collect();
+    // All that are let in are about to be turned away.
+    std::thread::sleep(Duration::from_millis(1500));
+    for node in &pool.nodes[..2] {
+        node.restart();
+    }
+    sidecar.wait_ready();
+    let began = Instant::now();
+    assert_eq!(sidecar.client().call(cmd!["PING"]).to_string(), "+PONG");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "the door was shut for {took:?}");
+    // And they are clients like any other.
+    for mut client in silent {
+        assert_eq!(client.call(cmd!["PING"]).to_string(), "+PONG");
+    }
 }

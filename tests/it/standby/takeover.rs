@@ -4,7 +4,10 @@ use super::{Group, SERVED_WITHIN, allow_changes};
 use crate::cmd;
 use crate::convergence::assert_converged;
 use crate::faults::{RECOVERY_MAX, workload::Workload};
-use crate::harness::{Client, Endpoint, Flow, Pool, Relay, Rng, Sidecar, SidecarConfig, seed, wait_until};
+use crate::harness::{
+    Client, Endpoint, Flow, Pool, Relay, Rng, Sidecar, SidecarConfig, seed, wait_for, wait_until,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// All clients' work, through all sidecars.
@@ -353,4 +356,133 @@ fn an_unfit_node_does_not_keep_the_others_from_being_served() {
     relay.point_to(&pool.nodes[2].endpoint());
     other.wait_all_in_sync(&pool, RECOVERY_MAX);
     assert_converged(&pool, &other);
+}
+
+/// Clients that come and go, and are not served, keep nobody from looking.
+#[test]
+fn one_that_hangs_is_replaced_while_clients_come_and_go() {
+    let group = Group::with(2, |config, _| config.with("timeouts", "takeover = \"2s\""));
+    let (hung, other) = (group.active(), group.standing_by()[0]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let client = Client::try_connect(&other.endpoint());
+                    drop(client.and_then(|mut client| {
+                        client.set_timeout(Duration::from_millis(30))?;
+                        client.try_call(&cmd!["PING"])
+                    }));
+                }
+            });
+        }
+        hung.stop();
+        let began = Instant::now();
+        let served = wait_for(SERVED_WITHIN, || other.serves().then_some(()));
+        stop.store(true, Ordering::Relaxed);
+        hung.cont();
+        assert!(served.is_some(), "nobody has taken over");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(8), "it took {took:?}");
+    });
+}
+
+/// What the active sidecar waits for, an operator decides; not another sidecar.
+#[test]
+fn nodes_that_have_forgotten_are_no_reason_to_take_over() {
+    let group = Group::start(2);
+    let (active, other) = (group.active(), group.standing_by()[0]);
+    assert!(active.client().call(cmd!["SET", "k", "v"]).is_ok());
+    for node in &group.pool.nodes[..2] {
+        node.kill9();
+    }
+    for node in &group.pool.nodes[..2] {
+        node.restart_empty();
+    }
+    wait_until("it says what it waits for", RECOVERY_MAX, || {
+        active.node("a")["reason"]
+            .to_string()
+            .contains("it may have forgotten")
+    });
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        assert!(active.serves() && !other.serves(), "the other one has taken over");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The one that is told to end gives way.
+    active.terminate();
+    wait_until("the other one serves", SERVED_WITHIN, || other.serves());
+    assert_eq!(other.client().call(cmd!["GET", "k"]).text().as_deref(), Some("v"));
+    other.allow_log("lost");
+}
+
+/// `proxy.toml` says where nodes are.
+#[test]
+fn nodes_that_have_moved_are_looked_at_where_they_are() {
+    let pool = Pool::start(3);
+    let relays: Vec<Relay> = pool
+        .nodes
+        .iter()
+        .map(|node| Relay::start(&node.endpoint()))
+        .collect();
+    let mut config = SidecarConfig::of(&pool, 3).standing_by();
+    for (node, relay) in config.nodes.iter_mut().zip(&relays) {
+        node.address = relay.endpoint().to_string();
+    }
+    let before = Sidecar::start(&config);
+    assert!(before.client().call(cmd!["SET", "k", "v"]).is_ok());
+    before.kill9();
+    for relay in &relays {
+        relay.set(Flow::Cut);
+    }
+    let config = SidecarConfig::of(&pool, 3).standing_by();
+    let group = Group {
+        sidecars: (0..2).map(|_| Sidecar::spawn(&config)).collect(),
+        pool,
+    };
+    for sidecar in &group.sidecars {
+        allow_changes(sidecar);
+        sidecar.wait_ready();
+        assert_eq!(
+            sidecar.client().call(cmd!["GET", "k"]).text().as_deref(),
+            Some("v")
+        );
+    }
+}
+
+#[test]
+fn one_with_another_bookkeeping_database_says_so() {
+    let group = Group::start(1);
+    let config = SidecarConfig::of(&group.pool, 3).standing_by();
+    let other = Sidecar::spawn(&config.with("pool", "bookkeeping_db = 14"));
+    allow_changes(&other);
+    wait_until("clients are told why", SERVED_WITHIN, || {
+        says(&other, "pool.bookkeeping_db")
+    });
+    assert!(other.exited().is_none() && group.active().serves());
+}
+
+/// A client that is passed on stays where it is while its sidecar only seems to be away.
+#[test]
+fn a_link_that_hangs_for_a_while_cuts_nobody_off() {
+    let relay = Relay::start(&placeholder());
+    let pool = Pool::start(3);
+    let advertise = format!("advertise = \"{}\"", relay.endpoint());
+    let config = SidecarConfig::of(&pool, 3).standing_by();
+    let active = Sidecar::spawn(&config.clone().with("listen", &advertise));
+    relay.point_to(&active.peer_endpoint());
+    active.wait_ready();
+    let other = Sidecar::start(&config);
+    for sidecar in [&active, &other] {
+        allow_changes(sidecar);
+    }
+    let mut client = other.client();
+    assert!(client.call(cmd!["SET", "k", "v"]).is_ok());
+    relay.set(Flow::HangBoth);
+    client.send_raw(b"GET k\r\n").unwrap();
+    wait_until("it is noticed", SERVED_WITHIN, || !other.ready());
+    relay.set(Flow::Pass);
+    assert_eq!(client.recv().unwrap().text().as_deref(), Some("v"));
+    wait_until("clients are passed on again", SERVED_WITHIN, || other.ready());
+    assert!(active.serves());
 }
