@@ -27,9 +27,11 @@ const UNREAD_FOR: Duration = Duration::from_secs(60);
 /// How long the sidecar that serves may take to let a client in.
 const TAKEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Asks the sidecar that serves whether it does.
+/// Asks the sidecar that serves whether it does. All of that within `timeout`: nodes are not looked at meanwhile.
 pub(super) async fn probe(to: &NodeAddress, timeout: Duration) -> io::Result<()> {
-    hail(&hail::probe()?, to, timeout).await.map(drop)
+    let header = hail::probe()?;
+    let answered = tokio::time::timeout(timeout, hail(&header, to, timeout));
+    answered.await?.map(drop)
 }
 
 /// Connects to the sidecar that serves, tells it where `client` is, and waits until it has taken it.

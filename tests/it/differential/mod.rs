@@ -13,7 +13,7 @@ mod shrink;
 
 use crate::cmd;
 use crate::convergence::{BOOKKEEPING_DB, Place, Value, assert_converged, contents};
-use crate::harness::{Node, NodeOptions, Pool, Sidecar, SidecarConfig, seed, setting};
+use crate::harness::{Endpoint, Node, NodeOptions, Pool, Sidecar, SidecarConfig, seed, setting};
 use generate::{Shape, program};
 use run::{Program, Sides, run};
 use std::collections::BTreeMap;
@@ -121,18 +121,23 @@ fn assert_same_contents(seed: u64, pool: &BTreeMap<Place, Value>, reference: &BT
 fn against_the_pool(nodes: usize, replicas: usize, threads: usize) {
     let pool = Pool::start(nodes);
     let sidecar = Sidecar::start(&SidecarConfig::of(&pool, replicas).threads(threads).patient());
+    // Emptying a database at once is only offered with one thread.
+    against(&pool, &sidecar, sidecar.endpoint(), threads == 1);
+}
+
+/// The pool that `sidecar` serves, by clients of `subject`.
+fn against(pool: &Pool, sidecar: &Sidecar, subject: Endpoint, flush: bool) {
     let reference = reference();
     let sides = Sides {
-        subject: sidecar.endpoint(),
+        subject,
         reference: reference.endpoint(),
     };
-    // Emptying a database at once is only offered with one thread.
-    one_client(&sides, threads == 1, &mut |seed| {
-        let contents_of_pool = assert_converged(&pool, &sidecar);
+    one_client(&sides, flush, &mut |seed| {
+        let contents_of_pool = assert_converged(pool, sidecar);
         assert_same_contents(seed, &contents_of_pool, &contents(&mut reference.client()));
     });
     many_clients(&sides, 6);
-    let contents_of_pool = assert_converged(&pool, &sidecar);
+    let contents_of_pool = assert_converged(pool, sidecar);
     assert_same_contents(seed(), &contents_of_pool, &contents(&mut reference.client()));
 }
 
@@ -154,6 +159,15 @@ fn one_copy_on_three_nodes() {
 #[test]
 fn three_copies_and_two_threads() {
     against_the_pool(3, 3, 2);
+}
+
+#[test]
+fn through_a_sidecar_that_stands_by() {
+    let pool = Pool::start(3);
+    let config = SidecarConfig::of(&pool, 3).patient().standing_by();
+    let (active, other) = (Sidecar::start(&config), Sidecar::start(&config));
+    against(&pool, &active, other.endpoint(), true);
+    assert!(active.serves());
 }
 
 /// The comparison itself must accept a second plain Redis, and catch a server that is only a little wrong.
