@@ -128,8 +128,10 @@ fn operators_are_told_whom_to_ask() {
 
 #[test]
 fn a_limit_of_clients_holds_for_those_that_are_passed_on() {
-    let group = Group::with(2, |config, _| config.with("limits", "clients_max = 3"));
-    let other = group.standing_by()[0];
+    let group = Group::start(1);
+    let config = SidecarConfig::of(&group.pool, 3).standing_by();
+    let other = Sidecar::start(&config.with("limits", "clients_max = 3"));
+    super::allow_changes(&other);
     let mut clients: Vec<Client> = (0..3).map(|_| other.client()).collect();
     for client in &mut clients {
         assert_eq!(client.call(cmd!["PING"]).to_string(), "+PONG");
