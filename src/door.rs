@@ -23,7 +23,7 @@ use crate::net::Socket;
 use crate::serve::{ServeError, listen_error};
 use crate::service::Service;
 use crate::shared::{Arrival, Message, Shared};
-use crate::standby::{Hail, Standby, TAKEN, read_header};
+use crate::standby::{Hail, NOT_YET, Standby, TAKEN, read_header};
 
 /// How long clients just wait once there is a reason why nobody serves.
 const WAITED_FOR: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ const TRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long they wait while the pool is being opened, and nothing is known that is in the way.
 const OPENED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a client may take for its first command while nobody serves.
-const TURNED_AWAY_AFTER: Duration = Duration::from_secs(15);
+/// How long a client may take for its first command once it is to be told that nobody serves.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
 
 /// How long another sidecar may take to say where its client is.
 const HEADER_WITHIN: Duration = Duration::from_secs(2);
@@ -217,6 +217,7 @@ impl Guest {
     /// Brings a client to whoever serves.
     async fn find_service(mut self, mut client: Socket) {
         let came = Instant::now();
+        let mut leaves = None;
         loop {
             let service = self.service.borrow_and_update().clone();
             let (why, since) = match &service {
@@ -254,11 +255,14 @@ impl Guest {
                 },
             };
             let is_due = since.elapsed() >= WAITED_FOR;
+            if is_due {
+                leaves.get_or_insert_with(|| Instant::now() + TURNED_AWAY_AFTER);
+            }
             tokio::select! {
                 changed = self.service.changed() => if changed.is_err() {
                     return;
                 },
-                () = turn_away(&mut client, &why, came), if is_due => return,
+                () = turn_away(&mut client, &why, leaves.unwrap_or(came)), if is_due => return,
                 () = tokio::time::sleep(TRY_INTERVAL), if !is_due => {}
             }
         }
@@ -270,9 +274,8 @@ impl Guest {
         match tokio::time::timeout(HEADER_WITHIN, read_header(&mut arrival.socket)).await {
             Ok(Ok(Hail::Client(from))) => arrival.from = from,
             Ok(Ok(Hail::Probe)) => {
-                if matches!(*self.service.borrow(), Service::Here(_)) {
-                    drop(arrival.socket.try_write(&[TAKEN]));
-                }
+                let serves = matches!(*self.service.borrow(), Service::Here(_));
+                drop(arrival.socket.try_write(&[if serves { TAKEN } else { NOT_YET }]));
                 return;
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -294,11 +297,11 @@ impl Guest {
 }
 
 /// Tells a client why it is not served, as a server does that loads its file: with drivers, that is a reason to try again.
-async fn turn_away(client: &mut Socket, why: &str, came: Instant) {
+async fn turn_away(client: &mut Socket, why: &str, leaves: Instant) {
     // An answer must not come before the question; and one that is not read would cut the answer off.
     let mut question = vec![0; 16 * 1024];
-    let until = tokio::time::Instant::from_std(came + TURNED_AWAY_AFTER);
-    if let Ok(Ok(1..)) = tokio::time::timeout_at(until, client.read(&mut question)).await {
+    let leaves = tokio::time::Instant::from_std(leaves);
+    if let Ok(Ok(1..)) = tokio::time::timeout_at(leaves, client.read(&mut question)).await {
         say(
             client,
             &ErrorReply::new(format!("LOADING Ringfence is not serving yet: {why}")),

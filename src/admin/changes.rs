@@ -146,11 +146,8 @@ impl From<ChangeError> for Failure {
 }
 
 impl From<Unavailable> for Failure {
-    fn from(Unavailable(error): Unavailable) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            error,
-        }
+    fn from(Unavailable { status, error }: Unavailable) -> Self {
+        Self { status, error }
     }
 }
 

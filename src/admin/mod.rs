@@ -52,25 +52,39 @@ impl Admin {
     fn open(&self) -> Result<Arc<Shared>, Unavailable> {
         match &*self.service.borrow() {
             Service::Here(shared) => Ok(shared.clone()),
-            Service::There(active) => Err(Unavailable(format!(
-                "this sidecar stands by: ask the admin port of the one that serves the pool (other sidecars reach it at {})",
-                active.address
-            ))),
-            Service::Nobody(_) => Err(Unavailable("the pool is not served yet".to_owned())),
+            Service::There(active) => Err(Unavailable {
+                // Asking again does not help.
+                status: StatusCode::MISDIRECTED_REQUEST,
+                error: format!(
+                    "this sidecar stands by: ask the admin port of the one that serves the pool, on the host of {} (where other sidecars \
+                     reach it)",
+                    active.address
+                ),
+            }),
+            Service::Nobody(_) => Err(Unavailable::for_now("the pool is not served yet")),
         }
     }
 }
 
 /// This sidecar does not serve the pool, or a worker does not answer.
-struct Unavailable(String);
+struct Unavailable {
+    status: StatusCode,
+    error: String,
+}
+
+impl Unavailable {
+    fn for_now(error: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: error.to_owned(),
+        }
+    }
+}
 
 impl IntoResponse for Unavailable {
     fn into_response(self) -> axum::response::Response {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(serde_json::json!({"error": self.0})),
-        )
-            .into_response()
+        let body = Json(serde_json::json!({"error": self.error}));
+        (self.status, body).into_response()
     }
 }
 
@@ -351,5 +365,5 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<String, Unavailable>
 async fn views(shared: &Shared) -> Result<Vec<WorkerView>, Unavailable> {
     tokio::time::timeout(VIEW_TIMEOUT, shared.views())
         .await
-        .map_err(|_| Unavailable("a worker thread does not answer".to_owned()))
+        .map_err(|_| Unavailable::for_now("a worker thread does not answer"))
 }

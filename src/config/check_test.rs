@@ -316,6 +316,47 @@ fn listeners_do_not_share_an_address_unless_the_system_chooses() {
 }
 
 #[test]
+fn other_sidecars_are_told_an_address_that_leads_here() {
+    let nodes = SMALL.split_once("[[nodes]]").unwrap().1;
+    let with = |lines: &str| format!("[listen]\ntcp = \"127.0.0.1:6379\"\n{lines}\n[[nodes]]{nodes}");
+    for (lines, mistake) in [
+        (
+            "peer = \"127.0.0.1:6379\"",
+            "listen.peer: is the address of listen.tcp",
+        ),
+        ("peer = \"0.0.0.0:1\"", "listen.peer: is every interface"),
+        (
+            "advertise = \"a:1\"",
+            "listen.advertise: has no effect without listen.peer",
+        ),
+        (
+            "peer = \"127.0.0.1:1\"\nadvertise = \"unix:/s\"",
+            "listen.advertise: is a unix socket",
+        ),
+        (
+            "peer = \"0.0.0.0:1\"\nadvertise = \"[::]:1\"",
+            "listen.advertise: is every interface",
+        ),
+        (
+            "peer = \"127.0.0.1:1\"\nadvertise = \"localhost:6379\"",
+            "listen.advertise: is our own listen.tcp",
+        ),
+        (
+            "peer = \"127.0.0.1:7001\"",
+            "nodes[0].address: is our own listen.peer",
+        ),
+    ] {
+        let mistakes = shown(&with(lines));
+        assert!(
+            mistakes.iter().any(|said| said.contains(mistake)),
+            "{lines}: {mistakes:?}"
+        );
+    }
+    let fine = "peer = \"0.0.0.0:1\"\nadvertise = \"host1:9\"\nadmin = \"127.0.0.1:2\"";
+    assert_eq!(shown(&with(fine)), [""; 0]);
+}
+
+#[test]
 fn a_user_needs_a_password_and_a_password_is_not_empty() {
     let text = SMALL.replace(
         "address = \"127.0.0.1:7002\"",

@@ -96,6 +96,26 @@ fn peers(findings: &mut Findings<'_>) {
                 findings.report(line(findings, "listen.peer"), "listen.peer", message.to_owned());
             }
         }
+        Some(Some(Value::Node(address))) => {
+            let NodeAddress::Tcp { host, .. } = &address else {
+                return;
+            };
+            if host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_unspecified())
+            {
+                let message =
+                    "is every interface: give the address at which the other sidecars reach this host";
+                findings.report(at, "listen.advertise", message.to_owned());
+            }
+            for setting in ["listen.tcp", "listen.admin"] {
+                if leads_to(findings, &address, setting) {
+                    let message =
+                        format!("is our own {setting}: the other sidecars use the port of listen.peer");
+                    findings.report(at, "listen.advertise", message);
+                }
+            }
+        }
         Some(_) => {}
     }
 }

@@ -20,4 +20,6 @@ pub use keeper::{
 };
 pub use node_info::{FORGETS, NodeInfo};
 pub use open::{Candidacy, OpenError, Opened, Presence, open};
-pub(crate) use open::{connect_as_operator, node_of, read_known_table, settings_fit, use_addresses};
+pub(crate) use open::{
+    connect_as_operator, login_digest, node_of, read_known_table, settings_fit, use_addresses,
+};

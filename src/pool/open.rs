@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use self::library::open_shelf;
 pub use self::presence::Presence;
-pub(crate) use self::table::{settings_fit, use_addresses};
+pub(crate) use self::table::{login_digest, settings_fit, use_addresses};
 use self::visit::Visited;
 pub(crate) use self::visit::{connect_as_operator, node_of, read_known_table};
 pub(super) use self::visit::{read_table, write_table};
@@ -168,7 +168,7 @@ async fn attempt(
     }
     settings_fit(config, &table)?;
     table.forget_removed();
-    visited.keep_members(&table)?;
+    visited.keep_members(config, &table)?;
     let Visited {
         mut reached, absent, ..
     } = visited;
@@ -250,12 +250,9 @@ async fn attempt(
         // From here on as a user that a successor can fence.
         let user = instance.user("c");
         let login = Some((user.as_str(), instance.secret.as_str()));
-        let connect = || Control::connect(&node.address, login, config.timeouts.connect);
-        match connect().await {
+        match Control::connect(&node.address, login, config.timeouts.connect).await {
             Ok(control) => {
-                if let Ok(second) = connect().await {
-                    presence.at(second);
-                }
+                presence.at(node.address.clone(), instance.clone(), config.timeouts.connect);
                 controls.insert(id as NodeId, control);
                 commands.push(found.facts.commands.clone());
                 offsets.push(found.facts.clock_offset_ms);
@@ -305,7 +302,16 @@ async fn attempt(
     table.term = term;
     table.version += 1;
     table.instance = instance.id.clone();
-    table.peer = candidacy.map(|candidacy| candidacy.peer.clone());
+    let former_peer = table.peer.take();
+    match (candidacy, former_peer) {
+        (Some(candidacy), _) => table.peer = Some(candidacy.peer.clone()),
+        (None, Some(former)) => warn!(
+            "this sidecar has no listen.peer, and has taken the pool from those that have, such as the one at {former}: their clients are \
+             not served while it runs. Give it one, or stop it"
+        ),
+        (None, None) => {}
+    }
+    table.login = candidacy.and_then(|_| login_digest(config, &table.id));
     let record = table.to_json();
     let mut written = 0;
     for control in controls.values_mut() {

@@ -131,6 +131,9 @@ pub struct Table {
         serialize_with = "as_text_if_any"
     )]
     pub peer: Option<NodeAddress>,
+    /// A digest of what its clients log in with, for those who pass clients on to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
     /// R.
     pub replicas: u32,
     /// W.
@@ -185,6 +188,7 @@ impl Table {
             version: 0,
             instance: String::new(),
             peer: None,
+            login: None,
             replicas,
             write_quorum,
             nodes,

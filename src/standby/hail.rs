@@ -9,8 +9,11 @@ use std::net::SocketAddr;
 use ppp::v2::{self, Addresses, Builder, Command, Header, Protocol, Version};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What the other sidecar answers when it has taken the client, before anything else.
-pub const TAKEN: u8 = b'+';
+/// What the other sidecar answers when it has taken the client, or would, before anything else: nothing that a Redis server says.
+pub const TAKEN: u8 = 0x06;
+
+/// What it answers to a probe as long as it does not serve.
+pub const NOT_YET: u8 = 0x15;
 
 /// The part of a header that tells the length of the rest, in bytes.
 const FIXED_BYTES: usize = 16;

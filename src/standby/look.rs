@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::verdict::{Look, Usage};
 use crate::config::{self, Config};
@@ -11,7 +12,7 @@ use crate::node::{CheckFailure, Control, USER_PREFIX, read_claim, text_of};
 use crate::pool::table::Table;
 use crate::pool::{connect_as_operator, node_of, read_known_table};
 
-/// A node that has just come back is given so long to be found again by who serves the pool.
+/// A node is given so long to be found by who serves the pool. (One that was lost, and is back: as long as a sidecar may be silent.)
 const SETTLING_TIME: Duration = Duration::from_millis(600);
 
 /// The nodes of a pool, each with a connection that lasts.
@@ -28,6 +29,8 @@ pub(super) struct Nodes {
 struct Watched {
     node: config::Node,
     control: Option<(Control, Instant)>,
+    /// How long that tells nothing of who does not use the node.
+    settling: Duration,
     /// Why it could not tell, when it was last asked.
     trouble: Option<String>,
     /// The connection of a sidecar that was seen to be used last: to ask for one is cheaper than for all.
@@ -98,6 +101,7 @@ impl Watched {
         Self {
             node,
             control: None,
+            settling: SETTLING_TIME,
             trouble: None,
             client: None,
         }
@@ -106,12 +110,15 @@ impl Watched {
     async fn look(&mut self, bookkeeping_db: u16, connect: Duration, idle_max_s: u64) -> Option<Look> {
         let look = self.ask(bookkeeping_db, connect, idle_max_s).await;
         if let Err(failure) = &look {
-            self.trouble = Some(format!(
-                "node {:?} at {} {failure}",
-                self.node.name, self.node.address
-            ));
-            self.control = None;
+            let trouble = format!("node {:?} at {} {failure}", self.node.name, self.node.address);
+            if self.trouble.is_none() {
+                warn!("standing by: {trouble}");
+            }
+            self.trouble = Some(trouble);
             self.client = None;
+            if self.control.take().is_some() {
+                self.settling = Duration::from_secs(idle_max_s);
+            }
         }
         look.ok()
     }
@@ -140,7 +147,7 @@ impl Watched {
         self.client = used;
         let usage = match &self.client {
             Some(_) => Usage::Used,
-            None if since.elapsed() < SETTLING_TIME => Usage::New,
+            None if since.elapsed() < self.settling => Usage::New,
             None => Usage::Unused,
         };
         self.trouble = None;
@@ -155,8 +162,9 @@ fn in_use(list: &str, idle_max_s: u64) -> Option<String> {
             line.split(' ')
                 .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
         };
-        let idle_s: u64 = field("idle")?.parse().ok()?;
-        let is_fresh = field("user")?.starts_with(USER_PREFIX) && idle_s < idle_max_s;
+        // Negative, where the node's clock was put back.
+        let idle_s: i64 = field("idle")?.parse().ok()?;
+        let is_fresh = field("user")?.starts_with(USER_PREFIX) && idle_s < idle_max_s as i64;
         is_fresh.then(|| field("id").map(str::to_owned)).flatten()
     };
     list.lines().find_map(connection)
@@ -174,5 +182,6 @@ mod tests {
         assert_eq!(in_use(list, 3), Some("6".into()));
         assert_eq!(in_use(list, 2), None);
         assert_eq!(in_use("", 3), None);
+        assert_eq!(in_use("id=7 idle=-9 user=rf-ab-c", 3), Some("7".into()));
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::debug;
 
-pub use hail::{Hail, TAKEN, read_header};
+pub use hail::{Hail, NOT_YET, TAKEN, read_header};
 pub use watch::stand_by;
 
 use crate::net::Socket;

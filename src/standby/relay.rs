@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
-use super::hail::{self, TAKEN};
+use super::hail::{self, NOT_YET, TAKEN};
 use crate::config::NodeAddress;
 use crate::net::{ReadHalf, Socket, WriteHalf};
 
@@ -21,7 +21,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);
 }
 
-/// How long a client may take nothing of what it is sent. As a worker has it for its own clients.
+/// How long a client may take nothing of what it is sent.
 const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 /// How long the sidecar that serves may take to let a client in.
@@ -47,6 +47,7 @@ async fn hail(header: &[u8], to: &NodeAddress, timeout: Duration) -> io::Result<
     }
     match tokio::time::timeout(TAKEN_WITHIN, socket.read_u8()).await?? {
         TAKEN => Ok(socket),
+        NOT_YET => Err(io::Error::new(io::ErrorKind::WouldBlock, "it does not serve yet")),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "this is no sidecar's port",

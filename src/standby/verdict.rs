@@ -49,6 +49,14 @@ pub(super) fn judge(pool: Option<&str>, looks: &[Option<Look>]) -> Verdict {
     let claims = answered().filter_map(|look| look.claim.as_ref());
     let highest = claims.max_by_key(|claim| claim.term);
     let is_used = answered().any(|look| look.usage == Usage::Used);
+    // Who takes over claims one node after the other. It is not disturbed.
+    if let Some(claim) = highest {
+        let has = |look: &&Look| look.claim.as_ref() == Some(claim);
+        let is_minority = answered().filter(has).count() * 2 <= looks.len();
+        if is_minority && answered().filter(has).any(|look| look.usage == Usage::Used) {
+            return Verdict::InUse(claim.clone());
+        }
+    }
     // One that has forgotten who has claimed it may have forgotten the users of that one, too.
     let tells = |look: &&Look| look.claim.is_some() || highest.is_none() || !is_used;
     let unused = answered()
@@ -147,6 +155,10 @@ mod tests {
 
     #[test]
     fn who_takes_over_just_now_is_who_has_the_highest_claim() {
+        let begins = [look(4, Used), look(3, Unused), look(3, Unused)];
+        assert_eq!(judge(Some("p"), &begins), Verdict::InUse(claim(4)));
+        let gave_up = [look(4, Unused), look(3, Unused), look(3, Unused)];
+        assert_eq!(judge(Some("p"), &gave_up), Verdict::Free(4));
         let looks = [look(4, Used), look(3, Used), look(3, Used)];
         assert_eq!(judge(Some("p"), &looks), Verdict::InUse(claim(4)));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::look::Nodes;
 use super::verdict::{Verdict, judge};
@@ -16,7 +16,7 @@ use super::{Standby, relay};
 use crate::config::{Config, NodeAddress};
 use crate::node::Claim;
 use crate::pool::table::Table;
-use crate::pool::{Candidacy, OpenError, settings_fit, use_addresses};
+use crate::pool::{Candidacy, OpenError, login_digest, settings_fit, use_addresses};
 use crate::service::{Active, Service};
 
 /// Pause between two looks at the nodes while clients are passed on.
@@ -25,8 +25,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// The same while something is about to change.
 const LOOK_PAUSE_HURRIED: Duration = Duration::from_millis(75);
 
-/// So often in a row most nodes must say that nobody uses them.
+/// So often in a row most nodes must say that nobody uses them, where the process that did is known to be gone.
 const FREE_LOOKS: u32 = 4;
+
+/// For so long they must say so, where that is not known: for longer than who serves the pool leaves a node alone.
+const FREE_FOR: Duration = Duration::from_millis(1500);
 
 /// Of several sidecars that stand by, one should be first.
 const JITTER_MS: u64 = 100;
@@ -56,23 +59,27 @@ pub async fn stand_by(
         config,
         service,
         standby,
+        peer,
         nodes,
         table: known,
         table_read: Instant::now(),
         reached: None,
     };
-    // Since how many looks nobody has used the pool, and nobody has claimed it anew.
-    let (mut free_looks, mut free_term) = (0, 0);
+    // Since when, and for how many looks, nobody has used the pool, and nobody has claimed it anew.
+    let (mut free_looks, mut free_term, mut free_since) = (0, 0, Instant::now());
     loop {
         let mut verdict = watcher.look().await?;
         if let Verdict::Free(term) = verdict {
-            free_looks = if term == free_term { free_looks + 1 } else { 1 };
-            free_term = term;
-            if free_looks >= FREE_LOOKS {
+            if free_looks == 0 || term != free_term {
+                (free_looks, free_term, free_since) = (0, term, Instant::now());
+            }
+            free_looks += 1;
+            if free_since.elapsed() > FREE_FOR || free_looks >= FREE_LOOKS && watcher.is_gone(term).await {
                 let jitter_ms = rand::rng().random_range(0..JITTER_MS);
                 tokio::time::sleep(Duration::from_millis(jitter_ms)).await;
                 verdict = watcher.look().await?;
                 if verdict == Verdict::Free(term) {
+                    watcher.say_why(term, free_since.elapsed());
                     return Ok(Candidacy {
                         peer: peer.clone(),
                         known: watcher.table,
@@ -98,12 +105,17 @@ struct Watcher<'a> {
     config: &'a Config,
     service: &'a watch::Sender<Service>,
     standby: &'a Standby,
+    /// Where others reach this one.
+    peer: &'a NodeAddress,
     nodes: Nodes,
     table: Option<Table>,
     table_read: Instant,
     /// When it was last tried to reach the active sidecar, and what came of it.
-    reached: Option<(Instant, Result<(), String>)>,
+    reached: Option<(Instant, Reached)>,
 }
+
+/// What came of trying to reach the active sidecar.
+type Reached = Result<(), (io::ErrorKind, String)>;
 
 impl Watcher<'_> {
     async fn look(&mut self) -> Result<Verdict, OpenError> {
@@ -118,6 +130,7 @@ impl Watcher<'_> {
             settings_fit(self.config, &table)?;
             use_addresses(self.config, &mut table);
             self.nodes.follow(self.config, &table);
+            self.compare_login(&table);
             self.table = Some(table);
             self.table_read = Instant::now();
         }
@@ -164,7 +177,12 @@ impl Watcher<'_> {
             address,
         };
         let address = active.address.to_string();
-        if let Err(error) = self.reach().await {
+        if let Err((kind, error)) = self.reach().await {
+            if kind == io::ErrorKind::WouldBlock {
+                let why = format!("the sidecar at {address} is about to serve the pool");
+                Service::waits(self.service, &why);
+                return;
+            }
             let what =
                 format!("the sidecar that serves this pool, at {address}, cannot be reached from here");
             // That it fails in another way is no news.
@@ -187,18 +205,66 @@ impl Watcher<'_> {
     }
 
     /// Tries whether the active sidecar can be reached: now and then, and when it seems not to be.
-    async fn reach(&mut self) -> Result<(), String> {
-        let is_recent =
-            |(at, reached): &(Instant, Result<(), String>)| reached.is_ok() && at.elapsed() < REACH_INTERVAL;
+    async fn reach(&mut self) -> Reached {
+        let is_recent = |(at, reached): &(Instant, Reached)| reached.is_ok() && at.elapsed() < REACH_INTERVAL;
         let refuses = self.standby.refuses.swap(false, Relaxed);
         if refuses || !self.reached.as_ref().is_some_and(is_recent) {
             let reached = match self.table.as_ref().and_then(|table| table.peer.as_ref()) {
                 Some(address) => relay::probe(address, self.config.timeouts.connect).await,
                 None => Err(io::ErrorKind::NotConnected.into()),
             };
-            self.reached = Some((Instant::now(), reached.map_err(|error| error.to_string())));
+            let reached = reached.map_err(|error| (error.kind(), error.to_string()));
+            self.reached = Some((Instant::now(), reached));
         }
         self.reached.clone().map_or(Ok(()), |(_, reached)| reached)
+    }
+
+    /// What happened, for who reads the log later.
+    fn say_why(&self, term: u64, free: Duration) {
+        let former = self.table.as_ref().filter(|table| table.term == term);
+        let former = former
+            .and_then(|table| table.peer.as_ref())
+            .map(ToString::to_string);
+        let (takeover, former) = (self.config.timeouts.takeover, former.unwrap_or_default());
+        let seen_ms = free.as_millis();
+        info!(
+            term,
+            former,
+            seen_ms,
+            "no sidecar uses most of the nodes (no connection, or a silence of {takeover:?}): taking the pool over"
+        );
+    }
+
+    /// Whoever takes over should let the same clients in.
+    fn compare_login(&self, table: &Table) {
+        let is_news = self
+            .table
+            .as_ref()
+            .is_none_or(|known| known.instance != table.instance);
+        if let Some(peer) = table.peer.as_ref().filter(|_| is_news)
+            && table.login != login_digest(self.config, &table.id)
+        {
+            warn!(
+                "listen.user or listen.password is not that of the sidecar that serves the pool, at {peer}: its clients would not be let in \
+                 here, or without a password. Make them the same everywhere"
+            );
+        }
+    }
+
+    /// Whether the process that served with this term is not there any more, as far as it can be known.
+    async fn is_gone(&mut self, term: u64) -> bool {
+        let Some(table) = &self.table else {
+            return term == 0;
+        };
+        if table.term != term {
+            return false;
+        }
+        // Its port is ours, or closed.
+        if table.peer.as_ref() == Some(self.peer) {
+            return true;
+        }
+        self.reached = None;
+        matches!(self.reach().await, Err((io::ErrorKind::ConnectionRefused, _)))
     }
 
     fn miss_record(&self) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::node::Control;
+use crate::config::NodeAddress;
+use crate::node::{Control, Instance};
 
 /// How often something is asked over each connection.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -16,11 +17,18 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// At one more node.
-    pub(super) fn at(&mut self, mut control: Control) {
+    /// At one more node, which has been claimed.
+    pub(super) fn at(&mut self, address: NodeAddress, instance: Instance, timeout: Duration) {
         self.tasks.spawn(async move {
-            // One that is lost is not missed: then the node is, too, or somebody else has it.
-            while control.call(&[b"PING"]).await.is_ok() {
+            let user = instance.user("c");
+            let login = Some((user.as_str(), instance.secret.as_str()));
+            loop {
+                // A node may be slow while it is given much.
+                if let Ok(mut control) = Control::connect(&address, login, timeout).await {
+                    while control.call(&[b"PING"]).await.is_ok() {
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                }
                 tokio::time::sleep(INTERVAL).await;
             }
         });

@@ -119,6 +119,18 @@ pub(crate) fn use_addresses(config: &Config, table: &mut Table) {
     }
 }
 
+/// A digest of what clients must send, if anything. Who can read it can read all that the pool holds.
+pub(crate) fn login_digest(config: &Config, pool: &str) -> Option<String> {
+    let password = config.listen.password.as_ref()?;
+    let user = config.listen.user();
+    let mut digest = sha1_smol::Sha1::new();
+    for part in [pool.as_bytes(), user.as_bytes(), password.expose().as_bytes()] {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    Some(digest.digest().to_string())
+}
+
 pub(crate) fn settings_fit(config: &Config, table: &Table) -> Result<(), OpenError> {
     let pool = &config.pool;
     let differs = |setting: &str, wanted: String, found: String| {

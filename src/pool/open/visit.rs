@@ -98,7 +98,8 @@ impl Visited {
                 let mut why = lines(&self.absent);
                 why.extend(lines(&self.unfit));
                 return Err(Setback::Wait(format!(
-                    "no node that answers knows the pool; {}",
+                    "no node that answers knows the pool any more (if it is gone for good, end all sidecars, then start them: a new one is \
+                     made); {}",
                     why.join("; ")
                 )));
             }
@@ -112,11 +113,11 @@ impl Visited {
 
     /// Forgets those that are not in the pool. Its nodes that are unfit are an error; but who takes over from another sidecar goes on
     /// without them, as that one did.
-    pub(super) fn keep_members(&mut self, table: &Table) -> Result<(), OpenError> {
+    pub(super) fn keep_members(&mut self, config: &Config, table: &Table) -> Result<(), OpenError> {
         let is_member = |name: &String| table.nodes.iter().any(|node| node.name == *name);
-        for stranger in self.asked.iter().filter(|name| !is_member(name)) {
+        for stranger in config.nodes.iter().filter(|node| !is_member(&node.name)) {
             warn!(
-                node = *stranger,
+                node = stranger.name,
                 "the node is in proxy.toml, but not in the pool: add it (ringfence nodes add), or take it out of the file"
             );
         }

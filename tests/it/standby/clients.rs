@@ -5,6 +5,7 @@ use crate::cmd;
 use crate::harness::{Client, Endpoint, Reply, Sidecar, SidecarConfig, wait_until};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -117,7 +118,7 @@ fn operators_are_told_whom_to_ask() {
     assert!(status == 200 && said.contains(&active), "{status} {said}");
     let (status, said) = other.ask("GET", "/v1/nodes", &serde_json::Value::Null);
     assert!(
-        status == 503 && said.to_string().contains(&active),
+        status == 421 && said.to_string().contains(&active),
         "{status} {said}"
     );
     wait_until("the client is counted", Duration::from_secs(5), || {
@@ -162,4 +163,39 @@ fn the_port_for_sidecars_takes_nobody_else() {
     other.wait_ready();
     assert!(other.client().call(cmd!["SET", "k", "v"]).is_ok());
     drop(silent);
+}
+
+/// A password that differs would only be noticed when the clients are refused.
+#[test]
+fn another_password_is_noticed_before_it_matters() {
+    let group = Group::with(1, |config, _| config.with("listen", "password = \"sesame\""));
+    let config = SidecarConfig::of(&group.pool, 3).standing_by();
+    let same = Sidecar::start(&config.clone().with("listen", "password = \"sesame\""));
+    let words = "listen.user or listen.password is not that of the sidecar that serves";
+    for other in [config.clone().with("listen", "password = \"other\""), config] {
+        let other = Sidecar::start(&other);
+        wait_until("it is said", Duration::from_secs(5), || {
+            other.log().contains(words)
+        });
+        other.allow_log(words);
+    }
+    assert!(!same.log().contains(words));
+    let mut client = same.client();
+    assert!(client.call(cmd!["AUTH", "sesame"]).is_ok());
+    assert!(client.call(cmd!["SET", "k", "v"]).is_ok());
+}
+
+/// Commands for the pool end at once: asking this sidecar again does not help.
+#[test]
+fn the_command_line_is_told_whom_to_ask() {
+    let group = Group::start(2);
+    let other = group.standing_by()[0];
+    for words in [&["nodes", "list"][..], &["ring", "status", "--watch"]] {
+        let mut command = Command::new(crate::harness::binary());
+        command.args(words).args(["--admin", &other.admin_address()]);
+        let said = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("this sidecar stands by"), "{errors}");
+    }
 }

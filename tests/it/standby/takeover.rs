@@ -222,6 +222,11 @@ fn placeholder() -> Endpoint {
 fn one_without_a_port_for_others_takes_the_pool_all_the_same() {
     let group = Group::start(2);
     let alone = Sidecar::start(&SidecarConfig::of(&group.pool, 3));
+    let warning = "this sidecar has no listen.peer, and has taken the pool";
+    wait_until("it says what it has done", SERVED_WITHIN, || {
+        alone.log().contains(warning)
+    });
+    alone.allow_log(warning);
     allow_changes(&alone);
     assert!(alone.client().call(cmd!["SET", "k", "v"]).is_ok());
     for sidecar in &group.sidecars {
@@ -485,4 +490,44 @@ fn a_link_that_hangs_for_a_while_cuts_nobody_off() {
     assert_eq!(client.recv().unwrap().text().as_deref(), Some("v"));
     wait_until("clients are passed on again", SERVED_WITHIN, || other.ready());
     assert!(active.serves());
+}
+
+/// Claiming nodes that are far away takes longer than looking at them.
+#[test]
+fn one_of_many_gets_on_where_nodes_are_far_away() {
+    let pool = Pool::start(3);
+    let relays: Vec<Relay> = pool
+        .nodes
+        .iter()
+        .map(|node| Relay::start(&node.endpoint()))
+        .collect();
+    let mut config = SidecarConfig::of(&pool, 3).standing_by();
+    for (node, relay) in config.nodes.iter_mut().zip(&relays) {
+        node.address = relay.endpoint().to_string();
+    }
+    let sidecars: Vec<Sidecar> = (0..5).map(|_| Sidecar::start(&config)).collect();
+    sidecars.iter().for_each(allow_changes);
+    let group = Group { pool, sidecars };
+    for relay in &relays {
+        relay.set(Flow::Slow(Duration::from_millis(20)));
+    }
+    for _ in 0..2 {
+        let (active, term) = (group.active(), group.term());
+        active.kill9();
+        let others = || {
+            group
+                .sidecars
+                .iter()
+                .filter(|sidecar| !std::ptr::eq(*sidecar, active))
+        };
+        wait_until("another one serves", SERVED_WITHIN, || {
+            others().any(Sidecar::serves)
+        });
+        wait_until("the others stand by", SERVED_WITHIN, || {
+            others().all(Sidecar::ready)
+        });
+        assert!(group.term() <= term + 2, "term {} after {term}", group.term());
+        active.launch();
+        active.wait_ready();
+    }
 }
