@@ -40,6 +40,9 @@ const TURNED_AWAY_AFTER: Duration = Duration::from_secs(5);
 /// How long another sidecar may take to say where its client is.
 const HEADER_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long it may take to write an error.
+const SAID_WITHIN: Duration = Duration::from_millis(100);
+
 /// Clients that wait, or are told to come again, at most; the others wait until they are accepted.
 const WAITING_MAX: usize = 100;
 
@@ -223,7 +226,7 @@ impl Guest {
             let (why, since) = match &service {
                 Service::Here(shared) => return take_in(shared, Arrival::new(client)).await,
                 Service::There(_) if self.standby.relayed.load(Relaxed) >= self.config.limits.clients_max => {
-                    return say(&client, &too_many());
+                    return say(&client, &too_many()).await;
                 }
                 Service::There(active) => {
                     let timeout = self.config.timeouts.connect;
@@ -262,8 +265,15 @@ impl Guest {
                 changed = self.service.changed() => if changed.is_err() {
                     return;
                 },
-                () = turn_away(&mut client, &why, leaves.unwrap_or(came)), if is_due => return,
-                () = tokio::time::sleep(TRY_INTERVAL), if !is_due => {}
+                asks = asks(&mut client, leaves.unwrap_or(came)), if is_due => {
+                    if asks {
+                        // As a server does that loads its file: with drivers, that is a reason to try again.
+                        let line = format!("LOADING Ringfence is not serving yet: {why}");
+                        say(&client, &ErrorReply::new(line)).await;
+                    }
+                    return;
+                },
+                () = tokio::time::sleep(TRY_INTERVAL) => {}
             }
         }
     }
@@ -275,12 +285,12 @@ impl Guest {
             Ok(Ok(Hail::Client(from))) => arrival.from = from,
             Ok(Ok(Hail::Probe)) => {
                 let serves = matches!(*self.service.borrow(), Service::Here(_));
-                drop(arrival.socket.try_write(&[if serves { TAKEN } else { NOT_YET }]));
+                write(&arrival.socket, &[if serves { TAKEN } else { NOT_YET }]).await;
                 return;
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 debug!(%error, peer = arrival.socket.peer(), "not a sidecar");
-                return say(&arrival.socket, &ErrorReply::new(format!("ERR {error}")));
+                return say(&arrival.socket, &ErrorReply::new(format!("ERR {error}"))).await;
             }
             Ok(Err(_)) | Err(_) => return,
         }
@@ -290,29 +300,32 @@ impl Guest {
             return;
         };
         // From here on what the client sends is answered, or its connection ends.
-        if arrival.socket.try_write(&[TAKEN]).is_ok() {
+        if write(&arrival.socket, &[TAKEN]).await {
             take_in(&shared, arrival).await;
         }
     }
 }
 
-/// Tells a client why it is not served, as a server does that loads its file: with drivers, that is a reason to try again.
-async fn turn_away(client: &mut Socket, why: &str, leaves: Instant) {
-    // An answer must not come before the question; and one that is not read would cut the answer off.
+/// Whether a client asks for something until then. An answer must not come before the question; and one that is not read would cut the
+/// answer off.
+async fn asks(client: &mut Socket, until: Instant) -> bool {
     let mut question = vec![0; 16 * 1024];
-    let leaves = tokio::time::Instant::from_std(leaves);
-    if let Ok(Ok(1..)) = tokio::time::timeout_at(leaves, client.read(&mut question)).await {
-        say(
-            client,
-            &ErrorReply::new(format!("LOADING Ringfence is not serving yet: {why}")),
-        );
-    }
+    let until = tokio::time::Instant::from_std(until);
+    matches!(
+        tokio::time::timeout_at(until, client.read(&mut question)).await,
+        Ok(Ok(1..))
+    )
 }
 
 /// Says one thing; the connection is closed when the socket is dropped.
-fn say(socket: &Socket, error: &ErrorReply) {
-    let line = error.to_bytes();
-    drop(socket.try_write(&line));
+async fn say(socket: &Socket, error: &ErrorReply) {
+    write(socket, &error.to_bytes()).await;
+}
+
+/// Writes the first bytes of a connection, for which there is room; but the system has to say so first. Whether that was done.
+async fn write(socket: &Socket, bytes: &[u8]) -> bool {
+    drop(tokio::time::timeout(SAID_WITHIN, socket.writable()).await);
+    socket.try_write(bytes).is_ok_and(|n| n == bytes.len())
 }
 
 /// What Redis says.
@@ -324,7 +337,7 @@ fn too_many() -> ErrorReply {
 async fn take_in(shared: &Arc<Shared>, arrival: Arrival) {
     if shared.clients.load(Relaxed) >= shared.config.limits.clients_max {
         shared.rejected_clients.fetch_add(1, Relaxed);
-        return say(&arrival.socket, &too_many());
+        return say(&arrival.socket, &too_many()).await;
     }
     let turn = shared.clients.fetch_add(1, Relaxed);
     let id = turn % shared.workers.len().max(1);

@@ -86,6 +86,14 @@ impl Socket {
         }
     }
 
+    /// Waits until the socket takes something.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
     /// Writes what the socket takes at once.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {

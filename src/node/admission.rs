@@ -15,7 +15,7 @@ use rand::RngExt;
 use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 
-use super::control::{Control, ControlError, is_error, pairs_of, text_of};
+use super::control::{Control, ControlError, bytes_of, is_error, pairs_of, text_of};
 use crate::account;
 
 /// What every user of ours is called first.
@@ -154,27 +154,21 @@ async fn set_claim(control: &mut Control, mine: &Claim, standing: Standing) -> R
     }
 }
 
-/// Step 2: disables the users of all instances but this one (`None`: of all), and ends their connections. In one transaction, however many
-/// there are; those that are disabled already have none.
+/// Step 2: disables the users of all instances but this one (`None`: of all), and ends their connections; in one transaction, however many
+/// there are.
 pub async fn fence_others(control: &mut Control, instance: Option<&Instance>) -> Result<(), ControlError> {
     let own = instance.map(|instance| instance.user(""));
-    let BytesFrame::Array { data, .. } = control.call(&[b"ACL", b"LIST"]).await? else {
+    let BytesFrame::Array { data, .. } = control.call(&[b"ACL", b"USERS"]).await? else {
         return Ok(());
     };
-    let lines: Vec<String> = data.iter().map(text_of).collect();
-    let others: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| enabled_user(line))
-        .filter(|name| name.starts_with(USER_PREFIX))
-        .filter(|name| !own.as_ref().is_some_and(|own| name.starts_with(own.as_str())))
-        .collect();
-    if others.is_empty() {
-        return Ok(());
-    }
+    let is_other = |name: &&[u8]| {
+        let is_own = own.as_ref().is_some_and(|own| name.starts_with(own.as_bytes()));
+        name.starts_with(USER_PREFIX.as_bytes()) && !is_own
+    };
+    let others: Vec<&[u8]> = data.iter().map(bytes_of).filter(is_other).collect();
     let commands: Vec<Vec<&[u8]>> = others
         .iter()
         .flat_map(|name| {
-            let name = name.as_bytes();
             let disable: [&[u8]; 7] = [
                 b"ACL",
                 b"SETUSER",
@@ -188,15 +182,11 @@ pub async fn fence_others(control: &mut Control, instance: Option<&Instance>) ->
             [disable.to_vec(), kill.to_vec()]
         })
         .collect();
+    if commands.is_empty() {
+        return Ok(());
+    }
     let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
     transaction(control, &commands).await.map(drop)
-}
-
-/// The name of a user that is not disabled, in a line of `ACL LIST`.
-fn enabled_user(line: &str) -> Option<&str> {
-    let mut words = line.split(' ');
-    let name = words.by_ref().nth(1)?;
-    (!words.any(|word| word == "off")).then_some(name)
 }
 
 /// Step 3.
@@ -286,20 +276,6 @@ async fn transaction(control: &mut Control, commands: &[&[&[u8]]]) -> Result<boo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users_that_are_disabled_are_told() {
-        assert_eq!(enabled_user("user rf-ab-w0 on #12 ~* &* +@all"), Some("rf-ab-w0"));
-        assert_eq!(
-            enabled_user("user rf-ab-w0 off sanitize-payload resetchannels -@all"),
-            None
-        );
-        assert_eq!(
-            enabled_user("user default on nopass ~* &* +@all"),
-            Some("default")
-        );
-        assert_eq!(enabled_user(""), None);
-    }
 
     #[test]
     fn claims_come_back() {

@@ -42,6 +42,7 @@ pub(super) async fn connect(client: &Socket, to: &NodeAddress, timeout: Duration
 async fn hail(header: &[u8], to: &NodeAddress, timeout: Duration) -> io::Result<Socket> {
     let mut socket = Socket::connect(to, timeout).await?;
     // The first bytes of a connection: there is room for them.
+    socket.writable().await?;
     if socket.try_write(header)? != header.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
