@@ -1,10 +1,18 @@
 //! Several sidecars for one pool: one serves, the others pass their clients on to it, and take over when it has gone.
 
 mod clients;
+mod needless;
+mod settings;
 mod takeover;
 
-use crate::harness::{Pool, Sidecar, SidecarConfig, wait_for};
-use std::time::Duration;
+use crate::cmd;
+use crate::convergence::assert_converged;
+use crate::faults::{RECOVERY_MAX, workload::Workload};
+use crate::harness::{
+    Client, Endpoint, Flow, Pool, Relay, Rng, Sidecar, SidecarConfig, seed, wait_for, wait_until,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long it may take until somebody serves, on a machine that is short of time.
 const SERVED_WITHIN: Duration = Duration::from_secs(15);
@@ -67,4 +75,41 @@ fn allow_changes(sidecar: &Sidecar) {
     sidecar.allow_log("this one has been fenced, and stands by");
     sidecar.allow_log("took over");
     sidecar.allow_log("node");
+}
+
+/// All clients' work, through all sidecars.
+fn work(group: &Group, seed: u64) -> Workload {
+    let endpoints: Vec<Endpoint> = group.sidecars.iter().map(Sidecar::endpoint).collect();
+    Workload::start_at(&endpoints, seed)
+}
+
+#[track_caller]
+fn wait_progress(workload: &Workload) {
+    let before = workload.acknowledged();
+    wait_until("clients get work done", SERVED_WITHIN, || {
+        workload.acknowledged() > before + 200
+    });
+}
+
+#[track_caller]
+fn finish(group: &Group, workload: Workload, seed: u64) -> Duration {
+    let active = group.active();
+    active.wait_all_in_sync(&group.pool, RECOVERY_MAX);
+    wait_progress(&workload);
+    let outcome = workload.finish(&active.endpoint());
+    outcome.check(seed);
+    assert_converged(&group.pool, active);
+    outcome.longest_gap
+}
+
+/// Whether that is what a client is told which is not served.
+fn says(sidecar: &Sidecar, why: &str) -> bool {
+    let client = Client::try_connect(&sidecar.endpoint());
+    let said = client.and_then(|mut client| client.try_call(&cmd!["GET", "k"]));
+    let is_it = |error: &str| error.contains("LOADING") && error.contains(why);
+    said.is_ok_and(|reply| reply.error().is_some_and(is_it))
+}
+
+fn placeholder() -> Endpoint {
+    Endpoint::Tcp(([127, 0, 0, 1], 1).into())
 }
