@@ -9,9 +9,7 @@ mod wrong_nodes;
 
 use crate::cmd;
 use crate::convergence::assert_converged;
-use crate::harness::{
-    Client, Flow, NodeEntry, Pool, Relay, Reply, Rng, Sidecar, SidecarConfig, seed, setting, wait_until,
-};
+use crate::harness::{Client, Flow, Pool, Reply, Rng, Sidecar, SidecarConfig, seed, setting, wait_until};
 use std::time::{Duration, Instant};
 use workload::{Outcome, Workload};
 
@@ -242,18 +240,7 @@ fn links_are_cut_hang_and_slow_down() {
     let seed = seed();
     let mut rng = Rng::new(seed);
     let pool = Pool::start(3);
-    let relays: Vec<Relay> = pool
-        .nodes
-        .iter()
-        .map(|node| Relay::start(&node.endpoint()))
-        .collect();
-    let mut config = SidecarConfig::of(&pool, 3);
-    for (entry, relay) in config.nodes.iter_mut().zip(&relays) {
-        *entry = NodeEntry {
-            address: relay.endpoint().to_string(),
-            ..entry.clone()
-        };
-    }
+    let (relays, config) = SidecarConfig::of(&pool, 3).behind_relays(&pool);
     let sidecar = Sidecar::start(&config);
     allow_node_trouble(&sidecar);
     let workload = Workload::start(&sidecar.endpoint(), seed);

@@ -5,6 +5,7 @@
 
 use super::client::{Client, Endpoint};
 use super::node::{Node, Pool};
+use super::relay::Relay;
 use super::wait::{Port, http, http_get, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -81,6 +82,19 @@ impl SidecarConfig {
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
+    }
+
+    /// With a relay before each node.
+    pub fn behind_relays(mut self, pool: &Pool) -> (Vec<Relay>, Self) {
+        let relays: Vec<Relay> = pool
+            .nodes
+            .iter()
+            .map(|node| Relay::start(&node.endpoint()))
+            .collect();
+        for (node, relay) in self.nodes.iter_mut().zip(&relays) {
+            node.address = relay.endpoint().to_string();
+        }
+        (relays, self)
     }
 
     /// With others for the same pool, of which one serves at a time.

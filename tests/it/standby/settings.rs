@@ -47,15 +47,7 @@ fn one_with_other_settings_says_so_at_once() {
 #[test]
 fn nodes_that_have_moved_are_looked_at_where_they_are() {
     let pool = Pool::start(3);
-    let relays: Vec<Relay> = pool
-        .nodes
-        .iter()
-        .map(|node| Relay::start(&node.endpoint()))
-        .collect();
-    let mut config = SidecarConfig::of(&pool, 3).standing_by();
-    for (node, relay) in config.nodes.iter_mut().zip(&relays) {
-        node.address = relay.endpoint().to_string();
-    }
+    let (relays, config) = SidecarConfig::of(&pool, 3).standing_by().behind_relays(&pool);
     let before = Sidecar::start(&config);
     assert!(before.client().call(cmd!["SET", "k", "v"]).is_ok());
     before.kill9();

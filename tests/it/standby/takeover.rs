@@ -206,15 +206,7 @@ fn one_that_hangs_is_replaced_while_clients_come_and_go() {
 #[test]
 fn one_of_many_gets_on_where_nodes_are_far_away() {
     let pool = Pool::start(3);
-    let relays: Vec<Relay> = pool
-        .nodes
-        .iter()
-        .map(|node| Relay::start(&node.endpoint()))
-        .collect();
-    let mut config = SidecarConfig::of(&pool, 3).standing_by();
-    for (node, relay) in config.nodes.iter_mut().zip(&relays) {
-        node.address = relay.endpoint().to_string();
-    }
+    let (relays, config) = SidecarConfig::of(&pool, 3).standing_by().behind_relays(&pool);
     let sidecars: Vec<Sidecar> = (0..5).map(|_| Sidecar::start(&config)).collect();
     sidecars.iter().for_each(allow_changes);
     let group = Group { pool, sidecars };

@@ -95,7 +95,7 @@ fn a_server_of_no_pool_that_has_keys() {
 fn the_server_of_another_node_of_the_pool() {
     let seed = seed();
     let pool = Pool::start(3);
-    let (relays, config) = behind_relays(&pool, SidecarConfig::of(&pool, 3));
+    let (relays, config) = SidecarConfig::of(&pool, 3).behind_relays(&pool);
     let (sidecar, workload) = under_load(&pool, &config, seed);
     relays[1].point_to(&pool.nodes[0].endpoint());
     wait_said(&sidecar, "b", "unfit", "same server as node \"a\"");

@@ -120,17 +120,3 @@ fn wait_ring(sidecar: &Sidecar, what: &str, is: impl Fn(&Value) -> bool) -> Valu
     });
     found.unwrap_or_else(|| panic!("never {what}: {}", sidecar.admin("/v1/ring")))
 }
-
-/// A pool of which every node is behind a relay.
-fn behind_relays(pool: &Pool, config: SidecarConfig) -> (Vec<Relay>, SidecarConfig) {
-    let relays: Vec<Relay> = pool
-        .nodes
-        .iter()
-        .map(|node| Relay::start(&node.endpoint()))
-        .collect();
-    let mut config = config;
-    for (entry, relay) in config.nodes.iter_mut().zip(&relays) {
-        entry.address = relay.endpoint().to_string();
-    }
-    (relays, config)
-}

@@ -17,7 +17,7 @@ fn work(workload: &Workload) -> u64 {
 fn service_goes_on_at_the_speed_of_the_others() {
     let seed = seed();
     let pool = Pool::start(3);
-    let (relays, config) = behind_relays(&pool, SidecarConfig::of(&pool, 3));
+    let (relays, config) = SidecarConfig::of(&pool, 3).behind_relays(&pool);
     let (sidecar, workload) = under_load(&pool, &config, seed);
     let before = work(&workload);
     for ms in [30, 100] {
