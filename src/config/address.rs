@@ -3,7 +3,7 @@
 //! A host name is kept as a name and resolved at each connect, so that a node may move behind its name. Nothing here
 //! resolves or connects.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -77,6 +77,14 @@ impl NodeAddress {
         }
     }
 
+    /// Whether it is no address, but all of a host.
+    pub(super) fn is_unspecified(&self) -> bool {
+        match self {
+            NodeAddress::Tcp { host, .. } => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()),
+            NodeAddress::Unix(_) => false,
+        }
+    }
+
     /// Whether a connection to this address would end at a listener on `listener`.
     pub(super) fn reaches(&self, listener: SocketAddr) -> bool {
         let NodeAddress::Tcp { host, port } = self.canonical() else {
@@ -130,6 +138,13 @@ impl TryFrom<String> for NodeAddress {
 
     fn try_from(text: String) -> Result<Self, AddressError> {
         text.parse()
+    }
+}
+
+/// As it is written.
+impl Serialize for NodeAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

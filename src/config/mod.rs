@@ -204,7 +204,7 @@ pub struct Timeouts {
     /// A client that sends nothing for so long is disconnected. 0 is never.
     #[serde(with = "humantime_serde")]
     pub client_idle: Duration,
-    /// A sidecar that has asked none of the nodes anything for so long has gone, to those that stand by.
+    /// A sidecar that has asked most of the nodes nothing for so long has gone, to those that stand by.
     #[serde(with = "humantime_serde")]
     pub takeover: Duration,
 }

@@ -70,53 +70,38 @@ fn listeners(findings: &mut Findings<'_>) {
     }
 }
 
-/// Other sidecars must be able to reach this one.
+/// Other sidecars must be told an address at which they reach this one.
 fn peers(findings: &mut Findings<'_>) {
-    let advertised = findings
-        .noted("listen.advertise")
-        .map(|noted| noted.value.clone());
-    let at = line(findings, "listen.advertise");
-    match advertised {
-        Some(_) if !is_given(findings, "listen.peer") => {
-            let message = "has no effect without listen.peer: set that too, or remove it".to_owned();
-            findings.report(at, "listen.advertise", message);
+    let value_of = |setting: &str| findings.noted(setting).and_then(|noted| noted.value.clone());
+    if !is_given(findings, "listen.advertise") {
+        if let Some(Value::Listen(peer)) = value_of("listen.peer")
+            && peer.ip().is_unspecified()
+        {
+            let message = "is every interface, and the other sidecars must be told one address: set listen.advertise to the \
+                           one at which they reach this host";
+            findings.report(line(findings, "listen.peer"), "listen.peer", message.to_owned());
         }
-        Some(Some(Value::Node(NodeAddress::Unix(_)))) => {
-            let message = "is a unix socket, which other hosts cannot reach: give a host and a port";
-            findings.report(at, "listen.advertise", message.to_owned());
+        return;
+    }
+    let wrong = match value_of("listen.advertise") {
+        _ if !is_given(findings, "listen.peer") => {
+            Some("has no effect without listen.peer: set that too, or remove it".to_owned())
         }
-        None => {
-            if let Some(Value::Listen(peer)) = findings
-                .noted("listen.peer")
-                .and_then(|noted| noted.value.clone())
-                && peer.ip().is_unspecified()
-            {
-                let message = "is every interface, and the other sidecars must be told one address: set listen.advertise to the \
-                               one at which they reach this host";
-                findings.report(line(findings, "listen.peer"), "listen.peer", message.to_owned());
-            }
+        Some(Value::Node(NodeAddress::Unix(_))) => {
+            Some("is a unix socket, which other hosts cannot reach: give a host and a port".to_owned())
         }
-        Some(Some(Value::Node(address))) => {
-            let NodeAddress::Tcp { host, .. } = &address else {
-                return;
-            };
-            if host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|ip| ip.is_unspecified())
-            {
-                let message =
-                    "is every interface: give the address at which the other sidecars reach this host";
-                findings.report(at, "listen.advertise", message.to_owned());
-            }
-            for setting in ["listen.tcp", "listen.admin"] {
-                if leads_to(findings, &address, setting) {
-                    let message =
-                        format!("is our own {setting}: the other sidecars use the port of listen.peer");
-                    findings.report(at, "listen.advertise", message);
-                }
-            }
-        }
-        Some(_) => {}
+        Some(Value::Node(address)) if address.is_unspecified() => Some(
+            "is every interface: give the address at which the other sidecars reach this host".to_owned(),
+        ),
+        Some(Value::Node(address)) => ["listen.tcp", "listen.admin"]
+            .into_iter()
+            .find(|setting| leads_to(findings, &address, setting))
+            .map(|setting| format!("is our own {setting}: the other sidecars use the port of listen.peer")),
+        _ => None,
+    };
+    if let Some(message) = wrong {
+        let at = line(findings, "listen.advertise");
+        findings.report(at, "listen.advertise", message);
     }
 }
 

@@ -20,7 +20,6 @@ pub struct TableNode {
     /// Its name: what the ring knows it by.
     pub name: String,
     /// Where it is.
-    #[serde(serialize_with = "as_text")]
     pub address: NodeAddress,
     /// Its share.
     pub weight: u32,
@@ -125,11 +124,7 @@ pub struct Table {
     /// The instance that wrote it.
     pub instance: String,
     /// Where other sidecars reach that one, if they can.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "as_text_if_any"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<NodeAddress>,
     /// A digest of what its clients log in with, for those who pass clients on to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -334,17 +329,6 @@ fn arc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[KeyRule]>, D::
 
 fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     password.as_ref().map(Secret::expose).serialize(serializer)
-}
-
-fn as_text_if_any<S: Serializer>(address: &Option<NodeAddress>, serializer: S) -> Result<S::Ok, S::Error> {
-    match address {
-        Some(address) => serializer.collect_str(address),
-        None => serializer.serialize_none(),
-    }
-}
-
-fn as_text<S: Serializer>(address: &NodeAddress, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(address)
 }
 
 #[cfg(test)]

@@ -105,8 +105,14 @@ fn nodes_that_were_added_are_known_to_who_stands_by() {
     for i in 0..50 {
         assert!(active.client().call(cmd!["SET", format!("k{i}"), i]).is_ok());
     }
-    // Who stands by hears of them within a few seconds. Then all that proxy.toml names go.
-    std::thread::sleep(Duration::from_secs(4));
+    // Who stands by hears of them, and looks at them. Then all that proxy.toml names go.
+    for node in &group.pool.nodes[3..] {
+        wait_until("the standby looks at it", SERVED_WITHIN, || {
+            let list = node.client().call(cmd!["CLIENT", "LIST"]).text().expect("a list");
+            // This client is one.
+            list.matches(" user=default ").count() > 1
+        });
+    }
     for gone in &group.pool.nodes[..3] {
         active.ask(
             "POST",
